@@ -1,0 +1,236 @@
+"""The non-local block with global context and geometric priors.
+
+"Global Context and Geometric Priors for Effective Non-Local Self-Attention", Woo, Kim,
+Lee, Kweon. For query position i, key position j and one head of d channels
+
+    logit_ij = scale * (q_i^T diag(c) k_j + q_i^T r_ij)      a_ij = softmax_j(logit_ij)
+    y_i      = sum_j dropout(a_ij) v_j                        out  = x + W_o y
+
+with c made from the globally pooled input and r_ij from where i and j lie.
+
+Shape shorthand: B images, C input channels, E = C // reduction inner channels, n heads,
+d = E / n, (H, W) the map, (h, w) the key grid of stride kv_stride.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from numbers import Real
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from .attention import attention, attention_weights
+from .position import PositionTerm
+
+_CONTEXT_POOLS: dict[str, type[nn.Module]] = {
+    'avg': nn.AdaptiveAvgPool2d,
+    'max': nn.AdaptiveMaxPool2d,
+}
+
+
+class GCNonLocal2d(nn.Module):
+    """Non-local block with global context and geometric priors.
+
+    With ``context=None, position=None, num_heads=1, attn_drop_rate=0`` it is mmcv's
+    NonLocal2d (mode 'embedded_gaussian'). A fresh block is the identity.
+
+    Args:
+        in_channels: C.
+        reduction: Query, key and value have ``in_channels // reduction`` channels, all
+            heads together.
+        num_heads: Heads; 8 is where the paper's gain saturates (Table 2c).
+        context: How the input is pooled to make the context: 'avg' (the paper's), 'max',
+            or None for no context.
+        position: The form of the position term, a key of
+            :data:`mmgcnl.layers.POSITION_FORMS`, or None for no position.
+        attn_drop_rate: Dropout on the attention weights, in training only. The paper
+            gives no rate; 0.1 is assumed.
+        kv_stride: Keys and values are taken from every ``kv_stride``-th position in both
+            directions. Distances stay in positions of the whole map.
+        scale: Factor on the logits; None for ``d ** -0.5`` (assumed).
+        wavelength: Base of the sinusoid code. 10000 is the Transformer's (assumed), 1000
+            that of mmcv's GeneralizedAttention.
+        norm_layer: Makes the norm after the output layer from its channels, for example
+            ``nn.BatchNorm2d``; None for no norm.
+
+    Raises:
+        ValueError: An argument is outside of what it allows.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        reduction: int = 2,
+        num_heads: int = 8,
+        context: str | None = 'avg',
+        position: str | None = 'relative_sinusoid',
+        attn_drop_rate: float = 0.1,
+        kv_stride: int = 1,
+        scale: float | None = None,
+        wavelength: float = 10000.0,
+        norm_layer: Callable[[int], nn.Module] | None = None,
+    ) -> None:
+        super().__init__()
+        for name, number in (
+            ('in_channels', in_channels),
+            ('reduction', reduction),
+            ('num_heads', num_heads),
+            ('kv_stride', kv_stride),
+        ):
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                raise ValueError(f'{name}={number!r}: give a whole number of at least 1')
+        if reduction > in_channels:
+            raise ValueError(
+                f'reduction={reduction} leaves no channel of in_channels={in_channels}'
+            )
+        embed_dims = in_channels // reduction
+        if embed_dims % num_heads:
+            raise ValueError(
+                f'num_heads={num_heads} does not divide the {embed_dims} inner channels '
+                f'(in_channels={in_channels} // reduction={reduction})'
+            )
+        if context is not None and context not in _CONTEXT_POOLS:
+            raise ValueError(f"context={context!r}: give 'avg', 'max' or None")
+        if not isinstance(attn_drop_rate, Real) or not 0 <= attn_drop_rate < 1:
+            raise ValueError(
+                f'attn_drop_rate={attn_drop_rate!r}: give a number from 0 to below 1'
+            )
+        if scale is not None and not (isinstance(scale, Real) and scale > 0):
+            raise ValueError(f'scale={scale!r}: give a number above 0, or None')
+
+        self.in_channels = in_channels
+        self.num_heads = num_heads
+        self.attn_drop_rate = attn_drop_rate
+        self.kv_stride = kv_stride
+        self.scale = (embed_dims // num_heads) ** -0.5 if scale is None else scale
+
+        self.query = nn.Conv2d(in_channels, embed_dims, 1)
+        self.key = nn.Conv2d(in_channels, embed_dims, 1)
+        self.value = nn.Conv2d(in_channels, embed_dims, 1)
+        self.out = nn.Conv2d(embed_dims, in_channels, 1)
+        self.norm = norm_layer(in_channels) if norm_layer else nn.Identity()
+        # A pool of kernel 1 only subsamples, before the 1x1 convs: they run on the small
+        # grid. As a module it is also what the paper's cost columns counted.
+        self.kv_pool = nn.AvgPool2d(1, kv_stride) if kv_stride > 1 else nn.Identity()
+        if context is None:
+            self.context_pool = self.context = None
+        else:
+            self.context_pool = _CONTEXT_POOLS[context](1)
+            self.context = nn.Linear(in_channels, embed_dims)
+        self.position = (
+            None
+            if position is None
+            else PositionTerm(embed_dims, num_heads, position, wavelength)
+        )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start as the identity: whatever the output layers add is zero."""
+        for conv in (self.query, self.key, self.value, self.out):
+            nn.init.xavier_uniform_(conv.weight)
+            nn.init.zeros_(conv.bias)
+        if self.context is not None:
+            # c starts near 1, that is near plain attention.
+            nn.init.normal_(self.context.weight, std=0.02)
+            nn.init.ones_(self.context.bias)
+        if self.position is not None:
+            self.position.reset_parameters()
+        if getattr(self.norm, 'weight', None) is not None:
+            nn.init.zeros_(self.norm.weight)
+            nn.init.zeros_(self.norm.bias)
+        else:
+            nn.init.zeros_(self.out.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H, W).
+
+        Raises:
+            ValueError: ``x`` is not 4-D or has another number of channels.
+        """
+        self._check_input(x)
+        keys = self.kv_pool(x)
+        y = attention(
+            value=self._split_heads(self.value(keys)),
+            dropout_p=self.attn_drop_rate if self.training else 0.0,
+            **self._logit_terms(x, keys),
+        )
+        y = y.transpose(2, 3).reshape(x.shape[0], -1, x.shape[2], x.shape[3])
+        return x + self.norm(self.out(y))
+
+    def attention_weights(self, x: Tensor) -> Tensor:
+        """The attention of ``x``, without dropout, for analysis.
+
+        Args:
+            x: (B, C, H, W), the block's input.
+
+        Returns:
+            (B, n, H * W, h * w), in float32 (float64 for float64 input).
+
+        Raises:
+            ValueError: As :meth:`forward`.
+        """
+        self._check_input(x)
+        return attention_weights(**self._logit_terms(x, self.kv_pool(x)))
+
+    def _logit_terms(self, x: Tensor, keys: Tensor) -> dict[str, Any]:
+        """What makes the logits, as the arguments of the attention functions."""
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        query = self._split_heads(self.query(x))
+        row_bias = column_bias = None
+        if self.position is not None:
+            y, x_ = (torch.arange(n, device=x.device, dtype=dtype) for n in x.shape[2:])
+            tables = self.position(
+                query,
+                query_grid=(y, x_),
+                key_grid=(y[:: self.kv_stride], x_[:: self.kv_stride]),
+                size=x.shape[2:],
+            )
+            row_bias, column_bias = (self.scale * table for table in tables)
+        content_scale: Tensor | float = self.scale
+        if self.context is not None:
+            context, magnitude = self._context(x, dtype)
+            query = query * context.to(query.dtype)
+            content_scale = magnitude * self.scale
+        return dict(
+            query=query,
+            key=self._split_heads(self.key(keys)),
+            row_bias=row_bias,
+            column_bias=column_bias,
+            content_scale=content_scale,
+        )
+
+    def _context(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """c (B, n, 1, d) and a factor (B, n, 1, 1) to put back behind the product.
+
+        q * c overflows float16 long before attention needs it to be large. c is therefore
+        divided by the power of two that brings it below one: exact, and half precision
+        only ever holds values no larger than q.
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            pooled = self.context_pool(x).flatten(1).to(self.context.weight.dtype)
+            context = self.context(pooled).to(dtype)
+        context = context.unflatten(1, (self.num_heads, 1, -1))
+        largest = context.detach().abs().amax(dim=-1, keepdim=True)
+        largest = largest.clamp(min=torch.finfo(dtype).tiny)
+        magnitude = largest.log2().ceil().exp2()
+        return context / magnitude, magnitude
+
+    def _split_heads(self, x: Tensor) -> Tensor:
+        """(B, E, H, W) to (B, n, H * W, d)."""
+        return x.flatten(2).unflatten(1, (self.num_heads, -1)).transpose(2, 3)
+
+    def _check_input(self, x: Tensor) -> None:
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f'x has shape {tuple(x.shape)}: expected (B, {self.in_channels}, H, W), '
+                f'as in_channels={self.in_channels}'
+            )
+
+    def extra_repr(self) -> str:
+        return (
+            f'num_heads={self.num_heads}, attn_drop_rate={self.attn_drop_rate}, '
+            f'kv_stride={self.kv_stride}, scale={self.scale:.4g}'
+        )

@@ -1,0 +1,61 @@
+"""Blocks that a config can name, wherever one feature map is refined."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from mmcv.cnn import build_norm_layer
+from mmengine.registry import MODELS
+from torch import nn
+
+from mmgcnl import layers
+
+
+@MODELS.register_module()
+class GCNonLocal2d(layers.GCNonLocal2d):
+    """:class:`mmgcnl.layers.GCNonLocal2d` for configs: as a ResNet plugin, as the
+    refinement of :class:`EBFPN`, in :class:`GCNLHead`.
+
+    Args:
+        in_channels (int): Channels of the map.
+        norm_cfg (dict, optional): Norm after the output layer. Default: None.
+        **kwargs: See :class:`mmgcnl.layers.GCNonLocal2d`.
+    """
+
+    _abbr_ = 'gcnl_block'
+
+    def __init__(
+        self, in_channels: int, norm_cfg: dict | None = None, **kwargs: Any
+    ) -> None:
+        if norm_cfg is not None:
+            kwargs['norm_layer'] = partial(_build_norm, norm_cfg)
+        super().__init__(in_channels, **kwargs)
+
+    def init_weights(self) -> None:
+        """What mmengine calls after a parent's init_cfg has filled every conv."""
+        self.reset_parameters()
+
+
+def _build_norm(norm_cfg: dict, num_features: int) -> nn.Module:
+    return build_norm_layer(norm_cfg, num_features)[1]
+
+
+@MODELS.register_module()
+def SEBlock(in_channels: int, **kwargs: Any) -> nn.Module:
+    """A squeeze-and-excitation layer in a non-local block's place (Table 8, 'SE').
+
+    Args:
+        in_channels (int): Channels of the map, in and out.
+        **kwargs: See mmdet's SELayer.
+
+    Raises:
+        ImportError: mmdet is not installed.
+    """
+    try:
+        from mmdet.models.layers import SELayer
+    except ImportError as error:
+        raise ImportError(
+            "type='SEBlock' is mmdet's SELayer: install mmdet (see docs/install.md)"
+        ) from error
+    return SELayer(in_channels, **kwargs)
