@@ -1,0 +1,35 @@
+"""Non-local self-attention with global context and geometric priors.
+
+``import mmgcnl`` registers what the installed libraries allow: everything with
+mmengine, mmcv and mmseg; all but the decode head and the segmentation data sets
+without mmseg; with torch alone there is the plain block (see also
+:mod:`mmgcnl.layers`). Asking for a missing part says what to install.
+"""
+
+from .utils.libraries import check_libraries, how_to_install
+from .version import __version__
+
+_installed = check_libraries()
+_needs = {
+    'EBFPN': ('mmengine', 'mmcv'),
+    'GCNLHead': ('mmengine', 'mmcv', 'mmseg'),
+}
+__all__ = ['GCNonLocal2d', '__version__']
+__all__ += [name for name, needs in _needs.items() if _installed.issuperset(needs)]
+
+if 'EBFPN' in __all__:
+    from . import datasets  # noqa: F401  only for registration
+    from .models import EBFPN, GCNonLocal2d  # noqa: F401
+else:
+    from .layers import GCNonLocal2d
+if 'GCNLHead' in __all__:
+    from .models import GCNLHead  # noqa: F401
+
+
+def __getattr__(name: str) -> None:
+    missing = [need for need in _needs.get(name, ()) if need not in _installed]
+    if missing:
+        raise ImportError(
+            f'{name} needs {", ".join(missing)}: {how_to_install(*missing)}'
+        )
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

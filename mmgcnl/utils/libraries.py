@@ -1,0 +1,87 @@
+"""The libraries mmgcnl builds on: which are installed, and in a tested version."""
+
+import runpy
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Library(NamedTuple):
+    """One library and the versions of it that mmgcnl was tested with."""
+
+    minimum: str
+    untested: str  # the first version above the tested ones
+    onedl: str  # what to install: the OneDL build, or
+    openmmlab: str  # OpenMMLab's own release
+
+
+# setup.py requires none of these, because the distributions of OneDL and of
+# OpenMMLab have different names but install the same packages over each other.
+LIBRARIES = {
+    'torch': Library('2.4', '2.14', 'torch==2.13.0', 'torch==2.13.0'),
+    'mmengine': Library(
+        '0.10.7', '0.11', 'onedl-mmengine==0.10.12', 'mmengine==0.10.7'
+    ),
+    'mmcv': Library('2.1.0', '2.4', 'onedl-mmcv==2.3.6', 'mmcv==2.1.0'),
+    'mmdet': Library('3.3.0', '3.6', 'onedl-mmdetection==3.5.1', 'mmdet==3.3.0'),
+    'mmseg': Library(
+        '1.2.2', '1.5', 'onedl-mmsegmentation==1.4.2', 'mmsegmentation==1.2.2'
+    ),
+}
+
+
+def installed_version(name: str) -> str | None:
+    """Version of the package that ``import name`` would find; None if there is none.
+
+    It is read from the package's version.py: the package itself is not imported
+    (mmdet and mmseg take seconds), and it does not matter which distribution the
+    package came from.
+    """
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        return None
+    return runpy.run_path(str(Path(spec.origin).with_name('version.py')))['__version__']
+
+
+def how_to_install(*names: str) -> str:
+    onedl = ' '.join(LIBRARIES[name].onedl for name in names)
+    openmmlab = ' '.join(LIBRARIES[name].openmmlab for name in names)
+    command = f'pip install {onedl}'
+    if openmmlab != onedl:
+        command += f", or OpenMMLab's {openmmlab}"
+    return f'{command}; see docs/install.md'
+
+
+def check_libraries() -> set[str]:
+    """Names of the installed ones of :data:`LIBRARIES`.
+
+    Raises:
+        ImportError: If torch is missing, or any of them is older than supported.
+
+    Warns:
+        UserWarning: If any of them is newer than tested.
+    """
+    if installed_version('torch') is None:
+        raise ImportError(f'mmgcnl needs torch: {how_to_install("torch")}')
+    # torch's own comparable version: packaging may not be installed.
+    from torch.torch_version import TorchVersion
+
+    installed = set()
+    for name, library in LIBRARIES.items():
+        version = installed_version(name)
+        if version is None:
+            continue
+        installed.add(name)
+        if TorchVersion(version) < library.minimum:
+            raise ImportError(
+                f'mmgcnl needs {name} {library.minimum} or later, found {version}: '
+                f'{how_to_install(name)}'
+            )
+        if TorchVersion(version) >= library.untested:
+            warnings.warn(
+                f'mmgcnl is tested with {name} below {library.untested}, '
+                f'found {version}',
+                stacklevel=3,
+            )
+    return installed

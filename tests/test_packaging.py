@@ -1,0 +1,291 @@
+"""Installing and importing mmgcnl: what is there, what is missing, what is said."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import warnings
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import mmgcnl
+from mmgcnl.utils import libraries
+
+ROOT = Path(__file__).parents[1]
+MM_PACKAGES = ('mmengine', 'mmcv', 'mmdet', 'mmseg')
+
+
+def run(*command, cwd=ROOT, **env):
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env={**os.environ, **env},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+
+
+def run_without(missing, code):
+    """Run ``code`` in a new interpreter that finds none of ``missing``."""
+    block = f'import sys; sys.modules.update(dict.fromkeys({missing!r}))\n'
+    return run(sys.executable, '-c', block + code, PYTHONPATH=str(ROOT))
+
+
+def assert_ok(result):
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def assert_import_error(result, *parts):
+    last_line = result.stderr.strip().splitlines()[-1]
+    assert last_line.startswith('ImportError: '), result.stderr
+    for part in parts:
+        assert part in last_line
+
+
+# --- import with libraries missing --------------------------------------------
+
+
+def test_torch_alone():
+    result = run_without(
+        MM_PACKAGES,
+        """
+import torch, mmgcnl, mmgcnl.layers
+assert mmgcnl.GCNonLocal2d is mmgcnl.layers.GCNonLocal2d
+x = torch.rand(1, 16, 5, 7)
+assert mmgcnl.GCNonLocal2d(16, num_heads=2)(x).shape == x.shape
+assert not {'mmengine', 'mmcv'} & {k for k, v in sys.modules.items() if v}
+from mmgcnl import *
+""",
+    )
+    assert_ok(result)
+
+
+@pytest.mark.parametrize(
+    ('missing', 'name', 'needed'),
+    [
+        (MM_PACKAGES, 'EBFPN', ('mmengine', 'mmcv')),
+        (MM_PACKAGES, 'GCNLHead', ('mmengine', 'mmcv', 'mmseg')),
+        (('mmcv', 'mmdet', 'mmseg'), 'EBFPN', ('mmcv',)),
+        (('mmseg',), 'GCNLHead', ('mmseg',)),
+    ],
+)
+def test_missing_part_says_what_to_install(missing, name, needed):
+    result = run_without(missing, f'from mmgcnl import {name}')
+    assert_import_error(result, f'{name} needs {", ".join(needed)}: pip install')
+    for library in needed:
+        assert libraries.LIBRARIES[library].onedl in result.stderr
+        assert libraries.LIBRARIES[library].openmmlab in result.stderr
+
+
+def test_only_mmdet():
+    result = run_without(
+        ('mmseg',),
+        """
+from mmgcnl import EBFPN, GCNonLocal2d
+from mmdet.registry import MODELS
+MODELS.build(dict(type='EBFPN', in_channels=16, num_levels=3))
+from mmgcnl import *
+""",
+    )
+    assert_ok(result)
+
+
+def test_only_mmseg():
+    result = run_without(
+        ('mmdet',),
+        """
+from mmgcnl import EBFPN, GCNLHead, GCNonLocal2d
+from mmseg.registry import MODELS
+assert MODELS.get('GCNLHead') is GCNLHead
+assert MODELS.get('GCNonLocal2d') is GCNonLocal2d
+""",
+    )
+    assert_ok(result)
+
+
+def test_unknown_attribute_is_an_attribute_error():
+    assert not hasattr(mmgcnl, 'no_such_name')
+
+
+# --- versions of the libraries ------------------------------------------------
+
+ONEDL = {
+    'torch': '2.13.0+cpu',
+    'mmengine': '0.10.12',
+    'mmcv': '2.3.6',
+    'mmdet': '3.5.1',
+    'mmseg': '1.4.2',
+}
+OPENMMLAB = {
+    'torch': '2.4.0',
+    'mmengine': '0.10.7',
+    'mmcv': '2.1.0',
+    'mmdet': '3.3.0',
+    'mmseg': '1.2.2',
+}
+
+
+@pytest.mark.parametrize('versions', [ONEDL, OPENMMLAB])
+def test_tested_versions_pass_silently(monkeypatch, versions):
+    monkeypatch.setattr(libraries, 'installed_version', versions.get)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert libraries.check_libraries() == set(versions)
+
+
+@pytest.mark.parametrize(
+    ('name', 'version'),
+    [
+        ('torch', '2.3.1'),
+        ('mmengine', '0.10.6'),
+        ('mmcv', '2.0.1'),
+        ('mmdet', '3.2.0'),
+        ('mmseg', '1.2.1'),
+    ],
+)
+def test_old_version_is_refused(monkeypatch, name, version):
+    monkeypatch.setattr(libraries, 'installed_version', {**ONEDL, name: version}.get)
+    with pytest.raises(ImportError, match=re.escape(version)) as error:
+        libraries.check_libraries()
+    assert name in str(error.value)
+    assert libraries.LIBRARIES[name].onedl in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('name', 'version'),
+    [
+        ('torch', '2.14.0'),
+        ('mmengine', '0.11.0'),
+        ('mmcv', '2.10.0'),
+        ('mmdet', '3.6.0'),
+        ('mmseg', '2.0.0'),
+    ],
+)
+def test_new_version_warns(monkeypatch, name, version):
+    monkeypatch.setattr(libraries, 'installed_version', {**ONEDL, name: version}.get)
+    with pytest.warns(UserWarning, match=f'{name} below .*, found {version}'):
+        assert name in libraries.check_libraries()
+
+
+def test_hints_name_the_pinned_versions():
+    pinned = (ROOT / 'requirements' / 'mminstall.txt').read_text().splitlines()
+    pinned += (ROOT / 'requirements' / 'build.txt').read_text().splitlines()
+    for library in libraries.LIBRARIES.values():
+        assert library.onedl in pinned
+
+
+def test_version_is_read_without_importing(tmp_path):
+    """From a package laid over the installed one, as another distribution would."""
+    (tmp_path / 'mmcv').mkdir()
+    (tmp_path / 'mmcv' / '__init__.py').write_text('raise RuntimeError("imported")')
+    (tmp_path / 'mmcv' / 'version.py').write_text("__version__ = '1.7.2'")
+    result = run(
+        sys.executable, '-c', 'import mmgcnl', PYTHONPATH=f'{tmp_path}:{ROOT}'
+    )
+    assert_import_error(result, 'mmcv 2.1.0 or later, found 1.7.2', 'pip install')
+
+
+def test_missing_torch():
+    result = run_without(('torch',), 'import mmgcnl')
+    assert_import_error(result, 'mmgcnl needs torch', 'pip install torch==')
+
+
+# --- what is installed --------------------------------------------------------
+
+
+def test_wheel(tmp_path):
+    """The wheel, in a folder of its own, imports and brings configs and tools."""
+    source = tmp_path / 'source'
+    shutil.copytree(
+        ROOT,
+        source,
+        ignore=shutil.ignore_patterns(
+            '.*', '__pycache__', 'build', '*.egg-info', 'work_dirs', 'data'
+        ),
+    )
+    assert_ok(
+        run(
+            *(sys.executable, '-m', 'pip', 'wheel', str(source), '-w', str(tmp_path)),
+            *('--no-deps', '--no-build-isolation'),
+        )
+    )
+    (wheel,) = tmp_path.glob('mmgcnl-*.whl')
+    installed = tmp_path / 'installed'
+    zipfile.ZipFile(wheel).extractall(installed)
+
+    metadata = next(installed.glob('*.dist-info/METADATA')).read_text()
+    assert f'Version: {mmgcnl.__version__}' in metadata
+    required = re.findall(r'^Requires-Dist: ([\w-]+)(?!.*extra)', metadata, re.M)
+    assert required
+    assert not [name for name in required if re.match('torch|(onedl-)?mm', name)]
+
+    top_level = {path.name for path in installed.iterdir()}
+    assert top_level == {'mmgcnl', f'mmgcnl-{mmgcnl.__version__}.dist-info'}
+
+    def files(folder, pattern):
+        return {path.relative_to(folder) for path in folder.rglob(pattern)}
+
+    for folder in ('configs', 'tools'):
+        kept = files(installed / 'mmgcnl' / '.mim' / folder, '*.*')
+        assert kept and kept == files(source / folder, '*.*')
+    assert files(source / 'mmgcnl', '*.py') <= files(installed / 'mmgcnl', '*.py')
+
+    code = 'import mmgcnl; print(mmgcnl.__file__)'
+    result = run(
+        *(sys.executable, '-c', code), cwd=tmp_path, PYTHONPATH=str(installed)
+    )
+    assert_ok(result)
+    assert result.stdout.strip() == str(installed / 'mmgcnl' / '__init__.py')
+
+
+def test_version_is_the_same_everywhere():
+    assert f'version: {mmgcnl.__version__}\n' in (ROOT / 'CITATION.cff').read_text()
+    assert f'## [{mmgcnl.__version__}]' in (ROOT / 'CHANGELOG.md').read_text()
+
+
+def test_collect_env(tmp_path):
+    """Also from a folder outside the checkout, whose git hash it must not show."""
+    result = run(
+        *(sys.executable, '-m', 'mmgcnl.utils.collect_env'),
+        cwd=tmp_path,
+        PYTHONPATH=str(ROOT),
+    )
+    assert_ok(result)
+    env = dict(line.split(': ', 1) for line in result.stdout.splitlines() if ': ' in line)
+    head = run('git', 'rev-parse', '--short=7', 'HEAD').stdout.strip()
+    assert env['mmgcnl'] == mmgcnl.__version__ + (f'+{head}' if head else '')
+    assert env['PyTorch'].startswith('2.')
+    for name in ('mmcv', 'mmdet', 'mmseg'):
+        assert env[name].startswith(libraries.installed_version(name))
+
+
+# --- make install -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'env', 'reason', 'remedy'),
+    [
+        (('PYTHON=/no/such/python',), {}, 'does not run', 'make PYTHON='),
+        ((), {'CXX': '/no/such/compiler'}, 'compiler', 'apt-get install g++'),
+        (
+            (),
+            {'PIP_NO_INDEX': '1', 'PIP_FIND_LINKS': '', 'PIP_CONFIG_FILE': os.devnull},
+            "step 'build' failed",
+            'make again',
+        ),
+    ],
+)
+def test_install_says_why_it_stops(tmp_path, arguments, env, reason, remedy):
+    result = run(
+        *('make', 'install', f'PYTHON={sys.executable}', f'VENV={tmp_path}/venv'),
+        *arguments,
+        **env,
+    )
+    assert result.returncode != 0
+    stopped = result.stderr.split('Installation stopped: ')[1]
+    assert reason in stopped
+    assert remedy in stopped
