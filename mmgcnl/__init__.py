@@ -21,7 +21,7 @@ if 'EBFPN' in __all__:
     from . import datasets  # noqa: F401  only for registration
     from .models import EBFPN, GCNonLocal2d  # noqa: F401
 else:
-    from .layers import GCNonLocal2d
+    from .layers import GCNonLocal2d  # type: ignore[assignment]
 if 'GCNLHead' in __all__:
     from .models import GCNLHead  # noqa: F401
 
