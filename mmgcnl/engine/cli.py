@@ -1,0 +1,82 @@
+"""The part of the command line that training and testing share.
+
+A fault of input is reported as argparse reports its own: one line, exit code 2.
+"""
+
+import os
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+
+
+def add_common_arguments(parser: ArgumentParser) -> None:
+    """Add the options that train.py and test.py have in common to ``parser``."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config, e.g. train_dataloader.batch_size=1 '
+        'or model.backbone.init_cfg=None (no pretrained weights); lists are '
+        'written "[a,b]", without spaces',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='how the processes were started (pytorch: torchrun, see dist_*.sh)',
+    )
+    # torch.distributed.launch passes this option, torchrun sets LOCAL_RANK.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def check_file(parser: ArgumentParser, name: str, path: str) -> None:
+    """Stop when ``path``, given as ``name``, is neither a file nor a URL."""
+    if '://' not in path and not os.path.isfile(os.path.expanduser(path)):
+        parser.error(f'{name}: no such file: {path}')
+
+
+def load_config(parser: ArgumentParser, args: Namespace) -> Config:
+    """Read ``args.config`` and merge the common options into it.
+
+    Args:
+        parser (ArgumentParser): Reports what is wrong with the input.
+        args (Namespace): Holds ``config``, ``work_dir`` and the options of
+            :func:`add_common_arguments`.
+
+    Returns:
+        Config: The config, with ``launcher`` and ``work_dir`` set. ``work_dir``
+        is the option's, else the config's, else work_dirs/<name of the config>.
+
+    Raises:
+        SystemExit: With code 2 when the config or the checkpoint it starts from
+            does not exist, or the launcher cannot work here.
+    """
+    check_file(parser, 'config', args.config)
+    if args.launcher == 'pytorch' and 'RANK' not in os.environ:
+        parser.error(
+            '--launcher pytorch: RANK is not set; start through torchrun '
+            'or tools/dist_train.sh, tools/dist_test.sh'
+        )
+    if args.launcher in ('slurm', 'mpi') and get_device() == 'cpu':
+        parser.error(
+            f'--launcher {args.launcher} needs a GPU and none is available; '
+            'without one use --launcher pytorch'
+        )
+    # mmengine picks each process's GPU by LOCAL_RANK, which Open MPI does not set.
+    local_rank = os.environ.get('OMPI_COMM_WORLD_LOCAL_RANK', str(args.local_rank))
+    os.environ.setdefault('LOCAL_RANK', local_rank)
+
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    cfg.launcher = args.launcher
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem)
+    if cfg.get('load_from') is not None:
+        check_file(parser, 'load_from', cfg.load_from)
+    return cfg

@@ -1,0 +1,64 @@
+import os
+from argparse import ArgumentParser
+from pathlib import Path
+
+import pytest
+
+from mmgcnl.engine import add_common_arguments, load_config
+
+
+def load(*argv: str):
+    parser = ArgumentParser()
+    parser.add_argument('config')
+    parser.add_argument('--work-dir')
+    add_common_arguments(parser)
+    return load_config(parser, parser.parse_args(argv))
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    for name in ('RANK', 'LOCAL_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK'):
+        monkeypatch.setenv(name, '')  # so that it is put back in the end
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    (tmp_path / 'net.py').write_text('a = dict(b=1, c=[1, 2])\n')
+    return str(tmp_path / 'net.py')
+
+
+def test_work_dir_of_option_then_config_then_name(config):
+    in_config = ('--cfg-options', 'work_dir=of_config')
+    assert load(config).work_dir == 'work_dirs/net'
+    assert load(config, *in_config).work_dir == 'of_config'
+    assert load(config, '--work-dir', 'option', *in_config).work_dir == 'option'
+
+
+def test_cfg_options(config):
+    cfg = load(config, '--cfg-options', 'a.b=None', 'a.c=[3,4]')
+    assert cfg.a == dict(b=None, c=[3, 4])
+    assert cfg.launcher == 'none'
+
+
+@pytest.mark.parametrize('option', ['--local_rank', '--local-rank'])
+def test_local_rank_is_the_option_s(config, option):
+    load(config, option, '3')
+    assert os.environ['LOCAL_RANK'] == '3'
+
+
+def test_local_rank_set_by_torchrun_is_kept(config, monkeypatch):
+    monkeypatch.setenv('LOCAL_RANK', '2')
+    load(config)
+    assert os.environ['LOCAL_RANK'] == '2'
+
+
+def test_local_rank_set_by_open_mpi_is_taken(config, monkeypatch):
+    monkeypatch.setenv('OMPI_COMM_WORLD_LOCAL_RANK', '1')
+    load(config)
+    assert os.environ['LOCAL_RANK'] == '1'
+
+
+def test_url_is_not_looked_for(config):
+    url = 'https://example.org/weights.pth'
+    assert load(config, '--cfg-options', f'load_from={url}').load_from == url

@@ -1,0 +1,162 @@
+import importlib
+import json
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+TOOLS = Path(__file__).parents[2] / 'tools'
+FROM_SCRATCH = ('--cfg-options', 'model.backbone.init_cfg=None')
+
+# mmengine logs the losses of rank 0 only.
+RECORDING = '''
+import json
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from torch.nn.modules.batchnorm import _BatchNorm
+
+@HOOKS.register_module()
+class Recording(Hook):
+    """Freezes every BN and writes down each process's images and loss."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        for module in runner.model.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        images = [sample.img_path for sample in data_batch['data_samples']]
+        with open(f'{runner.work_dir}/rank{runner.rank}.txt', 'a') as file:
+            print(json.dumps([images, float(outputs['loss'])]), file=file)
+'''
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+def test_two_processes_equal_one(run, call, segmentor, tmp_path, monkeypatch):
+    """Same losses and weights from 2 processes of batch 1 as from 1 of batch 2."""
+    (tmp_path / 'recording.py').write_text(RECORDING)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with segmentor.open('a') as file:
+        file.write(
+            "custom_imports['imports'].append('recording')\n"
+            "custom_hooks = [dict(type='Recording')]\n"
+            "train_cfg['max_iters'] = 5\n"
+        )
+    call('train', segmentor, *FROM_SCRATCH, 'work_dir=one')
+    output = run(
+        'bash',
+        TOOLS / 'dist_train.sh',
+        segmentor,
+        2,
+        *FROM_SCRATCH,
+        'work_dir=two',
+        'train_dataloader.batch_size=1',
+        PORT=free_port(),
+    )
+    assert 'SyncBN layers become BN' in output
+
+    def read(path: str) -> list[tuple[list[str], float]]:
+        lines = (tmp_path / path).read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    one, rank0, rank1 = (
+        read(f) for f in ('one/rank0.txt', 'two/rank0.txt', 'two/rank1.txt')
+    )
+    assert len(one) == len(rank0) == len(rank1) == 5
+    for (images, loss), (images0, loss0), (images1, loss1) in zip(one, rank0, rank1):
+        assert sorted(images) == sorted(images0 + images1)
+        assert loss0 != loss1
+        assert (loss0 + loss1) / 2 == pytest.approx(loss, rel=1e-5)
+
+    def weights(path: str) -> dict[str, torch.Tensor]:
+        return torch.load(tmp_path / path, weights_only=False)['state_dict']
+
+    first, of_one, of_two = (
+        weights(f) for f in ('one/iter_1.pth', 'one/iter_5.pth', 'two/iter_5.pth')
+    )
+    assert of_one.keys() == of_two.keys()
+    for key, value in of_one.items():
+        torch.testing.assert_close(of_two[key], value, rtol=1e-4, atol=1e-6, msg=key)
+    moved = max((of_one[key] - first[key]).abs().max() for key in first)
+    assert moved > 1e-3  # or the comparison would show nothing
+
+    # 5 images on 2 processes: one of them is tested twice and must count once.
+    checkpoint = tmp_path / 'one/iter_5.pth'
+    call('test', segmentor, checkpoint, '--work-dir', 'test1')
+    run(
+        'bash',
+        TOOLS / 'dist_test.sh',
+        segmentor,
+        checkpoint,
+        2,
+        '--work-dir',
+        'test2',
+        PORT=free_port(),
+    )
+    log1, log2 = (next(tmp_path.glob(f'test{n}/*/*.json')) for n in (1, 2))
+    assert json.loads(log1.read_text())['mIoU'] == json.loads(log2.read_text())['mIoU']
+
+
+@pytest.mark.parametrize(
+    ('library', 'config'), [('mmdet', 'detector'), ('mmseg', 'segmentor')]
+)
+def test_library_s_own_tool(run, request, tmp_path, library, config):
+    """The configs alone bring mmgcnl in; a tool of ours is not needed."""
+    config = request.getfixturevalue(config)
+    package = Path(importlib.import_module(library).__file__).parent
+    run(
+        sys.executable,
+        package / '.mim/tools/train.py',
+        config,
+        '--work-dir',
+        'run',
+        *FROM_SCRATCH,
+    )
+    weights = torch.load(tmp_path / 'run/iter_2.pth', weights_only=False)['state_dict']
+    assert any('.query.' in key for key in weights)
+
+
+@pytest.mark.parametrize(
+    ('tool', 'expected'),
+    [
+        ('train', 'config.py --work-dir run --launcher slurm --amp'),
+        ('test', 'config.py run --launcher slurm --amp'),
+    ],
+)
+def test_slurm(run, tmp_path, tool, expected):
+    srun = tmp_path / 'srun'
+    srun.write_text('#!/bin/sh\necho "$@"\n')
+    srun.chmod(0o755)
+    words = run(
+        'bash',
+        TOOLS / f'slurm_{tool}.sh',
+        'part',
+        'job',
+        'config.py',
+        'run',
+        '--amp',
+        PATH=f'{tmp_path}:/usr/bin:/bin',
+        GPUS=4,
+        GPUS_PER_NODE=2,
+        SRUN_ARGS='--exclusive --quiet',
+    ).strip()
+    assert words.startswith('--partition=part --job-name=job --gres=gpu:2 --ntasks=4')
+    assert '--exclusive --quiet' in words
+    assert words.endswith(f'{tool}.py {expected}')
+
+
+@pytest.mark.parametrize(
+    'script', ['dist_train', 'dist_test', 'slurm_train', 'slurm_test']
+)
+def test_usage(run, script):
+    output = run('bash', '-c', f'bash {TOOLS}/{script}.sh; test $? = 2')
+    assert output.startswith('usage: ')
+    assert 'CONFIG' in output

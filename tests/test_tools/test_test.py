@@ -1,0 +1,122 @@
+import json
+import pickle
+from pathlib import Path
+
+import mmcv
+import pytest
+
+FROM_SCRATCH = ('--cfg-options', 'model.backbone.init_cfg=None')
+
+
+@pytest.fixture
+def trained(call, tmp_path: Path):
+    """Train a config for one iteration and return its checkpoint."""
+
+    def trained(config: Path) -> Path:
+        call(
+            'train',
+            config,
+            '--work-dir',
+            tmp_path / 'train',
+            *FROM_SCRATCH,
+            'train_cfg.max_iters=1',
+            'randomness.seed=1',
+        )
+        return tmp_path / 'train/iter_1.pth'
+
+    return trained
+
+
+def metrics(work_dir: Path) -> dict:
+    (log,) = work_dir.glob('*/*.json')
+    return json.loads(log.read_text())
+
+
+def test_segmentor(call, trained, segmentor, tmp_path):
+    checkpoint = trained(segmentor)
+    call(
+        'test',
+        segmentor,
+        checkpoint,
+        '--work-dir',
+        tmp_path / 'test',
+        '--out',
+        tmp_path / 'labels',
+        '--show-dir',
+        tmp_path / 'drawn',
+    )
+    assert 0 <= metrics(tmp_path / 'test')['mIoU'] <= 100
+    labels = [mmcv.imread(str(f), 'unchanged') for f in (tmp_path / 'labels').iterdir()]
+    assert len(labels) == 5
+    assert all(label.shape == (32, 32) and label.max() <= 1 for label in labels)
+    assert len(list((tmp_path / 'drawn').rglob('*.png'))) == 5
+
+
+def test_detector(call, trained, detector, tmp_path):
+    checkpoint = trained(detector)
+    call(
+        'test',
+        detector,
+        checkpoint,
+        '--work-dir',
+        tmp_path / 'test',
+        '--out',
+        tmp_path / 'boxes.pkl',
+        '--show-dir',
+        tmp_path / 'drawn',
+    )
+    assert 'coco/bbox_mAP' in metrics(tmp_path / 'test')
+    predictions = pickle.loads((tmp_path / 'boxes.pkl').read_bytes())
+    assert sorted(p['img_id'] for p in predictions) == [1, 2, 3, 4, 5]
+    assert len(list((tmp_path / 'drawn').iterdir())) == 5
+
+
+def test_tta_averages_the_flips(call, trained, segmentor, tmp_path):
+    checkpoint = trained(segmentor)
+    call(
+        'test',
+        segmentor,
+        checkpoint,
+        '--work-dir',
+        tmp_path / 'test',
+        '--tta',
+        '--out',
+        tmp_path / 'flipped',
+    )
+    assert len(list((tmp_path / 'flipped').iterdir())) == 5
+
+
+def test_config_of_a_resumed_training(call, trained, segmentor, tmp_path):
+    """Such a config says resume=True, which testing must not do."""
+    checkpoint = trained(segmentor)
+    call(
+        'test',
+        segmentor,
+        checkpoint,
+        '--work-dir',
+        tmp_path / 'test',
+        '--cfg-options',
+        'resume=True',
+        'train_dataloader.dataset.data_root=/none',
+    )
+    assert 'mIoU' in metrics(tmp_path / 'test')
+
+
+@pytest.mark.parametrize(
+    ('config', 'arguments', 'message'),
+    [
+        ('segmentor', ['no.pth'], 'checkpoint: no such file: no.pth'),
+        ('detector', ['{any}', '--out', 'folder'], '--out: a detector needs a .pkl'),
+        ('detector', ['{any}', '--tta'], '--tta: the config has no tta_model'),
+    ],
+)
+def test_wrong_input_is_one_line(
+    call, request, tmp_path, monkeypatch, capsys, config, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    config = request.getfixturevalue(config)
+    with pytest.raises(SystemExit) as stop:
+        call('test', config, *(w.replace('{any}', str(config)) for w in arguments))
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / 'work_dirs').exists()

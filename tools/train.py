@@ -1,0 +1,62 @@
+"""Train a detector (mmdet config) or a segmentor (mmseg config)."""
+
+import argparse
+from collections.abc import Sequence
+
+from mmengine.device import get_device
+
+from mmgcnl.engine import Runner, add_common_arguments, check_file, load_config
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='path of the config')
+    parser.add_argument(
+        '--work-dir',
+        help='where logs and checkpoints go (work_dirs/<name of the config>)',
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from this checkpoint, or from the latest in the work dir',
+    )
+    parser.add_argument(
+        '--amp', action='store_true', help='train with automatic mixed precision'
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate by the batch size over all processes, '
+        'relative to auto_scale_lr.base_batch_size of the config',
+    )
+    add_common_arguments(parser)
+    args = parser.parse_args(argv)
+
+    if args.amp and get_device() == 'cpu':
+        parser.error('--amp needs a GPU and none is available; train without it')
+    if args.resume not in (None, 'auto'):
+        check_file(parser, '--resume', args.resume)
+    cfg = load_config(parser, args)
+
+    if args.amp:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.loss_scale = 'dynamic'
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+            parser.error(
+                '--auto-scale-lr: the config does not say which batch size its '
+                'learning rate is for; set it by '
+                '--cfg-options auto_scale_lr.base_batch_size=N'
+            )
+        cfg.auto_scale_lr.enable = True
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+
+    Runner.from_cfg(cfg).train()
+
+
+if __name__ == '__main__':
+    main()
