@@ -86,6 +86,13 @@ def test_wrong_input_is_one_line(
     assert not (tmp_path / 'work_dirs').exists()
 
 
+def test_missing_validation_data_stops_before_training(call, segmentor, tmp_path):
+    root = 'val_dataloader.dataset.data_root=/no_such_data'
+    with pytest.raises(RuntimeError, match='/no_such_data'):
+        call('train', segmentor, '--work-dir', tmp_path, *FROM_SCRATCH, root)
+    assert read_log(tmp_path) == []
+
+
 @pytest.mark.parametrize('config', ['segmentor', 'detector'])
 def test_pretrained_weights(call, request, tmp_path, monkeypatch, config):
     """Out of reach, the error gives two ways out, and both work."""
