@@ -51,14 +51,12 @@ class Runner(_Runner):
                     'each process normalises with its own batch only.'
                 )
                 model = revert_sync_batchnorm(model)
-            # DDP refuses device_ids on CPU, and mmengine always gives some
-            # unless the config says otherwise.
-            model_wrapper_cfg = {
-                'broadcast_buffers': False,
-                'find_unused_parameters': self.cfg.get('find_unused_parameters', False),
-                **(model_wrapper_cfg or {}),
-                'device_ids': None,
-            }
+            # mmengine's defaults, except that DDP refuses device_ids on CPU.
+            model_wrapper_cfg = model_wrapper_cfg or dict(
+                broadcast_buffers=False,
+                find_unused_parameters=self.cfg.get('find_unused_parameters', False),
+            )
+            model_wrapper_cfg = dict(model_wrapper_cfg, device_ids=None)
         return super().wrap_model(model_wrapper_cfg, model)
 
     def _init_model_weights(self) -> None:
@@ -85,7 +83,7 @@ class Runner(_Runner):
 def _find_pretrained(node: Any, key: str) -> Iterator[tuple[str, str]]:
     """Yield the config key and the checkpoint of each pretrained initialisation."""
     if isinstance(node, dict):
-        if str(node.get('type')).endswith(('Pretrained', 'PretrainedInit')):
+        if node.get('type') == 'Pretrained':
             yield key, node['checkpoint']
         for name, child in node.items():
             if name == 'pretrained' and isinstance(child, str):
