@@ -1,0 +1,12 @@
+"""Data sets that mmseg and mmdet do not have, and checks of any data set."""
+
+from importlib.util import find_spec
+
+from .checks import build_dataloader, check_dataset
+
+__all__ = ['build_dataloader', 'check_dataset']
+
+if find_spec('mmseg'):
+    from .camvid import CamVidDataset  # noqa: F401
+
+    __all__ += ['CamVidDataset']

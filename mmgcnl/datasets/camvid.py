@@ -1,0 +1,100 @@
+"""CamVid, the Cambridge-driving Labeled Video Database, with 11 classes.
+
+G. Brostow et al., "Semantic object classes in video: A high-definition ground truth
+database", Pattern Recognition Letters 2009; the classes and the split are SegNet's.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATASETS
+
+from .checks import check_dataset, check_folders
+
+UNLABELLED = 11
+
+
+@DATASETS.register_module()
+class CamVidDataset(BaseSegDataset):
+    """CamVid in the layout that tools/dataset_converters/camvid.py writes::
+
+        images/{train,val,test}/NAME.png       or .jpg
+        annotations/{train,val,test}/NAME.png  values 0 to 10, 11 for unlabelled
+
+    Pixels without a label become 255, which heads and metrics of mmseg ignore.
+
+    Args:
+        img_suffix (str, optional): Suffix of the images. Default: '.png' or '.jpg',
+            whichever the folder has.
+        **kwargs: See BaseSegDataset.
+
+    Raises:
+        RuntimeError: A folder is missing or has no image, an image has no label map, or
+            a sample is faulty (see :class:`CheckedCompose`).
+    """
+
+    METAINFO = dict(
+        classes=(
+            'sky',
+            'building',
+            'pole',
+            'road',
+            'pavement',
+            'tree',
+            'sign',
+            'fence',
+            'car',
+            'pedestrian',
+            'bicyclist',
+        ),
+        palette=[
+            [128, 128, 128],
+            [128, 0, 0],
+            [192, 192, 128],
+            [128, 64, 128],
+            [0, 0, 192],
+            [128, 128, 0],
+            [192, 128, 128],
+            [64, 64, 128],
+            [64, 0, 128],
+            [64, 64, 0],
+            [0, 128, 192],
+        ],
+    )
+
+    img_suffix: str | None
+
+    def __init__(self, img_suffix: str | None = None, **kwargs: Any) -> None:
+        super().__init__(img_suffix=img_suffix, **kwargs)
+
+    @classmethod
+    def get_label_map(cls, new_classes: Any = None) -> dict[int, int]:
+        return {**(super().get_label_map(new_classes) or {}), UNLABELLED: 255}
+
+    def full_init(self) -> None:
+        if self._fully_initialized:
+            return
+        check_folders(self)
+        super().full_init()
+        check_dataset(self)
+
+    def load_data_list(self) -> list[dict]:
+        if self.img_suffix is None:
+            names = os.listdir(self.data_prefix['img_path'])
+            png = any(name.endswith('.png') for name in names)
+            self.img_suffix = '.png' if png else '.jpg'
+        samples = super().load_data_list()
+        for sample in samples:
+            labels = sample.get('seg_map_path')
+            if labels is not None and not os.path.isfile(labels):
+                raise RuntimeError(
+                    f'{sample["img_path"]} has no label map: no such file: {labels}'
+                )
+        if not samples:
+            raise RuntimeError(
+                f'no image *{self.img_suffix} in {self.data_prefix["img_path"]}'
+            )
+        return samples

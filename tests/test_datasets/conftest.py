@@ -1,0 +1,60 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def camvid_root(tmp_path: Path) -> Path:
+    """Three drawn images a split, 48x32, in CamVidDataset's layout."""
+    rng = np.random.default_rng(0)
+    for split in ('train', 'val', 'test'):
+        images = tmp_path / 'camvid' / 'images' / split
+        annotations = tmp_path / 'camvid' / 'annotations' / split
+        images.mkdir(parents=True)
+        annotations.mkdir(parents=True)
+        for i in range(3):
+            pixels = rng.integers(0, 256, (32, 48, 3), np.uint8)
+            labels = rng.integers(0, 12, (32, 48), np.uint8)
+            Image.fromarray(pixels).save(images / f'{i}.png')
+            Image.fromarray(labels).save(annotations / f'{i}.png')
+    return tmp_path / 'camvid'
+
+
+@pytest.fixture
+def coco_root(tmp_path: Path) -> Path:
+    """Two drawn images a split, 64x48, a box in each, in COCO's layout."""
+    (tmp_path / 'coco' / 'annotations').mkdir(parents=True)
+    for split in ('train2017', 'val2017'):
+        folder = tmp_path / 'coco' / split
+        folder.mkdir()
+        images, annotations = [], []
+        for i in (1, 2):
+            Image.new('RGB', (64, 48), (40 * i, 0, 0)).save(folder / f'{i}.jpg')
+            images.append(dict(id=i, file_name=f'{i}.jpg', width=64, height=48))
+            box = dict(bbox=[8, 8, 32, 24], area=768, iscrowd=0)
+            corners = [[8, 8, 40, 8, 40, 32, 8, 32]]
+            annotations.append(
+                dict(box, id=i, image_id=i, category_id=1, segmentation=corners)
+            )
+        (tmp_path / 'coco' / 'annotations' / f'instances_{split}.json').write_text(
+            json.dumps(
+                dict(
+                    images=images,
+                    annotations=annotations,
+                    categories=[dict(id=1, name='person')],
+                )
+            )
+        )
+    return tmp_path / 'coco'
+
+
+@pytest.fixture(scope='session')
+def shared_data() -> Path:
+    """Real images beside the checkout."""
+    path = Path(__file__).parents[3] / 'shared' / 'data'
+    if not path.is_dir():
+        pytest.skip(f'no real images in {path}')
+    return path

@@ -1,0 +1,181 @@
+"""Each fault of the data is one message that names the file, before training."""
+
+import copy
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmengine.registry import DATASETS, init_default_scope
+from PIL import Image
+
+from mmgcnl.datasets import build_dataloader, check_dataset
+
+CAMVID = 'configs/camvid/gcnl_r50-d8_1xb8-20k_camvid-360x480.py'
+COCO = 'configs/ebfpn/mask-rcnn_r50_fpn_ebfpn_1x_coco.py'
+
+
+@pytest.fixture
+def camvid(camvid_root) -> Config:
+    return read_config(CAMVID, camvid_root)
+
+
+@pytest.fixture
+def mmseg_own(camvid) -> Config:
+    """The same files, read by mmseg's class instead of ours."""
+    for split in ('train', 'val'):
+        dataset = camvid[f'{split}_dataloader'].dataset
+        dataset.update(
+            type='BaseSegDataset',
+            img_suffix='.png',
+            metainfo=dict(classes=[str(i) for i in range(11)]),
+            ignore_index=11,
+        )
+    return camvid
+
+
+@pytest.fixture
+def coco(coco_root) -> Config:
+    return read_config(COCO, coco_root)
+
+
+def read_config(path: str, root: Path) -> Config:
+    cfg = copy.deepcopy(parse(path))
+    init_default_scope(cfg.default_scope)
+    for split in ('train', 'val'):
+        cfg[f'{split}_dataloader'].update(num_workers=0, persistent_workers=False)
+        cfg[f'{split}_dataloader'].dataset.data_root = str(root)
+    return cfg
+
+
+parse = cache(Config.fromfile)
+
+
+def message(dataloader: dict) -> str:
+    with pytest.raises(RuntimeError) as fault:
+        build_dataloader(dataloader)
+    return str(fault.value)
+
+
+@pytest.mark.parametrize('name', ['camvid', 'mmseg_own', 'coco'])
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_faultless(name, split, request):
+    cfg = request.getfixturevalue(name)
+    loader = build_dataloader(cfg[f'{split}_dataloader'])
+    batch = next(iter(loader))
+    assert batch['inputs'][0].shape[0] == 3
+
+
+class TestMissingFolder:
+    @pytest.mark.parametrize('name', ['camvid', 'mmseg_own', 'coco'])
+    @pytest.mark.parametrize('split', ['train', 'val'])
+    def test_root(self, name, split, request):
+        cfg = request.getfixturevalue(name)
+        cfg[f'{split}_dataloader'].dataset.data_root = '/no/such/root'
+        text = message(cfg[f'{split}_dataloader'])
+        assert '/no/such/root' in text
+        assert 'set the data root: CAMVID_ROOT or COCO_ROOT' in text
+
+    @pytest.mark.parametrize('split', ['train', 'val'])
+    def test_images_of_coco(self, coco, coco_root, split):
+        """mmdet misses them at the first image, and val's after an epoch."""
+        (coco_root / f'{split}2017').rename(coco_root / 'moved')
+        text = message(coco[f'{split}_dataloader'])
+        assert f'no such folder: {coco_root}/{split}2017' in text
+
+    @pytest.mark.parametrize('name', ['camvid', 'mmseg_own'])
+    def test_empty(self, name, request, camvid_root):
+        cfg = request.getfixturevalue(name)
+        for path in (camvid_root / 'images' / 'val').iterdir():
+            path.unlink()
+        text = message(cfg.val_dataloader)
+        assert 'no image' in text and str(camvid_root) in text
+
+    def test_no_annotation_of_the_classes(self, coco, coco_root):
+        path = coco_root / 'annotations' / 'instances_train2017.json'
+        path.write_text(path.read_text().replace('person', 'unicorn'))
+        text = message(coco.train_dataloader)
+        assert 'none is left after filtering' in text
+        assert 'instances_train2017.json' in text
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+@pytest.mark.parametrize(
+    'content', [b'<html>404</html>', b'', b'PK\x03\x04\x96\xff', b'{"images": [']
+)
+def test_annotation_file_is_not_json(coco, coco_root, split, content):
+    name = f'annotations/instances_{split}2017.json'
+    (coco_root / name).write_bytes(content)
+    text = message(coco[f'{split}_dataloader'])
+    assert 'the annotation file is not JSON' in text
+    assert str(coco_root) in text and name in text
+
+
+class TestImageThatDoesNotDecode:
+    @pytest.mark.parametrize('content', [b'', b'no image'])
+    @pytest.mark.parametrize('name', ['camvid', 'mmseg_own', 'coco'])
+    def test_first(self, name, content, request, camvid_root, coco_root):
+        path = camvid_root / 'images' / 'val' / '0.png'
+        if name == 'coco':
+            path = coco_root / 'val2017' / '1.jpg'
+        path.write_bytes(content)
+        cfg = request.getfixturevalue(name)
+        assert f'failed on image {path}' in message(cfg.val_dataloader)
+
+    @pytest.mark.parametrize('num_workers', [0, 1])
+    def test_later(self, camvid, camvid_root, num_workers):
+        path = camvid_root / 'images' / 'train' / '1.png'
+        path.write_bytes(b'no image')
+        camvid.train_dataloader.num_workers = num_workers
+        loader = build_dataloader(camvid.train_dataloader)
+        with pytest.raises(RuntimeError, match=f'failed on image {path}'):
+            next(iter(loader))
+
+    def test_label_map(self, mmseg_own, camvid_root):
+        path = camvid_root / 'annotations' / 'val' / '0.png'
+        path.write_bytes(b'no image')
+        text = message(mmseg_own.val_dataloader)
+        assert f'LoadAnnotations failed on image {camvid_root}' in text
+        assert f'labels {path}' in text
+
+
+class TestLabelOutsideTheClasses:
+    @pytest.mark.parametrize('name', ['camvid', 'mmseg_own'])
+    @pytest.mark.parametrize('split', ['train', 'val'])
+    def test_first(self, name, split, request, camvid_root):
+        cfg = request.getfixturevalue(name)
+        path = camvid_root / 'annotations' / split / '0.png'
+        Image.fromarray(np.full((32, 48), 37, np.uint8)).save(path)
+        text = message(cfg[f'{split}_dataloader'])
+        assert f'{path}: label value [37], but there are 11 classes, 0 to 10' in text
+
+    def test_later(self, camvid, camvid_root):
+        path = camvid_root / 'annotations' / 'train' / '1.png'
+        Image.fromarray(np.full((32, 48), 37, np.uint8)).save(path)
+        loader = build_dataloader(camvid.train_dataloader)
+        with pytest.raises(RuntimeError, match=rf'{path}: label value \[37\]'):
+            next(iter(loader))
+
+    def test_with_the_data_set_alone(self, camvid, camvid_root):
+        """So that it also stops under mmseg's own tools/train.py."""
+        path = camvid_root / 'annotations' / 'train' / '0.png'
+        Image.fromarray(np.full((32, 48), 37, np.uint8)).save(path)
+        with pytest.raises(RuntimeError, match=rf'{path}: label value \[37\]'):
+            DATASETS.build(camvid.train_dataloader.dataset)
+
+
+def test_wrapped_data_sets(camvid, camvid_root):
+    dataset = camvid.val_dataloader.dataset
+    path = camvid_root / 'images' / 'val' / '2.png'
+    wrapped = DATASETS.build(
+        dict(
+            type='RepeatDataset',
+            times=2,
+            dataset=dict(type='ConcatDataset', datasets=[dataset, dataset]),
+        )
+    )
+    check_dataset(wrapped)
+    path.write_bytes(b'no image')
+    with pytest.raises(RuntimeError, match=f'failed on image {path}'):
+        wrapped[11]

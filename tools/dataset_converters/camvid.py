@@ -1,0 +1,179 @@
+"""Bring a downloaded CamVid into the layout that CamVidDataset reads.
+
+SOURCE holds one of:
+  train/ trainannot/ ...     label maps of 11 classes, of the images' names (SegNet's)
+  train/ train_labels/ ...   colour labels NAME_L.png
+  701_StillsRaw_full/ LabeledApproved_full/ train.txt ...
+                             the original: colour labels NAME_L.png, and for each split
+                             a list with an image per line (SegNet's lists do)
+(... stands for val and test likewise). The 32 colours become SegNet's 11 classes.
+"""
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import mmengine
+import numpy as np
+from PIL import Image
+
+SPLITS = ('train', 'val', 'test')
+UNLABELLED = 11
+# Value, class, and the original classes with their colours that make it up.
+CLASSES = [
+    dict(Sky=(128, 128, 128)),
+    dict(
+        Archway=(192, 0, 128),
+        Bridge=(0, 128, 64),
+        Building=(128, 0, 0),
+        Tunnel=(64, 0, 64),
+        Wall=(64, 192, 0),
+    ),
+    dict(Column_Pole=(192, 192, 128), TrafficCone=(0, 0, 64)),
+    dict(
+        Road=(128, 64, 128), LaneMkgsDriv=(128, 0, 192), LaneMkgsNonDriv=(192, 0, 64)
+    ),
+    dict(
+        Sidewalk=(0, 0, 192), ParkingBlock=(64, 192, 128), RoadShoulder=(128, 128, 192)
+    ),
+    dict(Tree=(128, 128, 0), VegetationMisc=(192, 192, 0)),
+    dict(
+        SignSymbol=(192, 128, 128), Misc_Text=(128, 128, 64), TrafficLight=(0, 64, 64)
+    ),
+    dict(Fence=(64, 64, 128)),
+    dict(
+        Car=(64, 0, 128),
+        SUVPickupTruck=(64, 128, 192),
+        Truck_Bus=(192, 128, 192),
+        Train=(192, 64, 128),
+        OtherMoving=(128, 64, 64),
+    ),
+    dict(
+        Pedestrian=(64, 64, 0),
+        Child=(192, 128, 64),
+        CartLuggagePram=(64, 0, 192),
+        Animal=(64, 128, 64),
+    ),
+    dict(Bicyclist=(0, 128, 192), MotorcycleScooter=(192, 0, 192)),
+    dict(Void=(0, 0, 0)),
+]
+VALUE_OF = {
+    colour: value
+    for value, colours in enumerate(CLASSES)
+    for colour in colours.values()
+}
+
+
+def find_pairs(source: Path, split: str) -> list[tuple[Path, Path]]:
+    """Pairs of image and label file of a split, sorted by name.
+
+    Raises:
+        ValueError: ``source`` has none of the layouts, or a file is missing.
+    """
+    stills = source / '701_StillsRaw_full'
+    listed = source / f'{split}.txt'
+    if (source / f'{split}annot').is_dir():
+        images, labels, suffix = source / split, source / f'{split}annot', ''
+    elif (source / f'{split}_labels').is_dir():
+        images, labels, suffix = source / split, source / f'{split}_labels', '_L'
+    elif stills.is_dir():
+        images, labels, suffix = stills, source / 'LabeledApproved_full', '_L'
+        if not listed.is_file():
+            raise ValueError(f'{stills} is not split, and there is no {listed}')
+    else:
+        raise ValueError(
+            f'{source} has none of {split}annot/, {split}_labels/ and {stills.name}/'
+        )
+    if images == stills:
+        lines = listed.read_text().splitlines()
+        names = [Path(line.split()[0]).stem for line in lines if line.strip()]
+        paths = [stills / f'{name}.png' for name in names]
+    else:
+        paths = [p for p in images.glob('*') if p.suffix in ('.png', '.jpg')]
+    if not paths:
+        raise ValueError(f'no image of {split} in {images}')
+    pairs = [(path, labels / f'{path.stem}{suffix}.png') for path in sorted(paths)]
+    for path in (path for pair in pairs for path in pair):
+        if not path.is_file():
+            raise ValueError(f'no such file: {path}')
+    return pairs
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """Label map (H, W), uint8, values 0 to 11, of a label map or of colour labels.
+
+    Raises:
+        ValueError: A label map has other values, or over 1 % of the colour labels have
+            none of the 32 colours. (Fewer are unlabelled: the original has some.)
+    """
+    image = Image.open(path)
+    if image.mode == 'L':
+        values = np.array(image)
+        if values.max() > UNLABELLED:
+            raise ValueError(
+                f'{path}: label value {values.max()}, expected 0 to {UNLABELLED}'
+            )
+        return values
+    pixels = np.array(image.convert('RGB'))
+    colours, index = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True)
+    value_of = [VALUE_OF.get(tuple(c.tolist()), UNLABELLED) for c in colours]
+    unknown = np.array([tuple(c.tolist()) not in VALUE_OF for c in colours])
+    if unknown[index].mean() > 0.01:
+        raise ValueError(
+            f"{path}: not CamVid's colours, for example {colours[unknown][0].tolist()}"
+        )
+    return np.array(value_of, np.uint8)[index].reshape(pixels.shape[:2])
+
+
+def convert(pair: tuple[Path, Path], images: Path, annotations: Path) -> None:
+    """Copy an image into one folder and write its label map into the other."""
+    image, label = pair
+    try:
+        labels = read_labels(label)
+        with Image.open(image) as opened:
+            opened.load()
+            size = opened.size
+    except (OSError, SyntaxError) as error:  # PIL's of a broken PNG is the latter
+        raise ValueError(f'{image} or {label} does not decode: {error}') from error
+    if size != labels.shape[::-1]:
+        raise ValueError(
+            f'{label} is {labels.shape[1]}x{labels.shape[0]}, '
+            f'but {image} is {size[0]}x{size[1]}'
+        )
+    shutil.copyfile(image, images / image.name)
+    Image.fromarray(labels).save(annotations / f'{image.stem}.png')
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('source', type=Path, help='the folder that was downloaded')
+    parser.add_argument(
+        'destination',
+        type=Path,
+        nargs='?',
+        default=Path('data/camvid'),
+        help='where images/ and annotations/ go (%(default)s)',
+    )
+    args = parser.parse_args(argv)
+    try:
+        pairs = {split: find_pairs(args.source, split) for split in SPLITS}
+        for split in SPLITS:
+            images = args.destination / 'images' / split
+            annotations = args.destination / 'annotations' / split
+            for folder in (images, annotations):
+                folder.mkdir(parents=True, exist_ok=True)
+            print(f'{split}: {len(pairs[split])} images')
+            mmengine.track_progress(
+                partial(convert, images=images, annotations=annotations), pairs[split]
+            )
+            print()
+    except ValueError as error:
+        parser.error(str(error))
+
+
+if __name__ == '__main__':
+    main()
