@@ -15,7 +15,6 @@ d = E / n, (H, W) the map, (h, w) the key grid of stride kv_stride.
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Real
 from typing import Any
 
 import torch
@@ -23,12 +22,8 @@ import torch.nn as nn
 from torch import Tensor
 
 from .attention import attention, attention_weights
+from .context import GlobalContext
 from .position import PositionTerm
-
-_CONTEXT_POOLS: dict[str, type[nn.Module]] = {
-    'avg': nn.AdaptiveAvgPool2d,
-    'max': nn.AdaptiveMaxPool2d,
-}
 
 
 class GCNonLocal2d(nn.Module):
@@ -92,13 +87,11 @@ class GCNonLocal2d(nn.Module):
                 f'num_heads={num_heads} does not divide the {embed_dims} inner channels '
                 f'(in_channels={in_channels} // reduction={reduction})'
             )
-        if context is not None and context not in _CONTEXT_POOLS:
-            raise ValueError(f"context={context!r}: give 'avg', 'max' or None")
-        if not isinstance(attn_drop_rate, Real) or not 0 <= attn_drop_rate < 1:
+        if not isinstance(attn_drop_rate, (int, float)) or not 0 <= attn_drop_rate < 1:
             raise ValueError(
                 f'attn_drop_rate={attn_drop_rate!r}: give a number from 0 to below 1'
             )
-        if scale is not None and not (isinstance(scale, Real) and scale > 0):
+        if scale is not None and not (isinstance(scale, (int, float)) and scale > 0):
             raise ValueError(f'scale={scale!r}: give a number above 0, or None')
 
         self.in_channels = in_channels
@@ -110,16 +103,16 @@ class GCNonLocal2d(nn.Module):
         self.query = nn.Conv2d(in_channels, embed_dims, 1)
         self.key = nn.Conv2d(in_channels, embed_dims, 1)
         self.value = nn.Conv2d(in_channels, embed_dims, 1)
-        self.out = nn.Conv2d(embed_dims, in_channels, 1)
+        self.out = nn.Conv2d(embed_dims, in_channels, 1, bias=norm_layer is None)
         self.norm = norm_layer(in_channels) if norm_layer else nn.Identity()
         # A pool of kernel 1 only subsamples, before the 1x1 convs: they run on the small
         # grid. As a module it is also what the paper's cost columns counted.
         self.kv_pool = nn.AvgPool2d(1, kv_stride) if kv_stride > 1 else nn.Identity()
-        if context is None:
-            self.context_pool = self.context = None
-        else:
-            self.context_pool = _CONTEXT_POOLS[context](1)
-            self.context = nn.Linear(in_channels, embed_dims)
+        self.context = (
+            None
+            if context is None
+            else GlobalContext(in_channels, embed_dims, num_heads, context)
+        )
         self.position = (
             None
             if position is None
@@ -131,18 +124,14 @@ class GCNonLocal2d(nn.Module):
         """Start as the identity: whatever the output layers add is zero."""
         for conv in (self.query, self.key, self.value, self.out):
             nn.init.xavier_uniform_(conv.weight)
-            nn.init.zeros_(conv.bias)
-        if self.context is not None:
-            # c starts near 1, that is near plain attention.
-            nn.init.normal_(self.context.weight, std=0.02)
-            nn.init.ones_(self.context.bias)
-        if self.position is not None:
-            self.position.reset_parameters()
-        if getattr(self.norm, 'weight', None) is not None:
-            nn.init.zeros_(self.norm.weight)
-            nn.init.zeros_(self.norm.bias)
-        else:
-            nn.init.zeros_(self.out.weight)
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
+        for prior in (self.context, self.position):
+            if prior is not None:
+                prior.reset_parameters()
+        norm = list(self.norm.parameters())
+        for last in norm if norm else [self.out.weight]:
+            nn.init.zeros_(last)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H, W).
@@ -191,9 +180,9 @@ class GCNonLocal2d(nn.Module):
             row_bias, column_bias = (self.scale * table for table in tables)
         content_scale: Tensor | float = self.scale
         if self.context is not None:
-            context, magnitude = self._context(x, dtype)
+            context, factor = self.context(x)
             query = query * context.to(query.dtype)
-            content_scale = magnitude * self.scale
+            content_scale = factor * self.scale
         return dict(
             query=query,
             key=self._split_heads(self.key(keys)),
@@ -201,22 +190,6 @@ class GCNonLocal2d(nn.Module):
             column_bias=column_bias,
             content_scale=content_scale,
         )
-
-    def _context(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """c (B, n, 1, d) and a factor (B, n, 1, 1) to put back behind the product.
-
-        q * c overflows float16 long before attention needs it to be large. c is therefore
-        divided by the power of two that brings it below one: exact, and half precision
-        only ever holds values no larger than q.
-        """
-        with torch.autocast(x.device.type, enabled=False):
-            pooled = self.context_pool(x).flatten(1).to(self.context.weight.dtype)
-            context = self.context(pooled).to(dtype)
-        context = context.unflatten(1, (self.num_heads, 1, -1))
-        largest = context.detach().abs().amax(dim=-1, keepdim=True)
-        largest = largest.clamp(min=torch.finfo(dtype).tiny)
-        magnitude = largest.log2().ceil().exp2()
-        return context / magnitude, magnitude
 
     def _split_heads(self, x: Tensor) -> Tensor:
         """(B, E, H, W) to (B, n, H * W, d)."""

@@ -60,9 +60,7 @@ class EBFPN(BaseModule):
         self.num_levels = num_levels
         self.refine_level = refine_level
         self.refine = (
-            None
-            if refine is None
-            else MODELS.build({'in_channels': in_channels, **refine})
+            None if refine is None else MODELS.build({'in_channels': in_channels, **refine})
         )
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -77,7 +75,7 @@ class EBFPN(BaseModule):
             _resize(level, size, shrink=i < self.refine_level)
             for i, level in enumerate(inputs)
         ]
-        mean = sum(gathered) / self.num_levels
+        mean: Tensor = sum(gathered) / self.num_levels  # type: ignore[assignment]
         if self.refine is not None:
             mean = self.refine(mean)
         return tuple(
@@ -86,7 +84,7 @@ class EBFPN(BaseModule):
         )
 
 
-def _resize(x: Tensor, size: tuple[int, int], shrink: bool) -> Tensor:
+def _resize(x: Tensor, size: Sequence[int], shrink: bool) -> Tensor:
     if shrink:
-        return F.adaptive_max_pool2d(x, size)
-    return F.interpolate(x, size=size, mode='nearest')
+        return F.adaptive_max_pool2d(x, list(size))
+    return F.interpolate(x, size=list(size), mode='nearest')

@@ -1,0 +1,68 @@
+"""The global context: what the whole image says about which channels relate."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+_POOLS: dict[str, type[nn.Module]] = {
+    'avg': nn.AdaptiveAvgPool2d,
+    'max': nn.AdaptiveMaxPool2d,
+}
+
+
+class GlobalContext(nn.Module):
+    """The diagonal matrix diag(c) between query and key, from the pooled input.
+
+    Shape shorthand: B images, C input channels, E inner channels, n heads, d = E / n.
+
+    Args:
+        in_channels: C.
+        embed_dims: E.
+        num_heads: n.
+        pool: 'avg', which the paper finds better, or 'max' (section 2.1.2).
+
+    Raises:
+        ValueError: ``pool`` is neither.
+    """
+
+    def __init__(
+        self, in_channels: int, embed_dims: int, num_heads: int, pool: str = 'avg'
+    ) -> None:
+        super().__init__()
+        if pool not in _POOLS:
+            raise ValueError(f"context={pool!r}: give 'avg', 'max' or None")
+        self.num_heads = num_heads
+        self.pool = _POOLS[pool](1)
+        self.fc = nn.Linear(in_channels, embed_dims)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """c starts near 1, that is near attention without context."""
+        nn.init.normal_(self.fc.weight, std=0.02)
+        nn.init.ones_(self.fc.bias)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """c and a power of two taken out of it.
+
+        q * c overflows float16 long before attention has a use for so large a c. It is
+        therefore divided, per image and head, by the power of two that brings it below
+        one. That is exact, half precision only ever holds values no larger than q, and
+        the factor can be put back behind the inner product, where there is float32.
+
+        Args:
+            x: (B, C, H, W).
+
+        Returns:
+            c divided by the factor, (B, n, 1, d), and the factor, (B, n, 1, 1), both in
+            float32 at least.
+        """
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        with torch.autocast(x.device.type, enabled=False):
+            pooled = self.pool(x).flatten(1).to(self.fc.weight.dtype)
+            context = self.fc(pooled).to(dtype)
+        context = context.unflatten(1, (self.num_heads, 1, -1))
+        largest = context.detach().abs().amax(dim=-1, keepdim=True)
+        factor = largest.clamp(min=torch.finfo(dtype).tiny).log2().ceil().exp2()
+        return context / factor, factor

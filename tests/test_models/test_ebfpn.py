@@ -1,0 +1,142 @@
+"""The neck against mmdet's BFP, and dropped into mmdet's own configs."""
+
+import pytest
+import torch
+from torch import nn
+
+BFP = pytest.importorskip('mmdet.models.necks').BFP
+from mmengine.config import Config  # noqa: E402
+from mmengine.registry import MODELS, init_default_scope  # noqa: E402
+from mmengine.utils import get_installed_path  # noqa: E402
+
+from mmgcnl import EBFPN  # noqa: E402
+
+
+def randomize(module):
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return module
+
+
+def pyramid(channels, *sizes, dtype=torch.float64):
+    return [torch.randn(2, channels, *size, dtype=dtype) for size in sizes]
+
+
+PYRAMIDS = [
+    [(16, 24), (8, 12), (4, 6), (2, 3), (1, 2)],
+    [(13, 21), (7, 11), (4, 6), (2, 3), (1, 2)],  # odd sizes, as an FPN's extra levels
+    [(5, 3), (9, 2), (1, 1)],  # no pyramid at all
+]
+
+
+@pytest.mark.parametrize('sizes', PYRAMIDS)
+@pytest.mark.parametrize('refine_level', [0, 1, 2])
+@pytest.mark.parametrize('refined', [True, False])
+def test_equals_bfp(sizes, refine_level, refined):
+    theirs = BFP(8, len(sizes), refine_level, refine_type='non_local' if refined else None)
+    refine = dict(type='NonLocal2d', reduction=1, use_scale=False)
+    ours = EBFPN(8, len(sizes), refine_level, refine=refine if refined else None)
+    randomize(theirs).double()
+    ours.double().load_state_dict(theirs.state_dict())
+    inputs = pyramid(8, *sizes)
+    expected = theirs(inputs)
+    for ours_level, theirs_level in zip(ours(inputs), expected, strict=True):
+        torch.testing.assert_close(ours_level, theirs_level, rtol=0, atol=0)
+    if refined:
+        unrefined = EBFPN(8, len(sizes), refine_level, refine=None)(inputs)
+        assert not torch.allclose(unrefined[0], expected[0], atol=1e-3)
+
+
+def test_default_refine_is_the_papers():
+    neck = EBFPN(256, 5)
+    block = neck.refine
+    assert type(block).__name__ == 'GCNonLocal2d'
+    assert (block.in_channels, block.num_heads, block.kv_stride) == (256, 8, 2)
+    assert block.query.out_channels == 256
+    # Section 2.6: 6 layers of 256 x 256 weights, five of them with a bias.
+    parameters = sum(p.numel() for p in neck.parameters())
+    assert parameters == 6 * 256 * 256 + 5 * 256
+
+
+@pytest.mark.parametrize(
+    'refine',
+    [
+        dict(type='DCN', out_channels=16, kernel_size=3, padding=1),
+        dict(type='ContextBlock', ratio=4),
+        dict(type='SEBlock', ratio=4),
+        dict(type='GeneralizedAttention', num_heads=4),
+        dict(type='GCNonLocal2d', norm_cfg=dict(type='BN')),
+    ],
+)
+def test_any_block_refines(refine):
+    neck = EBFPN(16, 3, refine_level=1, refine=refine)
+    inputs = pyramid(16, (8, 12), (4, 6), (2, 3), dtype=torch.float32)
+    neck.init_weights()
+    fresh = [output.detach() for output in neck(inputs)]
+    randomize(neck.refine)
+    for level, output, start in zip(inputs, neck(inputs), fresh, strict=True):
+        assert output.shape == level.shape
+        assert not torch.allclose(output, start, atol=1e-3)
+
+
+def test_dcn_offsets_start_at_zero():
+    neck = EBFPN(16, 1, 0, dict(type='DCN', out_channels=16, kernel_size=3, padding=1))
+    neck.init_weights()
+    assert not neck.refine.conv_offset.weight.any()
+
+
+def test_own_in_channels_of_refine_wins():
+    with pytest.raises(ValueError, match='in_channels=8'):
+        EBFPN(16, 1, 0, dict(type='GCNonLocal2d', in_channels=8))(pyramid(16, (4, 4)))
+
+
+@pytest.mark.parametrize('refine_level', [-1, 5])
+def test_wrong_refine_level(refine_level):
+    with pytest.raises(ValueError, match=rf'refine_level={refine_level}: .* 0 to 4'):
+        EBFPN(16, 5, refine_level)
+
+
+def test_wrong_number_of_inputs():
+    with pytest.raises(ValueError, match='got 2 levels but num_levels=3'):
+        EBFPN(16, 3)(pyramid(16, (4, 4), (2, 2)))
+
+
+# Configs of mmdet itself, unchanged but for the neck (and the size, for speed).
+DROP_IN = [
+    'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
+    'retinanet/retinanet_r50_fpn_1x_coco.py',
+    'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py',
+    'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
+]
+
+
+@pytest.mark.parametrize('name', DROP_IN)
+def test_drop_in(name):
+    """Build behind the config's FPN, be the identity addition, take a training step."""
+    from mmdet.testing import demo_mm_inputs
+
+    path = get_installed_path('mmdet')
+    cfg = Config.fromfile(f'{path}/.mim/configs/{name}')
+    init_default_scope('mmdet')
+    model = cfg.model
+    model.backbone.init_cfg = None
+    fpn = dict(model.neck)
+    model.neck = [fpn, dict(type='EBFPN', in_channels=256, num_levels=5)]
+    model = MODELS.build(model)
+    model.init_weights()
+    block = model.neck[1].refine
+    x = torch.randn(1, 256, 4, 6)
+    torch.testing.assert_close(block(x), x, rtol=0, atol=0)
+
+    model.train()
+    batch = model.data_preprocessor(
+        demo_mm_inputs(1, [[3, 64, 96]], num_items=[2], with_mask=True), True
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    losses = model(**batch, mode='loss')
+    loss, _ = model.parse_losses(losses)
+    loss.backward()
+    assert loss.isfinite()
+    assert block.out.weight.grad.abs().max() > 0
+    optimizer.step()
+    assert not torch.equal(block(x), x)

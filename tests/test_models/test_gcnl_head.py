@@ -1,0 +1,88 @@
+"""The decode head against mmseg's NLHead, from the config."""
+
+import pytest
+import torch
+from torch import nn
+
+NLHead = pytest.importorskip('mmseg.models.decode_heads').NLHead
+from mmseg.registry import MODELS  # noqa: E402
+
+from mmgcnl import GCNLHead, GCNonLocal2d  # noqa: E402
+
+HEAD = dict(
+    in_channels=[8, 16],
+    in_index=[0, 1],
+    input_transform='resize_concat',
+    channels=16,
+    num_classes=5,
+    dropout_ratio=0.1,
+    norm_cfg=dict(type='BN'),
+)
+
+
+def randomize(module):
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return module
+
+
+def features():
+    return [torch.randn(2, 8, 8, 10), torch.randn(2, 16, 4, 5)]
+
+
+@pytest.mark.parametrize('concat_input', [True, False])
+def test_equals_nl_head_without_priors(concat_input):
+    theirs = randomize(NLHead(**HEAD, concat_input=concat_input)).double().eval()
+    ours = (
+        MODELS.build(
+            dict(
+                type='GCNLHead',
+                **HEAD,
+                concat_input=concat_input,
+                block=dict(num_heads=1, context=None, position=None, attn_drop_rate=0.0),
+            )
+        )
+        .double()
+        .eval()
+    )
+    names = {'query': 'theta', 'key': 'phi', 'value': 'g', 'out': 'conv_out'}
+    state = {}
+    for name, value in theirs.state_dict().items():
+        name = name.replace('nl_block.conv_out.bn', 'block.norm')
+        for our_name, their_name in names.items():
+            name = name.replace(f'nl_block.{their_name}.conv', f'block.{our_name}')
+        state[name] = value
+    ours.load_state_dict(state)
+    x = [level.double() for level in features()]
+    torch.testing.assert_close(ours(x), theirs(x))
+    theirs.nl_block = nn.Identity()
+    assert not torch.allclose(ours(x), theirs(x), atol=1e-2)
+
+
+def test_fresh_head_is_fcn_head():
+    """After init_weights the block adds nothing: what is left is mmseg's FCNHead."""
+    fcn = MODELS.build(dict(type='FCNHead', **HEAD)).eval()
+    ours = GCNLHead(**HEAD).eval()
+    randomize(ours.block)
+    ours.init_weights()
+    missing, unexpected = ours.load_state_dict(fcn.state_dict(), strict=False)
+    assert not unexpected
+    assert all(name.startswith('block.') for name in missing)
+    x = features()
+    torch.testing.assert_close(ours(x), fcn(x))
+
+
+def test_block_options_come_from_the_config():
+    head = GCNLHead(**HEAD, block=dict(reduction=1, num_heads=2, kv_stride=2))
+    assert isinstance(head.block, GCNonLocal2d)
+    assert head.block.query.out_channels == 16
+    assert (head.block.num_heads, head.block.kv_stride) == (2, 2)
+    assert isinstance(head.block.norm, nn.BatchNorm2d)
+    assert isinstance(GCNLHead(**HEAD, block=dict(norm_cfg=None)).block.norm, nn.Identity)
+
+
+def test_wrong_block_option_is_named():
+    with pytest.raises(ValueError, match='num_heads=3 does not divide'):
+        GCNLHead(**HEAD, block=dict(num_heads=3))
+    with pytest.raises(TypeError, match='heads'):
+        GCNLHead(**HEAD, block=dict(heads=3))
