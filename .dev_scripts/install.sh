@@ -39,7 +39,7 @@ report_progress() {  # LOG
     while sleep 30 >/dev/null 2>&1; do
         compiled=$(grep -o '^ *\[[0-9]*/[0-9]*\]' "$1" | tail -n 1 | tr -d ' []') || true
         echo "      $(((SECONDS - start) / 60)) min $(((SECONDS - start) % 60)) s" \
-            "${compiled:+: $compiled files compiled}"
+            "${compiled:+($compiled files compiled)}"
     done
 }
 
@@ -100,7 +100,7 @@ pip_install tests "$network" -r requirements/runtime.txt -r requirements/tests.t
 echo '[4/4] mmgcnl itself, editable'
 pip_install mmgcnl "$network" --no-build-isolation --no-deps -e .
 
-"$python" -c 'import cv2, mmcv.ops, mmdet, mmseg, mmgcnl' ||
+"$python" -c 'import cv2, mmcv.ops, mmdet, mmseg, mmgcnl' >/dev/null ||
     fail 'the installed libraries do not import together (error above).' \
         "an mmcv compiled for another torch may have been kept: $python -m pip cache remove 'onedl_mmcv*'; make clean; make again"
 echo 'Installed.'

@@ -255,7 +255,8 @@ def test_collect_env(tmp_path):
         PYTHONPATH=str(ROOT),
     )
     assert_ok(result)
-    env = dict(line.split(': ', 1) for line in result.stdout.splitlines() if ': ' in line)
+    lines = [line for line in result.stdout.splitlines() if ': ' in line]
+    env = dict(line.split(': ', 1) for line in lines)
     head = run('git', 'rev-parse', '--short=7', 'HEAD').stdout.strip()
     assert env['mmgcnl'] == mmgcnl.__version__ + (f'+{head}' if head else '')
     assert env['PyTorch'].startswith('2.')
