@@ -8,5 +8,6 @@ __all__ = ['build_dataloader', 'check_dataset']
 
 if find_spec('mmseg'):
     from .camvid import CamVidDataset  # noqa: F401
+    from .probe import ProbeDataset, ProbeMetric  # noqa: F401
 
-    __all__ += ['CamVidDataset']
+    __all__ += ['CamVidDataset', 'ProbeDataset', 'ProbeMetric']

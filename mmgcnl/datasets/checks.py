@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from json import JSONDecodeError
 from typing import Any
 
+import numpy as np
 from mmengine.dataset import BaseDataset, Compose
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Dataset
@@ -29,12 +30,14 @@ def build_dataloader(
 ) -> DataLoader:
     """mmengine's Runner.build_dataloader, with the data set checked.
 
+    What is built already, the loader or its data set, is left alone.
+
     Raises:
         RuntimeError: The data set cannot be loaded, or :func:`check_dataset` finds a
             fault in it.
     """
-    if isinstance(dataloader, DataLoader):
-        return dataloader
+    if isinstance(dataloader, DataLoader) or isinstance(dataloader['dataset'], Dataset):
+        return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
     try:
         loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
     except (AssertionError, KeyError, OSError, ValueError) as error:
@@ -63,7 +66,7 @@ def check_dataset(dataset: Dataset) -> None:
             continue
         check_folders(leaf)
         if not len(leaf):
-            raise RuntimeError(f'{_describe(leaf)}: {_NO_SAMPLE}')
+            raise RuntimeError(f'{type(leaf).__name__}: {_NO_SAMPLE}')
         if type(leaf.pipeline) is Compose:
             leaf.pipeline = CheckedCompose(leaf)
         # Not those of videos, which load a whole one.
@@ -77,9 +80,8 @@ def check_folders(dataset: BaseDataset) -> None:
         return
     for folder in dataset.data_prefix.values():
         if folder and '://' not in folder and not os.path.isdir(folder):
-            raise RuntimeError(
-                f'{_describe(dataset)}: no such folder: {folder}; {_SET_ROOT}'
-            )
+            name = type(dataset).__name__
+            raise RuntimeError(f'{name}: no such folder: {folder}; {_SET_ROOT}')
 
 
 class CheckedCompose(Compose):
@@ -93,34 +95,36 @@ class CheckedCompose(Compose):
     def __init__(self, dataset: BaseDataset) -> None:
         super().__init__(dataset.pipeline.transforms)
         self.num_classes = len(dataset.metainfo.get('classes', ()))
-        # Of mmseg's data sets only. mmdet maps category ids to classes by itself.
+        # None but for mmseg's: mmdet maps category ids to classes by itself.
         self.ignore_index = getattr(dataset, 'ignore_index', None)
 
     def __call__(self, data: dict) -> dict | None:
         image = data.get('img_path')
         labels = data.get('seg_map_path')
+        unchecked = self.num_classes > 0 and self.ignore_index is not None
         for transform in self.transforms:
             try:
                 data = transform(data)
             except Exception as error:
-                raise RuntimeError(
-                    f'{type(transform).__name__} failed on image {image}'
-                    + (f', labels {labels}' if labels else '')
-                    + f': {type(error).__name__}: {error}'
-                ) from error
+                name = type(transform).__name__
+                files = f'image {image}' + (f', labels {labels}' if labels else '')
+                reason = f'{type(error).__name__}: {error}'.strip()
+                if name.startswith('Load'):
+                    reason += '; replace the file, or take the sample out'
+                raise RuntimeError(f'{name} failed on {files}: {reason}') from error
             if data is None:
                 return None
-        sample = data.get('data_samples')
-        if self.ignore_index is not None and 'gt_sem_seg' in (sample or ()):
-            self._check_labels(sample.gt_sem_seg.data, labels)
+            # As loaded: a later transform may crop away what is wrong.
+            if unchecked and 'gt_seg_map' in data:
+                self._check_labels(data['gt_seg_map'], labels)
+                unchecked = False
         return data
 
-    def _check_labels(self, values: Any, path: str) -> None:
-        wrong = (values < 0) | (values >= self.num_classes)
-        wrong &= values != self.ignore_index
+    def _check_labels(self, values: np.ndarray, path: str | None) -> None:
+        wrong = (values >= self.num_classes) & (values != self.ignore_index)
         if wrong.any():
             raise RuntimeError(
-                f'{path}: label value {values[wrong].unique().tolist()}, but there are '
+                f'{path}: label value {np.unique(values[wrong]).tolist()}, but there are '
                 f'{self.num_classes} classes, 0 to {self.num_classes - 1}, and '
                 f'{self.ignore_index} is ignored; correct the file, or give the data '
                 'set the classes or the ignore_index that it was labelled with'
@@ -139,13 +143,12 @@ def _leaves(dataset: Any) -> Iterator[Any]:
         yield dataset
 
 
-def _describe(dataset: Any) -> str:
-    """Name and place of a data set, given it or its config."""
-    get = dataset.get if isinstance(dataset, dict) else vars(dataset).get
-    name = get('type') if isinstance(dataset, dict) else type(dataset)
-    keys = ('data_root', 'ann_file', 'data_prefix')
-    places = ', '.join(f'{key}={get(key)!r}' for key in keys if get(key))
-    return f'{getattr(name, "__name__", name)}({places})'
+def _describe(config: dict) -> str:
+    """Class and places of a data set."""
+    root = config.get('data_root') or ''
+    places = [config.get('ann_file'), *(config.get('data_prefix') or {}).values()]
+    paths = ', '.join(os.path.join(root, place) for place in places if place)
+    return f'{config.get("type")} of {paths}'
 
 
 def _explain(error: Exception) -> str:
@@ -153,7 +156,7 @@ def _explain(error: Exception) -> str:
     if isinstance(error, (JSONDecodeError, UnicodeDecodeError)):
         return (
             f'the annotation file is not JSON ({text}); '
-            'is it complete, unpacked, and not an error page?'
+            'is it complete, unpacked and no error page?'
         )
     if isinstance(error, FileNotFoundError):
         return f'{text}; {_SET_ROOT}'

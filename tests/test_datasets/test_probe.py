@@ -1,0 +1,105 @@
+"""What the probe promises: labels follow the rule, and nothing gives them away."""
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip('mmseg')
+from mmgcnl.datasets.probe import (  # noqa: E402
+    _LAMPS,
+    CELL,
+    ProbeDataset,
+    ProbeMetric,
+    draw_scene,
+    make_probe,
+)
+
+
+@pytest.fixture(scope='module')
+def scenes():
+    rng = np.random.default_rng(7)
+    return [draw_scene(rng) for _ in range(300)]
+
+
+def read(image, labels):
+    """Lamps (hue -> place, lit), the sky's hue, and crates (place, class) of a scene."""
+    cells = labels[::CELL, ::CELL]
+
+    def hue(y, x):
+        corner = image[y * CELL : y * CELL + 2, x * CELL : (x + 1) * CELL].mean((0, 1))
+        return int(np.abs(_LAMPS - corner).sum(1).argmin())
+
+    lamps = {}
+    for y, x in np.argwhere(cells == 2):
+        middle = image[y * CELL + 3 : y * CELL + 5, x * CELL + 3 : x * CELL + 5]
+        lamps[hue(y, x)] = (int(y), int(x), bool(middle.mean() > 200))
+    crates = [(int(y), int(x), int(cells[y, x]) - 3) for y, x in np.argwhere(cells > 2)]
+    return lamps, hue(0, 0), crates
+
+
+def test_labels_follow_the_rule(scenes):
+    for image, labels in scenes:
+        lamps, sky, crates = read(image, labels)
+        assert len(lamps) == 4
+        y, x, lit = lamps[sky]
+        for _, column, label in crates:
+            assert label == 2 * (column > x) + lit
+            assert column != x
+
+
+def test_neighbourhood_and_border_tell_nothing(scenes):
+    for image, labels in scenes:
+        lamps, _, crates = read(image, labels)
+        cells = labels[::CELL, ::CELL]
+        for y, x, _ in crates:
+            assert all(max(abs(y - v), abs(x - u)) > 1 for v, u, _ in lamps.values())
+        assert not cells[[1, -1]].any()
+        assert not cells[1:, [0, -1]].any()
+
+
+def test_counting_lamps_is_right_in_two_of_three_cases(scenes):
+    agree = total = 0
+    classes = np.zeros(4)
+    for image, labels in scenes:
+        lamps, sky, crates = read(image, labels)
+        others = [place for hue, place in lamps.items() if hue != sky]
+        for _, x, label in crates:
+            majority = np.sign(sum(np.sign(x - u) for _, u, _ in others))
+            agree += majority == (1 if label >= 2 else -1)
+            total += 1
+            classes[label] += 1
+    assert total > 5 * len(scenes)
+    assert agree == 2 * total / 3
+    assert classes.min() > 0.2 * total
+
+
+def test_make_probe(tmp_path):
+    make_probe(tmp_path / 'a', num_train=3, num_val=2)
+    make_probe(tmp_path / 'b', num_train=3, num_val=2)
+    files = sorted(p.relative_to(tmp_path / 'a') for p in (tmp_path / 'a').rglob('*.png'))
+    assert len(files) == 2 * (3 + 2)
+    for file in files:
+        assert (tmp_path / 'a' / file).read_bytes() == (tmp_path / 'b' / file).read_bytes()
+    dataset = ProbeDataset(
+        data_root=str(tmp_path / 'a'),
+        data_prefix=dict(img_path='images/train', seg_map_path='annotations/train'),
+    )
+    assert len(dataset) == 3
+    # Drawn in RGB, stored as any PNG.
+    image, labels = draw_scene(np.random.default_rng(0))
+    stored = cv2.imread(dataset[0]['img_path'])
+    np.testing.assert_array_equal(stored[..., ::-1], image)
+    stored = cv2.imread(dataset[0]['seg_map_path'], cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(stored, labels)
+
+
+def test_metric():
+    import torch
+
+    truth = torch.tensor([[0, 3, 4, 5, 6, 6]])
+    guess = torch.tensor([[3, 3, 6, 6, 0, 5]])  # right; other side; other state; no crate
+    metric = ProbeMetric()
+    sample = dict(gt_sem_seg=dict(data=truth), pred_sem_seg=dict(data=guess))
+    metric.process(None, [sample])
+    metrics = metric.evaluate(1)
+    assert metrics == {'crates/side': 60.0, 'crates/lamp_state': 40.0}
