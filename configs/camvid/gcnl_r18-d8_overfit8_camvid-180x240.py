@@ -1,5 +1,5 @@
 # Learns the first 8 training images by heart, and is evaluated on them.
-_base_ = './gcnl_r18-d8_1xb4-1k_camvid-180x240.py'
+_base_ = './gcnl_r18-d8_1xb4-500_camvid-180x240.py'
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),

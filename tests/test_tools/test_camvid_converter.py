@@ -76,8 +76,8 @@ def fails(capsys, *args) -> str:
 
 
 def test_no_layout(tmp_path, capsys):
-    message = fails(capsys, tmp_path / 'nowhere', tmp_path / 'data')
-    assert f'{tmp_path}/nowhere has none of trainannot/' in message
+    assert f'{tmp_path} has none of trainannot/' in fails(capsys, tmp_path)
+    assert f'no such folder: {tmp_path}/nowhere' in fails(capsys, tmp_path / 'nowhere')
 
 
 @pytest.mark.parametrize('source', ['annot'], indirect=True)

@@ -159,6 +159,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         help='where images/ and annotations/ go (%(default)s)',
     )
     args = parser.parse_args(argv)
+    if not args.source.is_dir():
+        parser.error(f'no such folder: {args.source}')
     try:
         pairs = {split: find_pairs(args.source, split) for split in SPLITS}
         for split in SPLITS:
@@ -173,6 +175,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             print()
     except ValueError as error:
         parser.error(str(error))
+    if args.destination != parser.get_default('destination'):
+        print(f'The configs find it by: export CAMVID_ROOT={args.destination}')
 
 
 if __name__ == '__main__':

@@ -33,9 +33,9 @@ test_dataloader = dict(num_workers=1, dataset=dict(pipeline=test_pipeline))
 optim_wrapper = dict(optimizer=dict(lr=0.02))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, begin=0, end=50, by_epoch=False),
-    dict(type='PolyLR', eta_min=0, power=0.9, begin=50, end=1000, by_epoch=False),
+    dict(type='PolyLR', eta_min=0, power=0.9, begin=50, end=500, by_epoch=False),
 ]
-train_cfg = dict(max_iters=1000, val_interval=500)
+train_cfg = dict(max_iters=500, val_interval=250)
 default_hooks = dict(
-    logger=dict(interval=20), checkpoint=dict(interval=500, max_keep_ckpts=1)
+    logger=dict(interval=20), checkpoint=dict(interval=250, max_keep_ckpts=1)
 )
