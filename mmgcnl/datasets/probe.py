@@ -14,9 +14,9 @@ is lit: four classes, none of which can be told from the crate's neighbourhood.
 
 What could leak, and does not:
 
-- *Neighbourhood*: no lamp lies within two cells of a crate, nor the sky, while the
-  probe's backbone sees at most the next cell.
-- *Absolute position* (from padding): the outermost cells hold neither lamps nor crates,
+- *Neighbourhood*: neither a lamp nor the sky lies next to a crate, and the probe's
+  backbone sees at most the next cell.
+- *Absolute position*, from padding: the outermost cells hold neither lamps nor crates,
   and the backbone's padding reaches no further.
 - *Counting*: crates are placed so that most of the lamps that do not count lie on the
   same side of a crate as the one that counts in two of three cases. (If they never told
@@ -42,7 +42,7 @@ from mmseg.registry import DATASETS, METRICS
 
 CELL = 8  # pixels
 GRID = 12  # cells
-NUM_CRATES = 9
+NUM_CRATES = 15  # at most
 _LAMPS = np.array([[220, 60, 50], [60, 180, 70], [60, 90, 220], [230, 200, 60]])
 _CRATE = np.array([70, 70, 70])
 _FIRST_CRATE_CLASS = 3
@@ -84,7 +84,9 @@ def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         side = np.sign(x - place[1])
         near = any(max(abs(y - v), abs(x - u)) <= 1 for v, u in (place, *lamps))
         if side and not near:
-            candidates[side == np.sign(sum(np.sign(x - u) for _, u in lamps))].append((y, x))
+            candidates[side == np.sign(sum(np.sign(x - u) for _, u in lamps))].append(
+                (y, x)
+            )
     number = min(NUM_CRATES // 3, len(candidates[True]) // 2, len(candidates[False]))
     for y, x in candidates[True][: 2 * number] + candidates[False][:number]:
         paint(y, x, _CRATE)
@@ -94,7 +96,7 @@ def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return image.clip(0, 255).astype(np.uint8), labels
 
 
-def make_probe(root: str | Path, num_train: int = 4000, num_val: int = 500) -> None:
+def make_probe(root: str | Path, num_train: int = 3000, num_val: int = 300) -> None:
     """Write the data set in mmseg's layout: the same files every time.
 
     Args:

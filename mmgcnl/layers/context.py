@@ -40,7 +40,7 @@ class GlobalContext(nn.Module):
 
     def reset_parameters(self) -> None:
         """c starts near 1, that is near attention without context."""
-        nn.init.normal_(self.fc.weight, std=0.02)
+        nn.init.normal_(self.fc.weight, std=0.5 * self.fc.in_features**-0.5)
         nn.init.ones_(self.fc.bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,3 @@
+# Context alone.
+_base_ = './gcnl_probe.py'
+model = dict(decode_head=dict(block=dict(position=None)))

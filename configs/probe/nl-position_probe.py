@@ -1,0 +1,3 @@
+# Position alone.
+_base_ = './gcnl_probe.py'
+model = dict(decode_head=dict(block=dict(context=None)))

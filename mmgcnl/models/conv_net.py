@@ -1,0 +1,42 @@
+"""A backbone small enough to see nothing but a pixel's neighbourhood."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmcv.cnn import ConvModule
+from mmengine.model import BaseModule, Sequential
+from mmengine.registry import MODELS
+from torch import Tensor
+
+
+@MODELS.register_module()
+class ConvNet(BaseModule):
+    """3x3 convolutions of stride 2, for the probe.
+
+    Three of them see 15 x 15 pixels, so that whatever depends on something further away
+    is left to what follows.
+
+    Args:
+        channels (Sequence[int]): Output channels of each. Default: (24, 48, 32).
+        norm_cfg (dict): Norm after each. Default: BN.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int] = (24, 48, 32),
+        norm_cfg: dict = dict(type='BN'),
+    ) -> None:
+        super().__init__()
+        widths = [3, *channels]
+        self.layers = Sequential(
+            *(
+                # Zeros around the map would tell how far away its border is.
+                ConvModule(a, b, 3, 2, 1, norm_cfg=norm_cfg, padding_mode='reflect')
+                for a, b in zip(widths, channels)
+            )
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        """(B, 3, H, W) to one map (B, channels[-1], H / 8, W / 8)."""
+        return (self.layers(x),)

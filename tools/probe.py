@@ -1,0 +1,214 @@
+"""Make the probe's scenes, train the block with and without its priors, and compare."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import mmcv
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.fileio import dump
+from mmengine.utils import ProgressBar
+from prettytable import PrettyTable
+
+from mmgcnl import GCNonLocal2d
+from mmgcnl.analysis import DistanceRecorder, draw_attention
+from mmgcnl.datasets.probe import CELL, make_probe
+from mmgcnl.engine import Runner
+
+ROOT = Path(__file__).resolve().parent.parent
+# From nothing to everything, as the rows of the table.
+ROWS = {
+    'fcn': 'FCN',
+    'nl': '+ non-local',
+    'nl-context': '+ context only',
+    'nl-position': '+ position only',
+    'gcnl': '+ ours (both)',
+}
+
+
+def train(rows: list[str], out: Path) -> None:
+    """Train the rows' configs, two at a time, with one progress bar over all."""
+    env = dict(os.environ, OMP_NUM_THREADS=str(max(1, (os.cpu_count() or 1) // 2)))
+    waiting = list(rows)
+    running: dict[str, subprocess.Popen] = {}
+    total = sum(config(row, out).train_cfg.max_iters for row in rows)
+    print(f'training {len(rows)} models; logs in {out}/*/stdout.log', flush=True)
+    bar, done = ProgressBar(total), 0
+    try:
+        while waiting or running:
+            while waiting and len(running) < 2:
+                row = waiting.pop(0)
+                running[row] = _start(row, out, env)
+            time.sleep(1)
+            for row, process in list(running.items()):
+                if process.poll() is None:
+                    continue
+                if process.returncode:
+                    log = out / row / 'stdout.log'
+                    tail = '\n'.join(log.read_text().splitlines()[-15:])
+                    sys.exit(f'\n{tail}\ntraining {row} failed; all it said is in {log}')
+                del running[row]
+            now = sum(_iterations(out / row) for row in rows)
+            if now > done:
+                bar.update(now - done)
+                done = now
+    finally:
+        for process in running.values():
+            process.terminate()
+    print()
+
+
+def _start(row: str, out: Path, env: dict[str, str]) -> subprocess.Popen:
+    work_dir = out / row
+    work_dir.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, str(ROOT / 'tools/train.py'), _config_path(row)]
+    command += ['--work-dir', str(work_dir), '--cfg-options']
+    command += [
+        f'{split}_dataloader.dataset.data_root={out}/data' for split in ('train', 'val')
+    ]
+    (work_dir / 'last_checkpoint').unlink(missing_ok=True)
+    for scalars in work_dir.glob('*/vis_data/scalars.json'):
+        scalars.unlink()  # of an earlier run: progress is read from these
+    with open(work_dir / 'stdout.log', 'w') as log:
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env)
+
+
+def _iterations(work_dir: Path) -> int:
+    steps = [0]
+    for scalars in work_dir.glob('*/vis_data/scalars.json'):
+        steps += [json.loads(line)['step'] for line in scalars.read_text().splitlines()]
+    return max(steps)
+
+
+def _config_path(row: str) -> str:
+    return str(ROOT / 'configs/probe' / f'{row}_probe.py')
+
+
+def config(row: str, out: Path) -> Config:
+    cfg = Config.fromfile(_config_path(row))
+    cfg.work_dir = str(out / row)
+    cfg.log_level = 'ERROR'
+    cfg.visualizer.name = row  # mmengine keeps one of each name
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        loader.dataset.data_root = str(out / 'data')
+    return cfg
+
+
+def evaluate(row: str, out: Path) -> tuple[dict[str, float], Runner]:
+    """Metrics and cosine distances of a trained row, and the runner that holds it."""
+    cfg = config(row, out)
+    cfg.load_from = (out / row / 'last_checkpoint').read_text().strip()
+    runner = Runner.from_cfg(cfg)
+    blocks = [m for m in runner.model.modules() if isinstance(m, GCNonLocal2d)]
+    if not blocks:
+        return runner.test(), runner
+    with DistanceRecorder(blocks[0]) as recorder:
+        metrics = runner.test()
+    return {**metrics, **recorder.mean()}, runner
+
+
+def attention_at(
+    runner: Runner, image: np.ndarray, cells: list[tuple[int, int]]
+) -> np.ndarray:
+    """Attention (number of cells, h, w), averaged over heads, of queries at (x, y) cells."""
+    seen = {}
+    block = next(m for m in runner.model.modules() if isinstance(m, GCNonLocal2d))
+    with block.register_forward_hook(lambda block, args, y: seen.update(x=args[0])):
+        inputs = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        data = runner.model.data_preprocessor(dict(inputs=[inputs]), False)
+        with torch.no_grad():
+            runner.model(data['inputs'])
+            weights = block.attention_weights(seen['x'])[0].mean(0)
+    grid = seen['x'].shape[2:]
+    return (
+        weights.unflatten(0, grid)
+        .unflatten(2, grid)[[y for _, y in cells], [x for x, _ in cells]]
+        .cpu()
+        .numpy()
+    )
+
+
+def demo(rows: list[str], out: Path) -> None:
+    start = time.time()
+    make_probe(out / 'data')
+    print()
+    train(rows, out)
+    print('evaluating', flush=True)
+    warnings.filterwarnings('ignore', module='mmseg')
+    results, runners = {}, {}
+    for row in rows:
+        results[row], runners[row] = evaluate(row, out)
+    dump(results, out / 'results.json', indent=2)
+
+    columns = {
+        'mIoU': 'mIoU',
+        'pixAcc': 'aAcc',
+        'side': 'crates/side',
+        'lamp': 'crates/lamp_state',
+        'cos input': 'input',
+        'cos output': 'output',
+        'cos att': 'attention',
+    }
+    table = PrettyTable(['model', *columns])
+    table.align = 'r'
+    table.align['model'] = 'l'
+    for row, result in results.items():
+        cells = [
+            f'{result[k]:.{3 if "cos" in c else 1}f}' if k in result else '-'
+            for c, k in columns.items()
+        ]
+        table.add_row([ROWS[row], *cells])
+    print(table)
+    print('side, lamp: crates whose side / lamp is told right, in percent; chance is 50')
+    print(f'results  {out}/results.json\nmodels   {out}/*/iter_*.pth')
+
+    names = [row for row in ('nl', 'gcnl') if row in rows]
+    if names:
+        path = str(out / 'data/images/val/00000.png')
+        image = mmcv.imread(path)
+        labels = mmcv.imread(path.replace('images', 'annotations'), 'unchanged')
+        crates = np.argwhere(labels[CELL // 2 :: CELL, CELL // 2 :: CELL] > 2)
+        cells = [(x, y) for y, x in crates[:: max(1, len(crates) // 3)][:3]]
+        draw_attention(
+            image[..., ::-1],
+            [(x * CELL + CELL // 2, y * CELL + CELL // 2) for x, y in cells],
+            {
+                ROWS[row].strip('+ '): attention_at(runners[row], image, cells)
+                for row in names
+            },
+            out / 'attention.png',
+        )
+        print(f'picture  {out}/attention.png')
+    print(f'took     {time.time() - start:.0f} s')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest='command', required=True)
+    for name, text in (
+        ('data', 'only write the scenes, for the configs in configs/probe'),
+        ('demo', 'write the scenes, train, evaluate, and show a table and a picture'),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument(
+            '--out', type=Path, default=Path('work_dirs/probe'), help='default: %(default)s'
+        )
+    command.add_argument(
+        '--rows', nargs='+', choices=ROWS, default=list(ROWS), help='default: all'
+    )
+    args = parser.parse_args()
+    if args.command == 'data':
+        make_probe(args.out / 'data')
+    else:
+        demo(args.rows, args.out.resolve())
+
+
+if __name__ == '__main__':
+    main()
