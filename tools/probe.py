@@ -117,7 +117,7 @@ def evaluate(row: str, out: Path) -> tuple[dict[str, float], Runner]:
 def attention_at(
     runner: Runner, image: np.ndarray, cells: list[tuple[int, int]]
 ) -> np.ndarray:
-    """Attention (number of cells, h, w), averaged over heads, of queries at (x, y) cells."""
+    """Attention (number of cells, h, w), mean over heads, of queries at (x, y) cells."""
     seen = {}
     block = next(m for m in runner.model.modules() if isinstance(m, GCNonLocal2d))
     with block.register_forward_hook(lambda block, args, y: seen.update(x=args[0])):

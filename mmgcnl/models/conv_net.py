@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule, Sequential
@@ -20,14 +21,16 @@ class ConvNet(BaseModule):
     Args:
         channels (Sequence[int]): Output channels of each. Default: (24, 48, 32).
         norm_cfg (dict): Norm after each. Default: BN.
+        init_cfg (dict or list[dict], optional): Default: None.
     """
 
     def __init__(
         self,
         channels: Sequence[int] = (24, 48, 32),
         norm_cfg: dict = dict(type='BN'),
+        init_cfg: Any = None,
     ) -> None:
-        super().__init__()
+        super().__init__(init_cfg=init_cfg)
         widths = [3, *channels]
         self.layers = Sequential(
             *(
