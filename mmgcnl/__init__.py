@@ -18,7 +18,7 @@ __all__ = ['GCNonLocal2d', '__version__']
 __all__ += [name for name, needs in _needs.items() if _installed.issuperset(needs)]
 
 if 'EBFPN' in __all__:
-    from . import datasets  # noqa: F401  only for registration
+    from . import datasets, evaluation  # noqa: F401  only for registration
     from .models import EBFPN, GCNonLocal2d  # noqa: F401
 else:
     from .layers import GCNonLocal2d  # type: ignore[assignment]

@@ -11,3 +11,7 @@ if find_spec('mmseg'):
     from .probe import ProbeDataset, ProbeMetric  # noqa: F401
 
     __all__ += ['CamVidDataset', 'ProbeDataset', 'ProbeMetric']
+if find_spec('mmdet'):
+    from .panoptic import LoadPanopticSegments  # noqa: F401
+
+    __all__ += ['LoadPanopticSegments']

@@ -1,0 +1,190 @@
+"""COCO's panoptic quality as a metric of mmdet, without panopticapi."""
+
+from __future__ import annotations
+
+import os.path as osp
+from collections.abc import Sequence
+from typing import Any
+
+import mmcv
+import numpy as np
+from mmdet.datasets.api_wrappers import COCOPanoptic
+from mmdet.evaluation.metrics.coco_panoptic_metric import (
+    parse_pq_results,
+    print_panoptic_table,
+)
+from mmdet.registry import METRICS
+from mmdet.structures import INSTANCE_OFFSET
+from mmengine.evaluator import BaseMetric
+from mmengine.fileio import dump, get_local_path
+from mmengine.logging import MMLogger
+
+from mmgcnl.datasets.panoptic import id2rgb, read_segment_ids
+
+from .panoptic_quality import VOID, average, count_matches
+
+
+@METRICS.register_module()
+class PanopticQuality(BaseMetric):
+    """PQ, SQ and RQ in percent, over all classes, things (_th) and stuff (_st).
+
+    It gives what mmdet's CocoPanopticMetric gives with panopticapi, under the same
+    names, except that where no class occurs it gives nan instead of an error.
+
+    Args:
+        ann_file (str): COCO's panoptic JSON; with ``format_only`` one without
+            annotations will do.
+        seg_prefix (str, optional): Folder of the panoptic PNGs of the truth. Needed
+            unless ``format_only``.
+        classwise (bool): Also log a table with each class. Default: False.
+        format_only (bool): Only write the files to submit. Default: False.
+        outfile_prefix (str, optional): Write the predictions in COCO's format:
+            PREFIX.panoptic.json and PNGs in the folder PREFIX.panoptic, which all
+            processes must reach. Default: they are not written.
+        backend_args (dict, optional): Where the files are. Default: local.
+        collect_device (str): See BaseMetric.
+        prefix (str, optional): See BaseMetric.
+
+    Raises:
+        ValueError: ``seg_prefix`` or ``outfile_prefix`` is missing, or the classes of
+            the data set are not the categories of ``ann_file``.
+    """
+
+    default_prefix = 'coco_panoptic'
+
+    def __init__(
+        self,
+        ann_file: str,
+        seg_prefix: str | None = None,
+        classwise: bool = False,
+        format_only: bool = False,
+        outfile_prefix: str | None = None,
+        backend_args: dict | None = None,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        if format_only and outfile_prefix is None:
+            raise ValueError('format_only=True writes files: set outfile_prefix')
+        if not format_only and seg_prefix is None:
+            raise ValueError('seg_prefix=None: set the folder of the panoptic PNGs')
+        with get_local_path(ann_file, backend_args) as path:
+            self.coco = COCOPanoptic(path)
+        self.ann_file = ann_file
+        self.seg_prefix = seg_prefix
+        self.classwise = classwise
+        self.format_only = format_only
+        self.outfile_prefix = outfile_prefix
+        self.backend_args = backend_args
+
+    # The classes are known before the first epoch: an error comes in time.
+    @BaseMetric.dataset_meta.setter  # type: ignore[attr-defined]
+    def dataset_meta(self, dataset_meta: dict) -> None:
+        # CocoPanopticDataset numbers the categories in the order of the file.
+        categories = list(self.coco.cats.values())
+        names = [category['name'] for category in categories]
+        classes = list(dataset_meta['classes'])
+        if names != classes:
+            raise ValueError(
+                f'{self.ann_file} has {len(names)} categories, {_shorten(names)}, but '
+                f'the data set has {len(classes)} classes, {_shorten(classes)}: set '
+                'metainfo.classes of the data set to the categories, in their order'
+            )
+        self._dataset_meta = dataset_meta
+        self.is_thing = np.array([category['isthing'] == 1 for category in categories])
+        self.category_ids = [category['id'] for category in categories]
+        self.label_of = {id_: label for label, id_ in enumerate(self.category_ids)}
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Count the matches of one batch.
+
+        Args:
+            data_batch (Any): Unused.
+            data_samples (Sequence[dict]): DetDataSamples as dicts, with ``img_id`` and
+                ``pred_panoptic_seg.sem_seg``, (1, H, W): label + 1000 * instance.
+
+        Raises:
+            ValueError: An image is not in ``ann_file``, or its prediction has another
+                size than its truth.
+        """
+        for sample in data_samples:
+            image_id = sample['img_id']
+            if image_id not in self.coco.imgs:
+                raise ValueError(
+                    f'{self.ann_file} has no image {image_id!r}: is it the ann_file of '
+                    'the data set that is evaluated?'
+                )
+            file_name = self.coco.imgs[image_id]['segm_file']
+            ids, segments = self._find_segments(sample['pred_panoptic_seg'])
+            stats = annotation = None
+            if not self.format_only:
+                stats = self._count_matches(image_id, file_name, ids, segments)
+            if self.outfile_prefix is not None:
+                path = osp.join(f'{self.outfile_prefix}.panoptic', file_name)
+                mmcv.imwrite(np.ascontiguousarray(id2rgb(ids)[..., ::-1]), path)
+                annotation = dict(
+                    image_id=image_id,
+                    file_name=file_name,
+                    segments_info=[
+                        dict(id=id_, category_id=self.category_ids[label])
+                        for id_, label in segments.items()
+                    ],
+                )
+            self.results.append((stats, annotation))
+
+    def _find_segments(self, prediction: dict) -> tuple[np.ndarray, dict[int, int]]:
+        """Ids from 1 on, (H, W), and the label of each."""
+        num_classes = len(self.category_ids)
+        values, inverse = np.unique(
+            prediction['sem_seg'][0].cpu().numpy(), return_inverse=True
+        )
+        void = (num_classes, prediction.get('ignore_index', num_classes))
+        ids, segments = np.full(len(values), VOID), {}
+        for index, label in enumerate((values % INSTANCE_OFFSET).tolist()):
+            if label not in void:
+                ids[index] = len(segments) + 1
+                segments[len(segments) + 1] = label
+        return ids[inverse].reshape(prediction['sem_seg'][0].shape), segments
+
+    def _count_matches(
+        self, image_id: int, file_name: str, ids: np.ndarray, segments: dict[int, int]
+    ) -> np.ndarray:
+        path = osp.join(self.seg_prefix, file_name)
+        truth_ids = read_segment_ids(path, self.backend_args)
+        truth = [
+            dict(segment, label=self.label_of[segment['category_id']])
+            for segment in self.coco.imgToAnns.get(image_id, [])
+        ]
+        try:
+            return count_matches(truth_ids, truth, ids, segments, len(self.label_of))
+        except ValueError as error:
+            raise ValueError(f'{path}: {error}') from error
+
+    def compute_metrics(
+        self, results: Sequence[tuple[np.ndarray | None, dict | None]]
+    ) -> dict[str, float]:
+        """Average over the images of all processes; write the JSON to submit."""
+        all_stats, annotations = zip(*results)
+        logger = MMLogger.get_current_instance()
+        if self.outfile_prefix is not None:
+            path = f'{self.outfile_prefix}.panoptic.json'
+            dump(dict(annotations=list(annotations)), path)
+            logger.info(f'The predictions are in {path} and {path[:-5]}/')
+        if self.format_only:
+            return {}
+        stats = np.sum(all_stats, axis=0)
+        averages = dict(
+            All=average(stats),
+            Things=average(stats[self.is_thing]),
+            Stuff=average(stats[~self.is_thing]),
+        )
+        classwise = None
+        if self.classwise:
+            classes = self.dataset_meta['classes']
+            classwise = {name: average(stats[[i]]) for i, name in enumerate(classes)}
+        print_panoptic_table(averages, classwise, logger)
+        return parse_pq_results(averages)
+
+
+def _shorten(names: list[str]) -> str:
+    return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
