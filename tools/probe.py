@@ -18,7 +18,7 @@ from mmengine.utils import ProgressBar
 from prettytable import PrettyTable
 
 from mmgcnl import GCNonLocal2d
-from mmgcnl.analysis import DistanceRecorder, draw_attention
+from mmgcnl.analysis import DistanceRecorder, draw_attention, find_blocks
 from mmgcnl.datasets.probe import CELL, make_probe
 from mmgcnl.engine import Runner
 
@@ -36,6 +36,10 @@ ROWS = {
 def train(rows: list[str], out: Path) -> None:
     """Train the rows' configs, two at a time, with one progress bar over all."""
     env = dict(os.environ, OMP_NUM_THREADS=str(max(1, (os.cpu_count() or 1) // 2)))
+    for row in rows:  # what an earlier run left would pass for this one's
+        (out / row / 'last_checkpoint').unlink(missing_ok=True)
+        for scalars in (out / row).glob('*/vis_data/scalars.json'):
+            scalars.unlink()
     waiting = list(rows)
     running: dict[str, subprocess.Popen] = {}
     total = sum(config(row, out).train_cfg.max_iters for row in rows)
@@ -73,9 +77,6 @@ def _start(row: str, out: Path, env: dict[str, str]) -> subprocess.Popen:
     command += [
         f'{split}_dataloader.dataset.data_root={out}/data' for split in ('train', 'val')
     ]
-    (work_dir / 'last_checkpoint').unlink(missing_ok=True)
-    for scalars in work_dir.glob('*/vis_data/scalars.json'):
-        scalars.unlink()  # of an earlier run: progress is read from these
     with open(work_dir / 'stdout.log', 'w') as log:
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env)
 
@@ -83,7 +84,8 @@ def _start(row: str, out: Path, env: dict[str, str]) -> subprocess.Popen:
 def _iterations(work_dir: Path) -> int:
     steps = [0]
     for scalars in work_dir.glob('*/vis_data/scalars.json'):
-        steps += [json.loads(line)['step'] for line in scalars.read_text().splitlines()]
+        lines = scalars.read_text().split('\n')[:-1]  # the last may be half written
+        steps += [json.loads(line)['step'] for line in lines]
     return max(steps)
 
 
@@ -106,12 +108,12 @@ def evaluate(row: str, out: Path) -> tuple[dict[str, float], Runner]:
     cfg = config(row, out)
     cfg.load_from = (out / row / 'last_checkpoint').read_text().strip()
     runner = Runner.from_cfg(cfg)
-    blocks = [m for m in runner.model.modules() if isinstance(m, GCNonLocal2d)]
-    if not blocks:
+    if row == 'fcn':
         return runner.test(), runner
-    with DistanceRecorder(blocks[0]) as recorder:
+    with DistanceRecorder(find_blocks(runner.model)) as recorder:
         metrics = runner.test()
-    return {**metrics, **recorder.mean()}, runner
+    (block,) = recorder.blocks
+    return {**metrics, **recorder.mean(block)}, runner
 
 
 def attention_at(

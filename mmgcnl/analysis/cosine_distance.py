@@ -1,17 +1,22 @@
 """How much a block's features and attention differ between positions (Tables 3, 4).
 
-Shape shorthand: B images, n heads, N query positions, M key positions.
+Shape shorthand: B images, n heads, N query positions, M key positions, K classes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from mmgcnl.layers import GCNonLocal2d
+from .blocks import Grid, grids, iter_attention
+
+# Class of a pixel, 0 to K - 1; any other number: none. (rows, columns) of a grid.
+Labels = Callable[[Grid, tuple[int, int]], np.ndarray]
 
 
 def mean_cosine_distance(vectors: Tensor) -> Tensor:
@@ -26,45 +31,123 @@ def mean_cosine_distance(vectors: Tensor) -> Tensor:
     Returns:
         (...) in float64, between 0 (all alike) and 0.5 (nothing in common on average).
     """
-    unit = F.normalize(vectors.double(), dim=-1)
-    return (1 - unit.mean(dim=-2).square().sum(dim=-1)) / 2
+    return _distance(_unit_sum(vectors), vectors.shape[-2])
+
+
+def _unit_sum(vectors: Tensor) -> Tensor:
+    return F.normalize(vectors.double(), dim=-1).sum(dim=-2)
+
+
+def _distance(unit_sum: Tensor, number: int) -> Tensor:
+    return (1 - (unit_sum / number).square().sum(dim=-1)) / 2
 
 
 class DistanceRecorder:
-    """Measures the distances of a block on every forward pass while it is attached.
+    """Measures blocks on every forward pass while it is attached to them.
 
     Used as a context manager::
 
-        with DistanceRecorder(block) as recorder:
+        with DistanceRecorder(find_blocks(model)) as recorder:
             model.test_step(data)
-        recorder.mean()  # {'input': ..., 'output': ..., 'attention': ...}
+        recorder.mean(name)  # {'input': ..., 'output': ..., 'attention': ...}
 
-    'output' is what the block adds to its input. 'attention' is averaged over heads: the
-    paper does not say how it treats them.
+    'output' is what a block adds to its input. The paper does not say how it treats
+    heads: 'attention' is the mean of their distances, which :attr:`heads` has singly.
+
+    With :attr:`labels` set to the classes of the image before a forward pass of one
+    image, it also sums up which class each query's attention falls on, mean over heads.
+
+    Args:
+        blocks: As from :func:`find_blocks`; a model with them must be in eval mode.
+        num_classes: K.
+
+    Attributes:
+        images: For each block and of 'input', 'output' and 'attention': the distance in
+            each map seen.
+        heads: For each block: (n,) in each map seen.
+        shares: For each block that saw labels: (K, K + 1), the attention of the queries
+            of each class on keys of each class, and at last of none, summed over
+            queries.
+        uniform: Likewise, had all of the attention been uniform.
+        queries: For each block that saw labels: (K,), the number of queries.
     """
 
-    def __init__(self, block: GCNonLocal2d) -> None:
-        self.block = block
-        self.images: dict[str, list[Tensor]] = dict(input=[], output=[], attention=[])
+    def __init__(self, blocks: dict[str, nn.Module], num_classes: int = 0) -> None:
+        self.blocks = blocks
+        self.num_classes = num_classes
+        self.labels: Labels | None = None
+        self.images: dict[str, dict[str, list[float]]] = {
+            name: dict(input=[], output=[], attention=[]) for name in blocks
+        }
+        self.heads: dict[str, list[Tensor]] = {name: [] for name in blocks}
+        self.shares: dict[str, Tensor] = {}
+        self.uniform: dict[str, Tensor] = {}
+        self.queries: dict[str, Tensor] = {}
 
     def __enter__(self) -> DistanceRecorder:
-        self._handle = self.block.register_forward_hook(self._record)
+        self._handles = []
+        for name, block in self.blocks.items():
+
+            def record(
+                block: nn.Module, args: tuple[Tensor], out: Tensor, name: str = name
+            ) -> None:
+                self._record(name, args[0], out)
+
+            self._handles.append(block.register_forward_hook(record))
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._handle.remove()
+        for handle in self._handles:
+            handle.remove()
+
+    def mean(self, name: str) -> dict[str, float]:
+        """Each distance of a block averaged over the maps seen."""
+        return {kind: float(np.mean(v)) for kind, v in self.images[name].items()}
 
     @torch.no_grad()
-    def _record(self, block: GCNonLocal2d, args: tuple[Tensor], output: Tensor) -> None:
-        (x,) = args
-        for name, features in (('input', x), ('output', output - x)):
+    def _record(self, name: str, x: Tensor, output: Tensor) -> None:
+        images = self.images[name]
+        for kind, features in (('input', x), ('output', output - x)):
             vectors = features.flatten(2).transpose(1, 2)
-            self.images[name].append(mean_cosine_distance(vectors))
-        attention = mean_cosine_distance(block.attention_weights(x))
-        self.images['attention'].append(attention.mean(dim=1))
+            images[kind] += mean_cosine_distance(vectors).tolist()
 
-    def mean(self) -> dict[str, float]:
-        """Each distance averaged over the images seen."""
-        return {
-            name: torch.cat(values).mean().item() for name, values in self.images.items()
-        }
+        classes = self._classes(name, x)
+        unit_sum: Tensor | float = 0
+        number = 0
+        for weights in iter_attention(self.blocks[name], x):
+            unit_sum = unit_sum + _unit_sum(weights)
+            if classes is not None:
+                query_classes, keys = classes
+                part = slice(number, number + weights.shape[2])
+                self._add_shares(name, query_classes[part], weights[0].mean(0), keys)
+            number += weights.shape[2]
+        assert isinstance(unit_sum, Tensor)
+        heads = _distance(unit_sum, number)
+        self.heads[name] += heads.cpu()
+        images['attention'] += heads.mean(dim=1).tolist()
+
+    def _classes(self, name: str, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Class of each query (N,) and, one-hot, of each key (M, K + 1)."""
+        if self.labels is None:
+            return None
+        size = (x.shape[2], x.shape[3])
+        classes = []
+        for grid in grids(self.blocks[name], size):
+            labels = torch.from_numpy(self.labels(grid, size)).to(x.device).long()
+            none = (labels < 0) | (labels >= self.num_classes)
+            classes.append(labels.masked_fill(none, self.num_classes).flatten())
+        return classes[0], F.one_hot(classes[1], self.num_classes + 1).double()
+
+    def _add_shares(
+        self, name: str, query_classes: Tensor, weights: Tensor, keys: Tensor
+    ) -> None:
+        queries = F.one_hot(query_classes, self.num_classes + 1).T[:-1].double()
+        shares = queries @ (weights.double() @ keys)
+        counts = queries.sum(1)
+        uniform = counts[:, None] * keys.mean(0)
+        for store, value in (
+            (self.shares, shares),
+            (self.uniform, uniform),
+            (self.queries, counts),
+        ):
+            store[name] = store.get(name, 0) + value.cpu()

@@ -1,0 +1,149 @@
+"""The attention of a model's non-local blocks, whoever wrote them.
+
+Shape shorthand: B images, C channels, n heads, N query positions, M key positions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from mmcv.cnn import NonLocal2d
+from mmcv.cnn.bricks import GeneralizedAttention
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from mmgcnl.layers import GCNonLocal2d, attention_weights
+
+BLOCKS = (GCNonLocal2d, NonLocal2d, GeneralizedAttention)
+# Elements of the attention that are worked on at a time.
+_CHUNK = 2**24
+
+
+def find_blocks(model: nn.Module) -> dict[str, nn.Module]:
+    """The non-local blocks of a model by name, wherever they are.
+
+    Those are :class:`mmgcnl.layers.GCNonLocal2d`, mmcv's NonLocal2d and
+    GeneralizedAttention, and what derives from them.
+
+    Raises:
+        ValueError: There is none.
+    """
+    blocks = {name: m for name, m in model.named_modules() if isinstance(m, BLOCKS)}
+    if not blocks:
+        kinds = ', '.join(kind.__name__ for kind in BLOCKS)
+        raise ValueError(f'{type(model).__name__} has no non-local block ({kinds})')
+    return blocks
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where a block's queries or keys lie on the map that it is given.
+
+    One axis: cell k is the stretch from ``start + k * stride`` to
+    ``start + (k + 1) * stride``, in positions of the map, position j being from j to
+    j + 1.
+    """
+
+    size: tuple[int, int]  # rows, columns
+    stride: float = 1
+    start: float = 0
+
+    def cells(self, coordinates: np.ndarray, axis: int) -> np.ndarray:
+        """Rows (``axis=0``) or columns (1) in which the coordinates lie."""
+        cells = np.floor((coordinates - self.start) / self.stride).astype(int)
+        return cells.clip(0, self.size[axis] - 1)
+
+    def centers(self, axis: int) -> np.ndarray:
+        return self.start + (np.arange(self.size[axis]) + 0.5) * self.stride
+
+
+def grids(block: nn.Module, size: tuple[int, int]) -> tuple[Grid, Grid]:
+    """The grids of a block's queries and keys on a map of ``size`` (rows, columns)."""
+    if isinstance(block, GCNonLocal2d):
+        return Grid(size), _subsampled(size, block.kv_stride)
+    if isinstance(block, GeneralizedAttention):
+        return _subsampled(size, block.q_stride), _subsampled(size, block.kv_stride)
+    if block.sub_sample:  # a max pool of 2 x 2
+        return Grid(size), Grid((size[0] // 2, size[1] // 2), 2)
+    return Grid(size), Grid(size)
+
+
+def _subsampled(size: tuple[int, int], stride: int) -> Grid:
+    rows, columns = (math.ceil(n / stride) for n in size)
+    return Grid((rows, columns), stride, 0.5 - stride / 2)
+
+
+@torch.no_grad()
+def iter_attention(block: nn.Module, x: Tensor) -> Iterator[Tensor]:
+    """The attention of ``x``, some queries at a time, so that it need not fit in memory.
+
+    It is computed anew from the block's input: nothing is kept by a model that nobody
+    looks into. mmcv's blocks compute all of it at once whatever is asked, as they do
+    in their forward pass.
+
+    Args:
+        block: One of :func:`find_blocks`, in eval mode (a norm would count ``x`` twice).
+        x: (B, C, H, W), the block's input.
+
+    Yields:
+        (B, n, some queries, M): in the end all N, in row-major order.
+    """
+    if isinstance(block, GCNonLocal2d):
+        terms = block._logit_terms(x, block.kv_pool(x))
+        per_query = ('query', 'row_bias', 'column_bias')
+        num_queries = terms['query'].shape[2]
+        for start in range(0, num_queries, chunk := _chunk(terms['key'])):
+            part = {
+                name: term[:, :, start : start + chunk]
+                for name, term in terms.items()
+                if name in per_query and term is not None
+            }
+            yield attention_weights(**{**terms, **part})
+        return
+    if isinstance(block, GeneralizedAttention):
+        weights = _softmax_of(block, x)
+        queries = math.prod(grids(block, x.shape[2:])[0].size)
+        # Without a query ('0010') it has the attention of one.
+        weights = weights.expand(-1, -1, queries, -1)
+    else:
+        weights = _pairwise_weights(block, x).unsqueeze(1)
+    yield from weights.split(_chunk(weights[:, :, 0]), dim=2)
+
+
+def _chunk(per_query: Tensor) -> int:
+    """Queries at a time, where (B, n, M, ...) belongs to one query."""
+    return max(1, _CHUNK // math.prod(per_query.shape[:3]))
+
+
+def _pairwise_weights(block: NonLocal2d, x: Tensor) -> Tensor:
+    """(B, N, M) of mmcv's block in any mode, taken where it is computed."""
+    seen = []
+    pairwise = getattr(block, block.mode)
+
+    def keep(theta_x: Tensor, phi_x: Tensor) -> Tensor:
+        seen.append(pairwise(theta_x, phi_x))
+        return seen[-1]
+
+    with patch.object(block, block.mode, keep):
+        block.forward(x)
+    return seen[0]
+
+
+class _KeepSoftmax(TorchFunctionMode):
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore
+        result = func(*args, **(kwargs or {}))
+        if func is nn.functional.softmax:
+            self.result = result
+        return result
+
+
+def _softmax_of(block: GeneralizedAttention, x: Tensor) -> Tensor:
+    """(B, n, N or 1, M): the only softmax that the block computes."""
+    with _KeepSoftmax() as mode:
+        block.forward(x)
+    return mode.result
