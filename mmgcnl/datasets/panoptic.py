@@ -29,10 +29,10 @@ def read_segment_ids(path: str, backend_args: dict | None = None) -> np.ndarray:
         FileNotFoundError: There is no such file.
         ValueError: It is no image.
     """
-    rgb = mmcv.imfrombytes(get(path, backend_args), flag='color', channel_order='rgb')
-    if rgb is None:
+    bgr = mmcv.imfrombytes(get(path, backend_args), flag='color')
+    if bgr is None:
         raise ValueError(f'{path} does not decode as an image')
-    return rgb2id(rgb)
+    return rgb2id(bgr[..., ::-1])
 
 
 @TRANSFORMS.register_module()

@@ -71,7 +71,7 @@ class PanopticQuality(BaseMetric):
         with get_local_path(ann_file, backend_args) as path:
             self.coco = COCOPanoptic(path)
         self.ann_file = ann_file
-        self.seg_prefix = seg_prefix
+        self.seg_prefix = seg_prefix or ''
         self.classwise = classwise
         self.format_only = format_only
         self.outfile_prefix = outfile_prefix
@@ -139,7 +139,8 @@ class PanopticQuality(BaseMetric):
             prediction['sem_seg'][0].cpu().numpy(), return_inverse=True
         )
         void = (num_classes, prediction.get('ignore_index', num_classes))
-        ids, segments = np.full(len(values), VOID), {}
+        ids = np.full(len(values), VOID)
+        segments: dict[int, int] = {}
         for index, label in enumerate((values % INSTANCE_OFFSET).tolist()):
             if label not in void:
                 ids[index] = len(segments) + 1

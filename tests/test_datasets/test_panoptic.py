@@ -1,0 +1,115 @@
+"""COCO's panoptic annotations, loaded without panopticapi."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmdet.datasets import CocoPanopticDataset
+from mmengine.config import Config
+from mmengine.registry import DATASETS, init_default_scope
+from PIL import Image
+
+from mmgcnl.datasets.panoptic import id2rgb, read_segment_ids, rgb2id
+
+CLASSES = CocoPanopticDataset.METAINFO['classes']
+THINGS = CocoPanopticDataset.METAINFO['thing_classes']
+PERSON, CAR, SKY = map(CLASSES.index, ('person', 'car', 'sky-other-merged'))
+
+
+def test_ids_are_bytes_of_the_colours():
+    rgb = np.array([[[1, 2, 3], [255, 255, 255], [0, 0, 0]]], np.uint8)
+    ids = rgb2id(rgb)
+    assert ids.tolist() == [[1 + 256 * 2 + 65536 * 3, 2**24 - 1, 0]]
+    np.testing.assert_array_equal(id2rgb(ids), rgb)
+
+
+def test_read_in_the_order_of_the_file(tmp_path):
+    path = str(tmp_path / 'a.png')
+    Image.fromarray(np.full((1, 2, 3), (7, 1, 0), np.uint8)).save(path)
+    assert read_segment_ids(path).tolist() == [[263, 263]]
+
+
+@pytest.fixture
+def panoptic_root(tmp_path: Path) -> Path:
+    """An image a split, 60x40, in COCO's layout: two people, a crowd, sky, void."""
+    ids = np.zeros((40, 60), int)
+    boxes = {
+        1000: (PERSON, 0, (0, 0, 20, 40)),
+        2: (PERSON, 0, (20, 0, 20, 20)),
+        70000: (CAR, 1, (20, 20, 20, 20)),
+        255: (SKY, 0, (40, 0, 20, 20)),
+    }
+    segments = []
+    for id_, (label, iscrowd, (x, y, w, h)) in boxes.items():
+        ids[y : y + h, x : x + w] = id_
+        segments.append(
+            dict(
+                id=id_,
+                category_id=label + 1,
+                bbox=[x, y, w, h],
+                area=w * h,
+                iscrowd=iscrowd,
+            )
+        )
+    categories = [
+        dict(id=label + 1, name=name, isthing=int(name in THINGS))
+        for label, name in enumerate(CLASSES)
+    ]
+    root = tmp_path / 'coco'
+    for split in ('train2017', 'val2017'):
+        (root / split).mkdir(parents=True)
+        Image.new('RGB', (60, 40)).save(root / split / '1.jpg')
+        folder = root / 'annotations' / f'panoptic_{split}'
+        folder.mkdir(parents=True)
+        Image.fromarray(id2rgb(ids)).save(folder / '1.png')
+        content = dict(
+            images=[dict(id=1, file_name='1.jpg', width=60, height=40)],
+            annotations=[dict(image_id=1, file_name='1.png', segments_info=segments)],
+            categories=categories,
+        )
+        folder.with_suffix('.json').write_text(json.dumps(content))
+    return root
+
+
+@pytest.fixture
+def config(panoptic_root, monkeypatch) -> Config:
+    monkeypatch.setenv('COCO_ROOT', str(panoptic_root))
+    init_default_scope('mmdet')
+    return Config.fromfile('configs/_base_/datasets/coco_panoptic.py')
+
+
+def test_masks_and_labels(config):
+    dataset = config.train_dataloader.dataset
+    dataset.pipeline = dataset.pipeline[:2]
+    (sample,) = DATASETS.build(dataset)
+    assert sample['gt_bboxes_labels'].tolist() == [PERSON, PERSON]
+    masks = sample['gt_masks'].masks.astype(bool)
+    expected = np.zeros((2, 40, 60), bool)
+    expected[0, :, :20] = expected[1, :20, 20:40] = True
+    np.testing.assert_array_equal(masks, expected)
+    labels = np.full((40, 60), 255)
+    labels[expected.any(0)] = PERSON
+    labels[20:, 20:40] = CAR
+    labels[:20, 40:] = SKY
+    np.testing.assert_array_equal(sample['gt_seg_map'], labels)
+
+
+@pytest.mark.parametrize('split', ['train', 'val', 'test'])
+def test_pipelines(config, split):
+    (sample,) = DATASETS.build(config[f'{split}_dataloader'].dataset)
+    scale = 800 / 40
+    assert sample['inputs'].shape == (3, 800, 60 * scale)
+    packed = sample['data_samples']
+    assert len(packed.gt_instances.masks) == 2
+    # That of the validation stays as large as the prediction will be.
+    size = (800, 1200) if split == 'train' else (40, 60)
+    assert packed.gt_sem_seg.sem_seg.shape == (1, *size)
+    assert packed.ori_shape == (40, 60)
+
+
+def test_evaluator_finds_its_files(config):
+    for split in ('val', 'test'):
+        evaluator = config[f'{split}_evaluator']
+        assert evaluator.type == 'PanopticQuality'
+        assert Path(evaluator.ann_file).is_file() and Path(evaluator.seg_prefix).is_dir()
