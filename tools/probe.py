@@ -152,8 +152,8 @@ def demo(rows: list[str], out: Path) -> None:
     columns = {
         'mIoU': 'mIoU',
         'pixAcc': 'aAcc',
-        'side': 'crates/side',
-        'lamp': 'crates/lamp_state',
+        'side': 'probe/side',
+        'lamp': 'probe/lamp',
         'cos input': 'input',
         'cos output': 'output',
         'cos att': 'attention',
@@ -168,7 +168,7 @@ def demo(rows: list[str], out: Path) -> None:
         ]
         table.add_row([ROWS[row], *cells])
     print(table)
-    print('side, lamp: crates whose side / lamp is told right, in percent; chance is 50')
+    print('side, lamp: crates / barrels told right, in percent; chance is 50')
     print(f'results  {out}/results.json\nmodels   {out}/*/iter_*.pth')
 
     names = [row for row in ('nl', 'gcnl') if row in rows]

@@ -14,7 +14,7 @@ model = dict(
     decode_head=dict(
         type='FCNHead',
         in_channels=32,
-        channels=32,
+        channels=64,
         num_classes=7,
         kernel_size=1,  # the head sees no further than the backbone
         concat_input=False,
@@ -36,16 +36,16 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=100, by_epoch=False),
-    dict(type='PolyLR', eta_min=0, power=0.9, begin=100, end=600, by_epoch=False),
+    dict(type='PolyLR', eta_min=0, power=0.9, begin=100, end=700, by_epoch=False),
 ]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=600, val_interval=600)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=700, val_interval=700)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=20, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=600),
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=700),
     sampler_seed=dict(type='DistSamplerSeedHook'),
 )
 randomness = dict(seed=0)

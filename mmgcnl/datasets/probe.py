@@ -1,9 +1,9 @@
 """The probe: drawn scenes in which context and position are each worth something.
 
-A scene is a grid of cells: a sky, four lamps of different hues, lit or not, and dark
-crates. The sky has the hue of one of the lamps, and that lamp alone counts. A crate is
-labelled by whether it lies left or right of the lamp that counts and whether that lamp
-is lit: four classes, none of which can be told from the crate's neighbourhood.
+A scene has a sky, four lamps of different hues, lit or not, dark crates and bright barrels.
+The sky has the hue of one of the lamps, and that lamp alone counts. A crate is labelled by
+whether it lies left or right of the lamp that counts, a barrel by whether that lamp is lit.
+Neither can be told from its neighbourhood.
 
 - *Side* is a matter of position: without it, attention can find the lamp but not say
   where it is.
@@ -14,15 +14,12 @@ is lit: four classes, none of which can be told from the crate's neighbourhood.
 
 What could leak, and does not:
 
-- *Neighbourhood*: neither a lamp nor the sky lies next to a crate, and the probe's
-  backbone sees at most the next cell.
+- *Neighbourhood*: neither a lamp nor the sky lies next to a crate or barrel, and the
+  probe's backbone sees at most the next cell.
 - *Absolute position*, from padding: the outermost cells hold neither lamps nor crates,
   and the backbone's padding reaches no further.
-- *Counting*: crates are placed so that most of the lamps that do not count lie on the
-  same side of a crate as the one that counts in two of three cases. (If they never told
-  anything, nothing would be learned before everything is.) The lamps' states are
-  independent, so that the state of most lamps is right in 11 of 16 cases. These are
-  the bars for models that cannot choose the lamp.
+- *Counting*, the bar for models that cannot choose the lamp: the side of most lamps is
+  right for 84 % of the crates, the state of most lamps in 11 of 16 scenes.
 
 :class:`ProbeMetric` reports how often side and state are right.
 """
@@ -42,10 +39,11 @@ from mmseg.registry import DATASETS, METRICS
 
 CELL = 8  # pixels
 GRID = 12  # cells
-NUM_CRATES = 15  # at most
+SKY = 3  # rows of cells
+NUM_OBJECTS = 16  # crates and barrels, half and half
 _LAMPS = np.array([[220, 60, 50], [60, 180, 70], [60, 90, 220], [230, 200, 60]])
-_CRATE = np.array([70, 70, 70])
-_FIRST_CRATE_CLASS = 3
+_OBJECTS = (50, 170)  # gray of a crate, of a barrel
+_FIRST_CLASS = 3  # of crates and barrels
 
 
 def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -59,7 +57,7 @@ def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """
     cells = np.zeros((GRID, GRID), np.uint8)
     image = np.full((GRID * CELL, GRID * CELL, 3), 110.0)
-    inner = [(y, x) for y in range(2, GRID - 1) for x in range(1, GRID - 1)]
+    inner = [(y, x) for y in range(SKY + 1, GRID - 1) for x in range(1, GRID - 1)]
     rng.shuffle(inner)
     counts = rng.integers(len(_LAMPS))
     lit = rng.integers(2, size=len(_LAMPS))
@@ -68,29 +66,26 @@ def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         rows, columns = (slice(c * CELL + margin, (c + 1) * CELL - margin) for c in (y, x))
         image[rows, columns] = color
 
-    for x in range(GRID):
-        paint(0, x, _LAMPS[counts])
-        cells[0, x] = 1
+    image[: SKY * CELL] = _LAMPS[counts]
+    cells[:SKY] = 1
     lamps = [inner.pop() for _ in _LAMPS]
     for lamp, (y, x) in enumerate(lamps):
         paint(y, x, _LAMPS[lamp])
         if lit[lamp]:
             paint(y, x, 255, margin=2)
         cells[y, x] = 2
-    # Crates for which the other lamps point to the right side, and to the wrong one.
-    place = lamps.pop(counts)
-    candidates: dict[bool, list] = {True: [], False: []}
-    for y, x in inner:
-        side = np.sign(x - place[1])
-        near = any(max(abs(y - v), abs(x - u)) <= 1 for v, u in (place, *lamps))
-        if side and not near:
-            candidates[side == np.sign(sum(np.sign(x - u) for _, u in lamps))].append(
-                (y, x)
-            )
-    number = min(NUM_CRATES // 3, len(candidates[True]) // 2, len(candidates[False]))
-    for y, x in candidates[True][: 2 * number] + candidates[False][:number]:
-        paint(y, x, _CRATE)
-        cells[y, x] = _FIRST_CRATE_CLASS + 2 * (x > place[1]) + lit[counts]
+    counting_x = lamps[counts][1]
+    free = [
+        (y, x)
+        for y, x in inner
+        if x != counting_x
+        and all(max(abs(y - v), abs(x - u)) > 1 for v, u in lamps)
+    ]
+    for index, (y, x) in enumerate(free[:NUM_OBJECTS]):
+        barrel = index % 2
+        paint(y, x, _OBJECTS[barrel])
+        answer = lit[counts] if barrel else x > counting_x
+        cells[y, x] = _FIRST_CLASS + 2 * barrel + answer
     image += rng.normal(0, 12, image.shape)
     labels = cells.repeat(CELL, axis=0).repeat(CELL, axis=1)
     return image.clip(0, 255).astype(np.uint8), labels
@@ -124,10 +119,10 @@ class ProbeDataset(BaseSegDataset):
             'ground',
             'sky',
             'lamp',
-            'left of an unlit lamp',
-            'left of a lit lamp',
-            'right of an unlit lamp',
-            'right of a lit lamp',
+            'crate left of the lamp',
+            'crate right of the lamp',
+            'barrel, lamp unlit',
+            'barrel, lamp lit',
         ),
         # Okabe and Ito's palette, which colour-blind readers tell apart.
         palette=[
@@ -147,25 +142,23 @@ class ProbeDataset(BaseSegDataset):
 
 @METRICS.register_module()
 class ProbeMetric(BaseMetric):
-    """Of the crates' pixels: how many have the right side, how many the right lamp state.
+    """How many crates' pixels have the right side, and barrels' the right lamp state.
 
-    Chance is 50 %. A pixel not taken for a crate at all is wrong in both.
+    Chance is 50 %.
     """
 
-    default_prefix = 'crates'
+    default_prefix = 'probe'
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Count one batch. ``data_samples`` are mmseg's, as dicts."""
         for sample in data_samples:
-            truth = sample['gt_sem_seg']['data'].cpu() - _FIRST_CRATE_CLASS
-            guess = sample['pred_sem_seg']['data'].cpu() - _FIRST_CRATE_CLASS
-            crate = (truth >= 0) & (truth < 4)
-            truth, guess = truth[crate], guess[crate]
-            side = (guess >= 0) & (guess // 2 == truth // 2)
-            state = (guess >= 0) & (guess % 2 == truth % 2)
-            self.results.append((len(truth), side.sum().item(), state.sum().item()))
+            truth = sample['gt_sem_seg']['data'].cpu() - _FIRST_CLASS
+            right = truth == sample['pred_sem_seg']['data'].cpu() - _FIRST_CLASS
+            crates, barrels = (truth == 0) | (truth == 1), (truth == 2) | (truth == 3)
+            pairs = ((crates, right & crates), (barrels, right & barrels))
+            self.results.append([[mask.sum().item() for mask in pair] for pair in pairs])
 
-    def compute_metrics(self, results: list[tuple[int, int, int]]) -> dict[str, float]:
+    def compute_metrics(self, results: list[list[list[int]]]) -> dict[str, float]:
         """Percentages over all images."""
-        pixels, side, state = np.array(results).sum(0)
-        return dict(side=100 * side / pixels, lamp_state=100 * state / pixels)
+        side, lamp = (100 * right / pixels for pixels, right in np.sum(results, axis=0))
+        return dict(side=side, lamp=lamp)
