@@ -1,0 +1,103 @@
+"""The images and the ground truth of a config's data set, one at a time."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.registry import init_default_scope
+from mmengine.structures import BaseDataElement
+
+from mmgcnl.datasets import build_dataloader
+
+
+class Sample(NamedTuple):
+    """An image of a data set.
+
+    Attributes:
+        path: Of the image.
+        data: What the split's pipeline makes of it.
+        truth: A data sample with the ground truth at the image's size; without any
+            where the pipeline loads none.
+    """
+
+    path: str
+    data: dict[str, Any]
+    truth: BaseDataElement
+
+
+class Split:
+    """The first images of a data set of a config.
+
+    Args:
+        cfg: The config.
+        split: 'val' or 'test'.
+        number: How many; None for all.
+
+    Raises:
+        ValueError: The config has no such split.
+        RuntimeError: A file of it is missing or faulty; also when iterated over.
+    """
+
+    def __init__(self, cfg: Config, split: str, number: int | None = None) -> None:
+        loader = cfg.get(f'{split}_dataloader')
+        if loader is None:
+            raise ValueError(f'the config has no {split}_dataloader: take another split')
+        init_default_scope(cfg.get('default_scope', 'mmengine'))
+        self.dataset = build_dataloader(
+            dict(
+                dataset=loader.dataset,
+                batch_size=1,
+                sampler=dict(type='DefaultSampler', shuffle=False),
+            )
+        ).dataset
+        self.number = min(len(self.dataset), number or len(self.dataset))
+        kept = ('Load', 'Pack')  # nothing that resizes: the truth at the image's size
+        self.load = Compose(
+            [
+                copy.deepcopy(transform)
+                for transform in loader.dataset.pipeline
+                if transform['type'].split('.')[-1].startswith(kept)
+            ]
+        )
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __iter__(self) -> Iterator[Sample]:
+        for index in range(self.number):
+            info = self.dataset.get_data_info(index)
+            truth = self.load(copy.deepcopy(info))['data_samples']
+            yield Sample(info['img_path'], self.dataset[index], truth)
+
+
+def label_map(truth: BaseDataElement) -> np.ndarray | None:
+    """The class of each pixel (H, W), 255 for none, of any ground truth; None without.
+
+    Objects are painted from the largest to the smallest, as masks or, where there are
+    none, as boxes.
+    """
+    if 'gt_sem_seg' in truth:
+        maps = truth.gt_sem_seg
+        return np.asarray(maps.sem_seg if 'sem_seg' in maps else maps.data)[0]
+    instances = truth.get('gt_instances')
+    if instances is None:
+        return None
+    labels = np.full(truth.ori_shape[:2], 255)
+    if 'masks' in instances:
+        masks = instances.masks.to_ndarray().astype(bool)
+    else:
+        y, x = np.mgrid[: labels.shape[0], : labels.shape[1]]
+        masks = np.array(
+            [
+                (x >= x1) & (x < x2) & (y >= y1) & (y < y2)
+                for x1, y1, x2, y2 in instances.bboxes.tensor.tolist()
+            ]
+        ).reshape(-1, *labels.shape)
+    for i in np.argsort(-masks.sum((1, 2)), kind='stable'):
+        labels[masks[i]] = int(instances.labels[i])
+    return labels

@@ -1,0 +1,136 @@
+"""A trained model from its config and checkpoint, of either library."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.device import get_device
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.runner import CheckpointLoader
+from torch import nn
+
+
+def init_model(
+    config: str | Path | Config, checkpoint: str, device: str | None = None
+) -> nn.Module:
+    """Build a detector or segmentor and load its weights, in eval mode.
+
+    mmdet's init_detector and mmseg's init_model in one, which also take a checkpoint
+    that does not fit and leave what is missing at random.
+
+    Args:
+        config: The config, or its path.
+        checkpoint: Path or URL.
+        device: Default: the GPU when there is one.
+
+    Returns:
+        The model, with ``cfg`` and ``dataset_meta`` (classes, palette) set.
+
+    Raises:
+        FileNotFoundError: There is no such checkpoint.
+        ValueError: The checkpoint cannot be read, or does not fit the config.
+    """
+    cfg = copy.deepcopy(config) if isinstance(config, Config) else Config.fromfile(config)
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    cfg.model.pop('pretrained', None)  # instead of which the checkpoint is loaded
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # advice on how to train
+        model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    loaded = _read(checkpoint)
+    state = loaded.get('state_dict', loaded)
+    state = {key.removeprefix('module.'): value for key, value in state.items()}
+    own = model.state_dict()
+    other_shape = [k for k, v in state.items() if k in own and v.shape != own[k].shape]
+    for key in other_shape:
+        del state[key]
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    missing = [
+        key
+        for key in missing
+        if key not in other_shape and not key.endswith('num_batches_tracked')
+    ]
+    faults = [
+        f'{len(keys)} {what} ({_some(keys)})'
+        for what, keys in (
+            ('missing', missing),
+            ('unexpected', unexpected),
+            ('of another shape', other_shape),
+        )
+        if keys
+    ]
+    if faults:
+        raise ValueError(
+            f'{checkpoint} does not fit {cfg.filename or "the config"}: of its keys, '
+            f'{", ".join(faults)}; '
+            'give the config that it was trained with'
+        )
+    model.dataset_meta = _dataset_meta(loaded, cfg)
+    model.cfg = cfg
+    return model.to(device or get_device()).eval()
+
+
+def image_pipeline(cfg: Config, annotations: bool = False) -> Compose:
+    """The test pipeline for any image: a path, or an array in BGR.
+
+    Args:
+        cfg: The config.
+        annotations: Leave the transforms in that load annotations.
+
+    Raises:
+        ValueError: The test pipeline loads no image.
+    """
+    transforms = copy.deepcopy(cfg.test_dataloader.dataset.pipeline)
+    names = [transform['type'].split('.')[-1] for transform in transforms]
+    if 'LoadImageFromFile' not in names:
+        raise ValueError('the test pipeline of the config has no LoadImageFromFile')
+    kept = []
+    for name, transform in zip(names, transforms):
+        if name == 'LoadImageFromFile':
+            transform['type'] = 'InferencerLoader'
+        elif name.startswith('Load') and not annotations:
+            continue
+        kept.append(transform)
+    return Compose(kept)
+
+
+def _read(checkpoint: str) -> dict[str, Any]:
+    if '://' not in checkpoint and not Path(checkpoint).is_file():
+        raise FileNotFoundError(f'no such checkpoint: {checkpoint}')
+    try:
+        loaded = CheckpointLoader.load_checkpoint(
+            checkpoint, map_location='cpu', logger='silent'
+        )
+    except Exception as error:  # whatever a broken file makes of pickle and zip
+        reason = str(error).split('\n')[0]
+        raise ValueError(f'{checkpoint} is no checkpoint: {reason}') from error
+    if not isinstance(loaded, dict):
+        raise ValueError(f'{checkpoint} is no checkpoint: it holds no dict of weights')
+    return loaded
+
+
+def _some(keys: Sequence[str]) -> str:
+    return ', '.join(keys[:3]) + (', ...' if len(keys) > 3 else '')
+
+
+def _dataset_meta(checkpoint: dict[str, Any], cfg: Config) -> dict[str, Any]:
+    """Classes and palette: the checkpoint's, else those of the config's data set."""
+    meta = checkpoint.get('meta', {}).get('dataset_meta', {})
+    meta = {key.lower(): value for key, value in meta.items()}
+    dataset = cfg.get('test_dataloader', {}).get('dataset', {})
+    found = DATASETS.get(dataset.type) if 'type' in dataset else None
+    default = {**getattr(found, 'METAINFO', {}), **dataset.get('metainfo', {})}
+    meta = {**{key.lower(): value for key, value in default.items()}, **meta}
+    if not meta.get('classes'):
+        raise ValueError(
+            'neither the checkpoint nor the data set of the config says which classes '
+            'there are; set test_dataloader.dataset.metainfo.classes in the config'
+        )
+    meta.setdefault('palette', 'random')
+    return meta
