@@ -11,14 +11,19 @@ from pathlib import Path
 
 import mmcv
 import numpy as np
-import torch
 from mmengine.config import Config
 from mmengine.fileio import dump
 from mmengine.utils import ProgressBar
 from prettytable import PrettyTable
 
-from mmgcnl import GCNonLocal2d
-from mmgcnl.analysis import DistanceRecorder, draw_attention, find_blocks
+from mmgcnl.analysis import (
+    DistanceRecorder,
+    Query,
+    attention_at,
+    draw_attention,
+    find_blocks,
+)
+from mmgcnl.apis import image_pipeline
 from mmgcnl.datasets.probe import CELL, make_probe
 from mmgcnl.engine import Runner
 
@@ -116,27 +121,6 @@ def evaluate(row: str, out: Path) -> tuple[dict[str, float], Runner]:
     return {**metrics, **recorder.mean(block)}, runner
 
 
-def attention_at(
-    runner: Runner, image: np.ndarray, cells: list[tuple[int, int]]
-) -> np.ndarray:
-    """Attention (number of cells, h, w), mean over heads, of queries at (x, y) cells."""
-    seen = {}
-    block = next(m for m in runner.model.modules() if isinstance(m, GCNonLocal2d))
-    with block.register_forward_hook(lambda block, args, y: seen.update(x=args[0])):
-        inputs = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        data = runner.model.data_preprocessor(dict(inputs=[inputs]), False)
-        with torch.no_grad():
-            runner.model(data['inputs'])
-            weights = block.attention_weights(seen['x'])[0].mean(0)
-    grid = seen['x'].shape[2:]
-    return (
-        weights.unflatten(0, grid)
-        .unflatten(2, grid)[[y for _, y in cells], [x for x, _ in cells]]
-        .cpu()
-        .numpy()
-    )
-
-
 def demo(rows: list[str], out: Path) -> None:
     start = time.time()
     make_probe(out / 'data')
@@ -178,15 +162,19 @@ def demo(rows: list[str], out: Path) -> None:
         labels = mmcv.imread(path.replace('images', 'annotations'), 'unchanged')
         crates = np.argwhere(labels[CELL // 2 :: CELL, CELL // 2 :: CELL] > 2)
         cells = [(x, y) for y, x in crates[:: max(1, len(crates) // 3)][:3]]
-        draw_attention(
-            image[..., ::-1],
-            [(x * CELL + CELL // 2, y * CELL + CELL // 2) for x, y in cells],
-            {
-                ROWS[row].strip('+ '): attention_at(runners[row], image, cells)
-                for row in names
-            },
-            out / 'attention.png',
-        )
+        points = [(x * CELL + CELL // 2, y * CELL + CELL // 2) for x, y in cells]
+        maps = {}
+        for row in names:
+            runner = runners[row]
+            found, _ = attention_at(
+                runner.model.eval(), image_pipeline(runner.cfg), image, points
+            )
+            maps[ROWS[row].strip('+ ')] = found.mean(axis=1)
+        queries = [
+            Query(point, {name: heads[i] for name, heads in maps.items()})
+            for i, point in enumerate(points)
+        ]
+        draw_attention(image[..., ::-1], queries, out / 'attention.png')
         print(f'picture  {out}/attention.png')
     print(f'took     {time.time() - start:.0f} s')
 

@@ -1,8 +1,9 @@
 """Studies of what the attention does: functions that the tools call."""
 
+from .attention import attention_at
 from .blocks import Grid, find_blocks, grids, iter_attention
 from .cosine_distance import DistanceRecorder, mean_cosine_distance
-from .figures import draw_attention
+from .figures import Query, draw_attention, draw_panels
 from .geometry import PixelMap
 from .samples import Sample, Split, label_map
 
@@ -10,9 +11,12 @@ __all__ = [
     'DistanceRecorder',
     'Grid',
     'PixelMap',
+    'Query',
     'Sample',
     'Split',
+    'attention_at',
     'draw_attention',
+    'draw_panels',
     'find_blocks',
     'grids',
     'iter_attention',

@@ -1,43 +1,82 @@
-"""Pictures of attention."""
+"""Pictures of attention and of predictions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib.figure
+import matplotlib.patches
 import numpy as np
+
+Palette = Sequence[tuple[str, Sequence[int]]]
+PANEL = 2.2  # inches
+
+
+class Query(NamedTuple):
+    """A row of :func:`draw_attention`.
+
+    Attributes:
+        point: x and y in pixels of the image.
+        maps: Attention by its title, each spread over the whole image in its own number
+            of equal cells (h, w).
+        title: To the left of the row.
+    """
+
+    point: tuple[float, float]
+    maps: Mapping[str, np.ndarray]
+    title: str = ''
 
 
 def draw_attention(
     image: np.ndarray,
-    points: Sequence[tuple[int, int]],
-    maps: dict[str, np.ndarray],
+    queries: Sequence[Query],
     path: str | Path,
+    panels: Mapping[str, np.ndarray] | None = None,
+    palette: Palette = (),
 ) -> None:
     """Draw where the queries at some points of an image look.
 
+    Every map has its own scale, from none to its largest value, of which the panel tells
+    how many times the mean it is: on a shared scale a flat map would show nothing.
+
     Args:
         image: RGB, (H, W, 3), uint8.
-        points: x and y of each query, in pixels of the image.
-        maps: Attention (number of points, h, w) of each model, by its name.
-        path: PNG file that is written.
+        queries: A row each.
+        path: PNG file that is written, together with its folder.
+        panels: Pictures by their titles, in a row above, after the image with all points.
+        palette: Names and RGB colors of a legend for ``panels``.
     """
-    figure = matplotlib.figure.Figure(
-        figsize=(2.2 * (1 + len(maps)), 2.35 * len(points)), layout='constrained'
-    )
-    gray = image.mean(axis=2, keepdims=True).repeat(3, axis=2).astype(np.uint8)
-    axes = figure.subplots(len(points), 1 + len(maps), squeeze=False)
     height, width = image.shape[:2]
-    for row, (x, y) in enumerate(points):
-        for ax in axes[row]:
-            ax.imshow(image if ax is axes[row, 0] else gray)
-            ax.plot(x, y, '+', color='white', markersize=13, markeredgewidth=4)
-            ax.plot(x, y, '+', color='black', markersize=11, markeredgewidth=2)
-            ax.set_axis_off()
-        for ax, (name, attention) in zip(axes[row, 1:], maps.items(), strict=True):
-            # One scale per map: on a shared one a flat map would show nothing.
-            share = attention[row] / attention[row].max()
+    columns = 1 + max(len(query.maps) for query in queries)
+    if panels:
+        columns = max(columns, 1 + len(panels))
+    rows = len(queries) + bool(panels)
+    figure = matplotlib.figure.Figure(
+        figsize=(PANEL * columns, (PANEL * height / width + 0.4) * rows + 0.4),
+        layout='constrained',
+    )
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    if panels:
+        pictures = {'image': image, **panels}
+        for ax, (title, picture) in zip(axes[0], pictures.items()):
+            ax.imshow(picture)
+            ax.set_title(title, fontsize=10)
+        for number, point in enumerate(dict.fromkeys(q.point for q in queries), 1):
+            _mark(axes[0, 0], point, str(number))
+        axes = axes[1:]
+    gray = image.mean(axis=2, keepdims=True).repeat(3, axis=2).astype(np.uint8)
+    titles: list[str] = []
+    for row, query in zip(axes, queries):
+        row[0].imshow(image)
+        _mark(row[0], query.point)
+        row[0].set_title(query.title or ('query' if row is axes[0] else ''), fontsize=10)
+        for ax, (title, attention) in zip(row[1:], query.maps.items()):
+            ax.imshow(gray)
+            share = attention / attention.max()
             ax.imshow(
                 share,
                 extent=(-0.5, width - 0.5, height - 0.5, -0.5),
@@ -45,8 +84,77 @@ def draw_attention(
                 alpha=share**0.5,
                 vmin=0,
                 vmax=1,
+                interpolation='nearest',
             )
-            if row == 0:
-                ax.set_title(name, fontsize=10)
-    axes[0, 0].set_title('query', fontsize=10)
+            _mark(ax, query.point)
+            peak = attention.max() / attention.mean()
+            ax.text(
+                *(0.5, -0.03, f'max {peak:.3g} x mean'),
+                transform=ax.transAxes,
+                ha='center',
+                va='top',
+                fontsize=7,
+            )
+            if list(query.maps) != titles:
+                ax.set_title(title, fontsize=10)
+        titles = list(query.maps)
+    _legend(figure, palette)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
+
+
+def draw_panels(
+    rows: Sequence[Mapping[str, np.ndarray]], path: str | Path, palette: Palette = ()
+) -> None:
+    """Draw pictures side by side, as Figures 3 to 6 have them.
+
+    Args:
+        rows: For each image its pictures (H, W, 3) by their titles, the same in each row.
+        path: PNG file that is written, together with its folder.
+        palette: Names and RGB colors of a legend.
+    """
+    columns = len(rows[0])
+    ratios = [
+        next(iter(row.values())).shape[0] / next(iter(row.values())).shape[1]
+        for row in rows
+    ]
+    panel = 3.0
+    figure = matplotlib.figure.Figure(
+        figsize=(panel * columns, panel * sum(ratios) + 0.3 + 0.25 * bool(palette)),
+        layout='constrained',
+    )
+    axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=ratios)
+    for line, row in zip(axes, rows):
+        for ax, (title, picture) in zip(line, row.items()):
+            ax.imshow(picture)
+            ax.set_axis_off()
+            if row is rows[0]:
+                ax.set_title(title, fontsize=11)
+    _legend(figure, palette)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def _mark(ax: matplotlib.axes.Axes, point: tuple[float, float], text: str = '') -> None:
+    """A '+' that shows on any ground."""
+    ax.plot(*point, '+', color='white', markersize=13, markeredgewidth=4)
+    ax.plot(*point, '+', color='black', markersize=11, markeredgewidth=2)
+    if text:
+        box = dict(facecolor='white', edgecolor='none', pad=1, alpha=0.8)
+        ax.annotate(text, point, (6, 4), textcoords='offset points', fontsize=8, bbox=box)
+
+
+def _legend(figure: matplotlib.figure.Figure, palette: Palette) -> None:
+    if palette:
+        handles = [
+            matplotlib.patches.Patch(facecolor=np.array(color) / 255, label=name)
+            for name, color in palette
+        ]
+        width = figure.get_figwidth()
+        figure.legend(
+            handles=handles,
+            loc='outside lower center',
+            ncols=max(1, min(len(handles), int(width / 1.3))),
+            fontsize=8,
+            frameon=False,
+        )

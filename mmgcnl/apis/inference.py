@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import glob
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import mmcv
 import numpy as np
+import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose
+from mmengine.dataset import Compose, pseudo_collate
 from mmengine.fileio import dump
 from mmengine.infer import BaseInferencer
 from mmengine.registry import init_default_scope
-from mmengine.structures import BaseDataElement
+from mmengine.structures import BaseDataElement, PixelData
 from mmengine.utils import track_iter_progress
 from mmengine.visualization import Visualizer
 from torch import nn
@@ -99,7 +101,7 @@ class Inferencer(BaseInferencer):
             FileNotFoundError: A path, folder or glob has no image.
             ValueError: Two images would be written to the same file.
         """
-        images = self._inputs_to_list(inputs)
+        images = self.find_images(inputs)
         names = [
             f'{i:08d}' if isinstance(x, np.ndarray) else x for i, x in enumerate(images)
         ]
@@ -149,6 +151,7 @@ class Inferencer(BaseInferencer):
         inputs: Sequence[Image],
         preds: Sequence[BaseDataElement],
         pred_score_thr: float = 0.3,
+        with_labels: bool = False,
         **kwargs: Any,
     ) -> list[np.ndarray]:
         """Draw predictions over their images with the library's visualizer.
@@ -157,12 +160,15 @@ class Inferencer(BaseInferencer):
             inputs: Paths, or arrays in BGR.
             preds: Data samples.
             pred_score_thr: Instances with a lower score are not drawn.
+            with_labels: Semantic segmentation: write the names of the classes too.
 
         Returns:
             RGB (H, W, 3), uint8.
         """
         options = dict(draw_gt=False, **kwargs)
-        if self.scope != 'mmseg':
+        if self.scope == 'mmseg':
+            options['with_labels'] = with_labels
+        else:
             options['pred_score_thr'] = pred_score_thr
         drawn = []
         for image, pred in zip(inputs, preds):
@@ -173,6 +179,51 @@ class Inferencer(BaseInferencer):
                 pixels = self.visualizer.get_image()
             drawn.append(pixels)
         return drawn
+
+    def draw_truth(self, image: Image, truth: BaseDataElement) -> np.ndarray:
+        """Draw ground truth as :meth:`visualize` draws predictions.
+
+        Args:
+            image: A path, or an array in BGR.
+            truth: A data sample with the ground truth at the image's size.
+
+        Returns:
+            RGB (H, W, 3), uint8.
+        """
+        truth = copy.deepcopy(truth)
+        if self.scope == 'mmseg':
+            truth.pred_sem_seg = truth.gt_sem_seg
+        elif 'gt_sem_seg' in truth:
+            from mmdet.structures import INSTANCE_OFFSET
+
+            ids = np.asarray(truth.gt_sem_seg.sem_seg[0]).astype(np.int64)
+            ids[ids == 255] = len(self.model.dataset_meta['classes'])
+            instances = truth.gt_instances
+            for i, mask in enumerate(instances.masks.to_ndarray().astype(bool), 1):
+                ids[mask] = int(instances.labels[i - 1]) + i * INSTANCE_OFFSET
+            truth.pred_panoptic_seg = PixelData(sem_seg=torch.from_numpy(ids)[None])
+        else:
+            boxes = truth.gt_instances.bboxes
+            truth.gt_instances.bboxes = getattr(boxes, 'tensor', boxes)
+            pixels = mmcv.imread(image)[..., ::-1].copy()
+            self.visualizer.add_datasample('', pixels, truth, draw_pred=False)
+            return self.visualizer.get_image()
+        return self.visualize([image], [truth])[0]
+
+    def legend(self, *samples: BaseDataElement) -> list[tuple[str, Any]]:
+        """Names and RGB colors of the classes of semantic predictions or truths.
+
+        Of detectors, whose pictures have the names in them: none.
+        """
+        if self.scope != 'mmseg':
+            return []
+        labels: set[int] = set()
+        for sample in samples:
+            for key in {'pred_sem_seg', 'gt_sem_seg'} & set(sample.keys()):
+                labels |= set(np.unique(sample.get(key).data).tolist())
+        meta = self.visualizer.dataset_meta
+        named = zip(meta['classes'], meta['palette'])
+        return [entry for i, entry in enumerate(named) if i in labels]
 
     def postprocess(
         self, preds: Sequence[BaseDataElement], visualization: list, **kwargs: Any
@@ -299,7 +350,12 @@ class Inferencer(BaseInferencer):
             content = dict(images=images, annotations=annotations, categories=categories)
             dump(content, str(out_dir / f'{kind}.json'))
 
-    def _inputs_to_list(self, inputs: Image | Sequence[Image]) -> list[Image]:
+    def find_images(self, inputs: Image | Sequence[Image]) -> list[Image]:
+        """Each image that is meant: the files of folders and globs, sorted.
+
+        Raises:
+            FileNotFoundError: A path, folder or glob has no image.
+        """
         if isinstance(inputs, (str, Path, np.ndarray)):
             inputs = [inputs]  # type: ignore[list-item]
         images: list[Image] = []
@@ -325,6 +381,9 @@ class Inferencer(BaseInferencer):
 
     def _init_pipeline(self, cfg: Config) -> Compose:  # type: ignore[override]
         return image_pipeline(cfg)
+
+    def _init_collate(self, cfg: Config) -> Callable:  # type: ignore[override]
+        return pseudo_collate
 
     def _init_visualizer(self, cfg: Config) -> Visualizer:  # type: ignore[override]
         cfg.visualizer.vis_backends = None  # draw, and write nothing by itself

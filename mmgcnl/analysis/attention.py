@@ -1,0 +1,74 @@
+"""Where the queries at some points of an image look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.structures import BaseDataElement
+from torch import nn
+
+from .blocks import find_blocks, grids, iter_attention
+from .geometry import PixelMap
+
+
+@torch.no_grad()
+def attention_at(
+    model: nn.Module,
+    pipeline: Callable,
+    image: np.ndarray,
+    points: Sequence[tuple[float, float]],
+    name: str | None = None,
+) -> tuple[np.ndarray, BaseDataElement]:
+    """Attention of the queries at points of an image, over its pixels.
+
+    Args:
+        model: A detector or segmentor in eval mode.
+        pipeline: Its test pipeline, from :func:`mmgcnl.apis.image_pipeline`.
+        image: BGR, (H, W, 3).
+        points: x and y of each, in pixels.
+        name: Which of :func:`find_blocks`; needed if there are several.
+
+    Returns:
+        (number of points, n, H, W), and the model's prediction.
+
+    Raises:
+        ValueError: The model has no such block, or a point is outside of the image.
+    """
+    blocks = find_blocks(model)
+    if name is None and len(blocks) > 1:
+        raise ValueError(f'the model has several blocks, choose one: {", ".join(blocks)}')
+    name = name or next(iter(blocks))
+    if name not in blocks:
+        raise ValueError(f'there is no block {name!r}; there are: {", ".join(blocks)}')
+    block = blocks[name]
+    if model.test_cfg and model.test_cfg.get('mode') == 'slide':
+        model.test_cfg.mode = 'whole'  # of a window nobody says where it lies
+    seen: dict[str, Any] = {}
+    batch = pseudo_collate([pipeline(image)])
+    handle = block.register_forward_hook(lambda _, args, y: seen.update(x=args[0]))
+    stem = model.data_preprocessor.register_forward_hook(
+        lambda _, args, y: seen.update(shape=tuple(y['inputs'].shape[2:]))
+    )
+    try:
+        (pred,) = model.test_step(batch)
+    finally:
+        handle.remove()
+        stem.remove()
+    height, width = image.shape[:2]
+    pixel_map = PixelMap.of_pipeline(pipeline, (height, width), seen['shape'])
+    size = (seen['x'].shape[2], seen['x'].shape[3])
+    queries, keys = grids(block, size)
+    cells = [pixel_map.cell(point, queries, size) for point in points]
+    found: dict[int, np.ndarray] = {}
+    start = 0
+    for weights in iter_attention(block, seen['x']):
+        for cell in cells:
+            if start <= cell < start + weights.shape[2]:
+                found[cell] = weights[0, :, cell - start].cpu().numpy()
+        start += weights.shape[2]
+    maps = np.stack([found[cell] for cell in cells])
+    return pixel_map.over_image(maps, keys, size), pred.cpu()

@@ -1,0 +1,115 @@
+"""Draw predictions side by side: input, ground truth, baseline, ours (Figures 3 to 6).
+
+Of a data set, with its ground truth, or of any images:
+
+python tools/analysis_tools/visualize_predictions.py CONFIG CHECKPOINT --split val \\
+    --baseline CONFIG CHECKPOINT --out-dir figures
+python tools/analysis_tools/visualize_predictions.py CONFIG CHECKPOINT --images FOLDER ...
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import mmcv
+import numpy as np
+from mmengine.structures import BaseDataElement
+from mmengine.utils import ProgressBar
+
+from mmgcnl.analysis import Split, draw_panels
+from mmgcnl.apis import Inferencer
+from mmgcnl.engine import check_file
+
+
+def panels(
+    path: str,
+    truth: BaseDataElement | None,
+    models: dict[str, Inferencer],
+    score_thr: float,
+) -> tuple[dict[str, np.ndarray], list[BaseDataElement]]:
+    """The pictures of an image by their titles, and the data samples drawn."""
+    image = mmcv.imread(path)
+    if image is None:
+        raise ValueError(f'{path} does not decode as an image')
+    row = {'input': image[..., ::-1]}
+    samples = []
+    if truth is not None and {'gt_sem_seg', 'gt_instances'} & set(truth.keys()):
+        row['ground truth'] = next(iter(models.values())).draw_truth(image, truth)
+        samples.append(truth)
+    for name, inferencer in models.items():
+        (pred,) = inferencer(image, return_datasamples=True)['predictions']
+        (row[name],) = inferencer.visualize([image], [pred], score_thr)
+        samples.append(pred)
+    return row, samples
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='path of the config')
+    parser.add_argument('checkpoint', help='path or URL of the checkpoint')
+    parser.add_argument(
+        '--baseline',
+        nargs=2,
+        action='append',
+        default=[],
+        metavar=('CONFIG', 'CHECKPOINT'),
+        help='a model to compare with; can be repeated',
+    )
+    parser.add_argument('--names', nargs='+', help='of the baselines and of the model')
+    parser.add_argument('--split', choices=['val', 'test'], default='val', help='(val)')
+    parser.add_argument(
+        '--images', nargs='+', metavar='INPUT', help='images, folders or globs instead'
+    )
+    parser.add_argument('--num-images', type=int, metavar='N', help='the first N (all)')
+    parser.add_argument('--rows', type=int, default=4, help='images to a figure (4)')
+    parser.add_argument('--score-thr', type=float, default=0.3, help='of instances (0.3)')
+    parser.add_argument(
+        '--out-dir', type=Path, required=True, metavar='DIR', help='folder of the figures'
+    )
+    parser.add_argument('--device', help='e.g. cpu, cuda:1; the GPU when there is one')
+    args = parser.parse_args(argv)
+    pairs = [*args.baseline, (args.config, args.checkpoint)]
+    names = args.names or [Path(config).stem for config, _ in pairs]
+    if len(names) != len(pairs) or len(set(names)) != len(names):
+        parser.error(f'--names: give {len(pairs)} different names')
+    for name in ('num_images', 'rows'):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            parser.error(f'--{name.replace("_", "-")}: give at least 1')
+    for config, _ in pairs:
+        check_file(parser, 'config', config)
+
+    try:
+        models = {
+            name: Inferencer(*pair, args.device, show_progress=False)
+            for name, pair in zip(names, pairs)
+        }
+        ours = models[names[-1]]
+        if args.images:
+            paths = ours.find_images(args.images)[: args.num_images]
+            total = len(paths)
+            source: Iterator = ((path, None) for path in paths)
+        else:
+            split = Split(ours.model.cfg, args.split, args.num_images)
+            total = len(split)
+            source = ((sample.path, sample.truth) for sample in split)
+        bar = ProgressBar(total)
+        written, rows, drawn = [], [], []
+        for path, truth in source:
+            row, samples = panels(path, truth, models, args.score_thr)
+            rows.append(row)
+            drawn += samples
+            bar.update()
+            if len(rows) == args.rows or bar.completed == total:
+                file = args.out_dir / f'predictions_{len(written) + 1:03d}.png'
+                draw_panels(rows, file, ours.legend(*drawn))
+                written.append(file)
+                rows, drawn = [], []
+    except (OSError, RuntimeError, ValueError) as error:
+        parser.error(str(error).replace('\n', ' '))
+    print(f'\ndrawn: {", ".join(map(str, written))}')
+
+
+if __name__ == '__main__':
+    main()
