@@ -24,7 +24,7 @@ from mmgcnl.analysis import (
     find_blocks,
 )
 from mmgcnl.apis import image_pipeline
-from mmgcnl.datasets.probe import CELL, make_probe
+from mmgcnl.datasets.probe import CELL, CRATES, make_probe
 from mmgcnl.engine import Runner
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -160,7 +160,7 @@ def demo(rows: list[str], out: Path) -> None:
         path = str(out / 'data/images/val/00000.png')
         image = mmcv.imread(path)
         labels = mmcv.imread(path.replace('images', 'annotations'), 'unchanged')
-        crates = np.argwhere(labels[CELL // 2 :: CELL, CELL // 2 :: CELL] > 2)
+        crates = np.argwhere(np.isin(labels[::CELL, ::CELL], CRATES))
         cells = [(x, y) for y, x in crates[:: max(1, len(crates) // 3)][:3]]
         points = [(x * CELL + CELL // 2, y * CELL + CELL // 2) for x, y in cells]
         maps = {}

@@ -44,6 +44,7 @@ NUM_OBJECTS = 16  # crates and barrels, half and half
 _LAMPS = np.array([[220, 60, 50], [60, 180, 70], [60, 90, 220], [230, 200, 60]])
 _OBJECTS = (50, 170)  # gray of a crate, of a barrel
 _FIRST_CLASS = 3  # of crates and barrels
+CRATES = (3, 4)  # their classes
 
 
 def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
