@@ -1,5 +1,6 @@
 # Learns 4 training images by heart, from scratch and small: for a machine without a
-# GPU. No stage is frozen and BN is trained, as nothing is pretrained.
+# GPU. No stage is frozen and BN is trained, as nothing is pretrained. tools/test.py
+# evaluates on the same images.
 _base_ = './mask-rcnn_r50_fpn_ebfpn_1x_coco.py'
 img_scale = (320, 192)
 model = dict(
@@ -19,7 +20,10 @@ test_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(
         type='PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+        meta_keys=(
+            *('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+            'instances',  # what the metric compares with, instead of a file
+        ),
     ),
 ]
 train_dataloader = dict(
@@ -32,7 +36,17 @@ train_dataloader = dict(
 val_dataloader = None
 val_cfg = None
 val_evaluator = None
-test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = dict(
+    dataset=dict(
+        indices=4,
+        ann_file='annotations/instances_train2017.json',
+        data_prefix=dict(img='train2017/'),
+        filter_cfg=_base_.train_dataloader.dataset.filter_cfg,
+        test_mode=False,
+        pipeline=test_pipeline,
+    )
+)
+test_evaluator = dict(ann_file=None)
 train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=200)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, begin=0, end=50, by_epoch=False)
@@ -42,3 +56,4 @@ default_hooks = dict(
     logger=dict(interval=10),
     checkpoint=dict(by_epoch=False, interval=200, max_keep_ckpts=1),
 )
+auto_scale_lr = dict(base_batch_size=2)

@@ -7,7 +7,7 @@ import mmdet
 import pytest
 from mmengine.config import Config
 
-EBFPN = [str(path) for path in sorted(Path('configs/ebfpn').glob('*_1x_coco.py'))]
+EBFPN = sorted(map(str, Path('configs/ebfpn').glob('*_r50_fpn_ebfpn_1x_coco.py')))
 
 
 @pytest.mark.parametrize('path', EBFPN)
