@@ -79,6 +79,13 @@ class CamVidDataset(BaseSegDataset):
             return
         check_folders(self)
         super().full_init()
+        for index in range(len(self)):
+            sample = self.get_data_info(index)
+            labels = sample.get('seg_map_path')
+            if labels is not None and not os.path.isfile(labels):
+                raise RuntimeError(
+                    f'{sample["img_path"]} has no label map: no such file: {labels}'
+                )
         check_dataset(self)
 
     def load_data_list(self) -> list[dict]:
@@ -87,12 +94,6 @@ class CamVidDataset(BaseSegDataset):
             png = any(name.endswith('.png') for name in names)
             self.img_suffix = '.png' if png else '.jpg'
         samples = super().load_data_list()
-        for sample in samples:
-            labels = sample.get('seg_map_path')
-            if labels is not None and not os.path.isfile(labels):
-                raise RuntimeError(
-                    f'{sample["img_path"]} has no label map: no such file: {labels}'
-                )
         if not samples:
             raise RuntimeError(
                 f'no image *{self.img_suffix} in {self.data_prefix["img_path"]}'

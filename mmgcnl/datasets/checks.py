@@ -18,11 +18,11 @@ from mmengine.dataset import BaseDataset, Compose
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Dataset
 
-_SET_ROOT = (
-    'set the data root: CAMVID_ROOT or COCO_ROOT in the environment for the configs '
-    'here, else data_root of the data set (docs/real_data.md)'
+SET_ROOT = (
+    'set the data root: in the environment for the configs here, for example COCO_ROOT '
+    '(docs/data.md), else data_root of the data set'
 )
-_NO_SAMPLE = 'no sample: no image is found, or none is left after filtering'
+NO_SAMPLE = 'no sample: no image is found, or none is left after filtering'
 
 
 def build_dataloader(
@@ -41,8 +41,8 @@ def build_dataloader(
     try:
         loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
     except (AssertionError, KeyError, OSError, ValueError) as error:
-        leaves = '; '.join(map(_describe, _leaves(dataloader['dataset'])))
-        raise RuntimeError(f'{leaves}: {_explain(error)}') from error
+        places = '; '.join(map(describe, leaves(dataloader['dataset'])))
+        raise RuntimeError(f'{places}: {explain(error)}') from error
     check_dataset(loader.dataset)
     return loader
 
@@ -61,12 +61,12 @@ def check_dataset(dataset: Dataset) -> None:
         RuntimeError: A folder is missing, there is no sample, or the first one cannot
             be loaded.
     """
-    for leaf in _leaves(dataset):
+    for leaf in leaves(dataset):
         if not isinstance(leaf, BaseDataset):
             continue
         check_folders(leaf)
         if not len(leaf):
-            raise RuntimeError(f'{type(leaf).__name__}: {_NO_SAMPLE}')
+            raise RuntimeError(f'{type(leaf).__name__}: {NO_SAMPLE}')
         if type(leaf.pipeline) is Compose:
             leaf.pipeline = CheckedCompose(leaf)
         # Not those of videos, which load a whole one.
@@ -81,7 +81,7 @@ def check_folders(dataset: BaseDataset) -> None:
     for folder in dataset.data_prefix.values():
         if folder and '://' not in folder and not os.path.isdir(folder):
             name = type(dataset).__name__
-            raise RuntimeError(f'{name}: no such folder: {folder}; {_SET_ROOT}')
+            raise RuntimeError(f'{name}: no such folder: {folder}; {SET_ROOT}')
 
 
 class CheckedCompose(Compose):
@@ -131,27 +131,28 @@ class CheckedCompose(Compose):
             )
 
 
-def _leaves(dataset: Any) -> Iterator[Any]:
+def leaves(dataset: Any) -> Iterator[Any]:
     """The data sets, or configs of them, that a wrapper or its config wraps."""
     get = dataset.get if isinstance(dataset, dict) else vars(dataset).get
     if get('datasets') is not None:
         for part in get('datasets'):
-            yield from _leaves(part)
+            yield from leaves(part)
     elif get('dataset') is not None:
-        yield from _leaves(get('dataset'))
+        yield from leaves(get('dataset'))
     else:
         yield dataset
 
 
-def _describe(config: dict) -> str:
-    """Class and places of a data set."""
+def describe(config: dict) -> str:
+    """Class and places of a data set, given its config."""
     root = config.get('data_root') or ''
     places = [config.get('ann_file'), *(config.get('data_prefix') or {}).values()]
     paths = ', '.join(os.path.join(root, place) for place in places if place)
     return f'{config.get("type")} of {paths}'
 
 
-def _explain(error: Exception) -> str:
+def explain(error: Exception) -> str:
+    """What is wrong when a data set cannot be built, and what to do."""
     text = f'{type(error).__name__}: {error}'
     if isinstance(error, (JSONDecodeError, UnicodeDecodeError)):
         return (
@@ -159,7 +160,7 @@ def _explain(error: Exception) -> str:
             'is it complete, unpacked and no error page?'
         )
     if isinstance(error, FileNotFoundError):
-        return f'{text}; {_SET_ROOT}'
+        return f'{text}; {SET_ROOT}'
     if 'need at least one array' in str(error):  # numpy, of an empty list of samples
-        return _NO_SAMPLE
+        return NO_SAMPLE
     return text

@@ -51,6 +51,54 @@ def coco_root(tmp_path: Path) -> Path:
     return tmp_path / 'coco'
 
 
+@pytest.fixture
+def panoptic_root(tmp_path: Path) -> Path:
+    """An image a split, 60x40, in COCO's layout: two people, a crowd, sky, void."""
+    from mmdet.datasets import CocoPanopticDataset
+
+    from mmgcnl.datasets.panoptic import id2rgb
+
+    meta = CocoPanopticDataset.METAINFO
+    person, car, sky = map(meta['classes'].index, ('person', 'car', 'sky-other-merged'))
+    ids = np.zeros((40, 60), int)
+    boxes = {
+        1000: (person, 0, (0, 0, 20, 40)),
+        2: (person, 0, (20, 0, 20, 20)),
+        70000: (car, 1, (20, 20, 20, 20)),
+        255: (sky, 0, (40, 0, 20, 20)),
+    }
+    segments = []
+    for id_, (label, iscrowd, (x, y, w, h)) in boxes.items():
+        ids[y : y + h, x : x + w] = id_
+        segments.append(
+            dict(
+                id=id_,
+                category_id=label + 1,
+                bbox=[x, y, w, h],
+                area=w * h,
+                iscrowd=iscrowd,
+            )
+        )
+    categories = [
+        dict(id=label + 1, name=name, isthing=int(name in meta['thing_classes']))
+        for label, name in enumerate(meta['classes'])
+    ]
+    root = tmp_path / 'coco'
+    for split in ('train2017', 'val2017'):
+        (root / split).mkdir(parents=True)
+        Image.new('RGB', (60, 40)).save(root / split / '1.jpg')
+        folder = root / 'annotations' / f'panoptic_{split}'
+        folder.mkdir(parents=True)
+        Image.fromarray(id2rgb(ids)).save(folder / '1.png')
+        content = dict(
+            images=[dict(id=1, file_name='1.jpg', width=60, height=40)],
+            annotations=[dict(image_id=1, file_name='1.png', segments_info=segments)],
+            categories=categories,
+        )
+        folder.with_suffix('.json').write_text(json.dumps(content))
+    return root
+
+
 @pytest.fixture(scope='session')
 def shared_data() -> Path:
     """Real images beside the checkout."""

@@ -75,7 +75,7 @@ class TestMissingFolder:
         cfg[f'{split}_dataloader'].dataset.data_root = '/no/such/root'
         text = message(cfg[f'{split}_dataloader'])
         assert '/no/such/root' in text
-        assert 'set the data root: CAMVID_ROOT or COCO_ROOT' in text
+        assert 'set the data root: in the environment' in text
 
     @pytest.mark.parametrize('split', ['train', 'val'])
     def test_images_of_coco(self, coco, coco_root, split):

@@ -1,6 +1,5 @@
 """COCO's panoptic annotations, loaded without panopticapi."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from PIL import Image
 from mmgcnl.datasets.panoptic import id2rgb, read_segment_ids, rgb2id
 
 CLASSES = CocoPanopticDataset.METAINFO['classes']
-THINGS = CocoPanopticDataset.METAINFO['thing_classes']
 PERSON, CAR, SKY = map(CLASSES.index, ('person', 'car', 'sky-other-merged'))
 
 
@@ -28,48 +26,6 @@ def test_read_in_the_order_of_the_file(tmp_path):
     path = str(tmp_path / 'a.png')
     Image.fromarray(np.full((1, 2, 3), (7, 1, 0), np.uint8)).save(path)
     assert read_segment_ids(path).tolist() == [[263, 263]]
-
-
-@pytest.fixture
-def panoptic_root(tmp_path: Path) -> Path:
-    """An image a split, 60x40, in COCO's layout: two people, a crowd, sky, void."""
-    ids = np.zeros((40, 60), int)
-    boxes = {
-        1000: (PERSON, 0, (0, 0, 20, 40)),
-        2: (PERSON, 0, (20, 0, 20, 20)),
-        70000: (CAR, 1, (20, 20, 20, 20)),
-        255: (SKY, 0, (40, 0, 20, 20)),
-    }
-    segments = []
-    for id_, (label, iscrowd, (x, y, w, h)) in boxes.items():
-        ids[y : y + h, x : x + w] = id_
-        segments.append(
-            dict(
-                id=id_,
-                category_id=label + 1,
-                bbox=[x, y, w, h],
-                area=w * h,
-                iscrowd=iscrowd,
-            )
-        )
-    categories = [
-        dict(id=label + 1, name=name, isthing=int(name in THINGS))
-        for label, name in enumerate(CLASSES)
-    ]
-    root = tmp_path / 'coco'
-    for split in ('train2017', 'val2017'):
-        (root / split).mkdir(parents=True)
-        Image.new('RGB', (60, 40)).save(root / split / '1.jpg')
-        folder = root / 'annotations' / f'panoptic_{split}'
-        folder.mkdir(parents=True)
-        Image.fromarray(id2rgb(ids)).save(folder / '1.png')
-        content = dict(
-            images=[dict(id=1, file_name='1.jpg', width=60, height=40)],
-            annotations=[dict(image_id=1, file_name='1.png', segments_info=segments)],
-            categories=categories,
-        )
-        folder.with_suffix('.json').write_text(json.dumps(content))
-    return root
 
 
 @pytest.fixture

@@ -1,0 +1,274 @@
+"""Everything a config trains and evaluates on, looked at before the training.
+
+Shape shorthand: H, W: pixels; C: classes.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib.figure
+import numpy as np
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.fileio import get
+from mmengine.registry import DATASETS, TRANSFORMS, VISUALIZERS, init_default_scope
+from mmengine.utils import track_iter_progress
+from PIL import Image, UnidentifiedImageError
+from torch.utils.data import DataLoader, Dataset
+
+from .checks import (
+    NO_SAMPLE,
+    SET_ROOT,
+    CheckedCompose,
+    check_folders,
+    describe,
+    explain,
+    leaves,
+)
+
+SPLITS = ('train', 'val', 'test')
+
+
+@dataclass
+class Report:
+    """What a split of a config holds.
+
+    Attributes:
+        name: Of the split, or of several that are the same.
+        dataset: Class and places of the data set.
+        num_images: Images that the config uses, faulty ones included.
+        classes: Names of the C classes.
+        images: (C,), number of images that each class occurs in.
+        amounts: (C,), number of pixels, or of objects, of each class.
+        unit: 'pixels' or 'objects'; empty without annotations.
+        faults: One line for each, which names the file.
+        samples: Name and RGB image (H, W, 3) of a few images with their annotation.
+    """
+
+    name: str
+    dataset: str
+    num_images: int = 0
+    classes: tuple[str, ...] = ()
+    images: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    amounts: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    unit: str = ''
+    faults: list[str] = field(default_factory=list)
+    samples: list[tuple[str, np.ndarray]] = field(default_factory=list)
+
+
+def inspect_data(cfg: Config, num_samples: int = 0) -> Iterator[Report]:
+    """Read every image and every annotation of a config's data sets.
+
+    Args:
+        cfg (Config): Of a training, of mmdet's or mmseg's kind.
+        num_samples (int): How many images of each split to draw. Default: 0.
+
+    Yields:
+        Report: One for each data set, of which a split may have several.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    visualizer = _build_visualizer(cfg) if num_samples else None
+    seen: dict[str, Any] = {}
+    for split in SPLITS:
+        loader = cfg.get(f'{split}_dataloader')
+        if loader is not None:
+            same = [name for name, other in seen.items() if other == loader.dataset]
+            if same:
+                seen[f'{same[0]}, {split}'] = seen.pop(same[0])
+            else:
+                seen[split] = loader.dataset
+    for name, config in seen.items():
+        workers = cfg[f'{name.split(",")[0]}_dataloader'].get('num_workers', 0)
+        evaluators = _check_evaluators(cfg, name.split(', '))
+        parts = list(leaves(config))
+        for index, part in enumerate(parts):
+            title = f'{name} {index + 1}/{len(parts)}' if len(parts) > 1 else name
+            report = Report(title, describe(part), faults=evaluators)
+            evaluators = []
+            print(f'{title}: {report.dataset}', flush=True)
+            _inspect(part, report, workers, visualizer, num_samples)
+            yield report
+
+
+def draw_samples(reports: list[Report], path: str | Path) -> None:
+    """Write the samples of the reports, a row each, as one PNG."""
+    columns = max(len(report.samples) for report in reports)
+    figure = matplotlib.figure.Figure(
+        figsize=(4 * columns, 3.3 * len(reports)), layout='constrained'
+    )
+    axes = figure.subplots(len(reports), columns, squeeze=False)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for row, report in zip(axes, reports):
+        for ax, (name, image) in zip(row, report.samples):
+            ax.imshow(image)
+            ax.set_title(f'{report.name}: {name}', fontsize=9)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def _inspect(
+    config: dict, report: Report, workers: int, visualizer: Any, num_samples: int
+) -> None:
+    """Fill in the report of one data set."""
+    pipeline = config.get('pipeline', [])
+    loads = [step for step in pipeline if step['type'].split('.')[-1].startswith('Load')]
+    try:
+        dataset = DATASETS.build(dict(config, pipeline=loads, lazy_init=True))
+        check_folders(dataset)
+        # Not the data set's own, which may stop at the first fault.
+        BaseDataset.full_init(dataset)
+    except (AssertionError, KeyError, OSError, RuntimeError, ValueError) as error:
+        report.faults.append(explain(error))
+        return
+    report.num_images = len(dataset)
+    if not report.num_images:
+        report.faults.append(NO_SAMPLE)
+        return
+    report.classes = tuple(dataset.metainfo.get('classes', ()))
+    report.images = np.zeros(len(report.classes), int)
+    report.amounts = np.zeros(len(report.classes), int)
+
+    loader = DataLoader(
+        _Samples(dataset),
+        batch_size=None,
+        collate_fn=tuple,  # leave arrays what they are
+        num_workers=min(workers, os.cpu_count() or 1),
+    )
+    faulty = set()
+    for index, (faults, unit, labels, counts) in enumerate(
+        track_iter_progress((loader, report.num_images))
+    ):
+        report.faults += faults
+        if faults:
+            faulty.add(index)
+        report.unit = report.unit or unit
+        inside = labels < len(report.classes)
+        report.images[labels[inside]] += 1
+        report.amounts[labels[inside]] += counts[inside]
+
+    if visualizer is not None:
+        visualizer.dataset_meta = dataset.metainfo
+        pack = next(s for s in pipeline if s['type'].split('.')[-1].startswith('Pack'))
+        pack = TRANSFORMS.build(dict(pack, meta_keys=('img_path',)))
+        sound = [i for i in range(report.num_images) if i not in faulty]
+        chosen = np.linspace(0, len(sound) - 1, min(num_samples, len(sound)))
+        for index in chosen.astype(int):
+            results = dataset.pipeline(dataset.get_data_info(sound[index]))
+            name = os.path.basename(results['img_path'])
+            report.samples.append((name, _draw(visualizer, results, pack)))
+
+
+class _Samples(Dataset):
+    """Faults, unit, labels and amounts of each image of a data set."""
+
+    def __init__(self, dataset: BaseDataset) -> None:
+        self.dataset = dataset
+        self.pipeline = CheckedCompose(dataset)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[list[str], str, np.ndarray, np.ndarray]:
+        info = self.dataset.get_data_info(index)
+        nothing = '', np.zeros(0, int), np.zeros(0, int)
+        try:
+            results = self.pipeline(dict(info))
+        except RuntimeError as error:
+            return [str(error)], *nothing
+        faults = [*_find_truncated(info, self.dataset), *_find_mismatches(info, results)]
+        if 'gt_seg_map' in results:
+            unit, values = 'pixels', results['gt_seg_map']
+        elif 'gt_bboxes_labels' in results:
+            counted = ~results['gt_ignore_flags']
+            unit, values = 'objects', results['gt_bboxes_labels'][counted]
+        else:
+            return faults, *nothing
+        return faults, unit, *np.unique(values, return_counts=True)
+
+
+def _find_truncated(info: dict, dataset: BaseDataset) -> Iterator[str]:
+    """OpenCV fills the rest of many a truncated JPEG with gray, without an error."""
+    backend_args = getattr(dataset, 'backend_args', None)
+    for path in (info['img_path'], info.get('seg_map_path')):
+        if path is None:
+            continue
+        try:
+            with Image.open(BytesIO(get(path, backend_args))) as image:
+                image.load()
+        except (UnidentifiedImageError, FileNotFoundError):
+            pass  # the pipeline reads it, or need not
+        except (OSError, SyntaxError) as error:
+            yield f'{path}: {error}; replace the file'
+
+
+def _find_mismatches(info: dict, results: dict) -> Iterator[str]:
+    """Files that do not belong together."""
+    height, width = results['ori_shape'][:2]
+    path = info['img_path']
+    expected = info.get('height', height), info.get('width', width)
+    if expected != (height, width):
+        yield (
+            f'{path} is {width}x{height}, but {expected[1]}x{expected[0]} in the '
+            'annotation file'
+        )
+    if 'gt_seg_map' in results and results['gt_seg_map'].shape != (height, width):
+        rows, columns = results['gt_seg_map'].shape
+        yield f'{info["seg_map_path"]} is {columns}x{rows}, but {path} {width}x{height}'
+    if 'segments_info' in info and 'gt_seg_map' in results:
+        from .panoptic import read_segment_ids  # needs mmdet, as these annotations do
+
+        ids = {segment['id'] for segment in info['segments_info']}
+        absent = ids.difference(np.unique(read_segment_ids(info['seg_map_path'])).tolist())
+        if absent:
+            yield (
+                f'{info["seg_map_path"]} lacks the segments {sorted(absent)} of the '
+                'annotation file'
+            )
+
+
+def _check_evaluators(cfg: Config, splits: list[str]) -> list[str]:
+    """Missing files of the evaluators, for which the data sets' root is of no concern."""
+    faults = []
+    for split in splits:
+        evaluators = cfg.get(f'{split}_evaluator') or []
+        for one in evaluators if isinstance(evaluators, list) else [evaluators]:
+            for key in ('ann_file', 'seg_prefix'):
+                path = one.get(key)
+                if path and '://' not in path and not os.path.exists(path):
+                    faults.append(
+                        f'{split}_evaluator.{key}: no such file or folder: {path}; '
+                        f'{SET_ROOT}'
+                    )
+    return faults
+
+
+def _build_visualizer(cfg: Config) -> Any:
+    kind = 'DetLocal' if cfg.get('default_scope') == 'mmdet' else 'SegLocal'
+    config = cfg.get('visualizer') or dict(type=f'{kind}Visualizer')
+    # A new one: mmengine keeps them by name. What it draws is collected here, so that it
+    # needs no place to save to.
+    name = f'inspection_{time.time_ns()}'
+    return VISUALIZERS.build(dict(config, vis_backends=None, name=name))
+
+
+def _draw(visualizer: Any, results: dict, pack: Any) -> np.ndarray:
+    """The loaded image with its annotation, RGB, (H, W, 3), uint8."""
+    image = results['img'][..., ::-1]  # loaded as BGR
+    sample = pack.transform(results)['data_samples']
+    if 'gt_instances' in sample:
+        if not len(sample.gt_instances):
+            del sample.gt_instances
+        elif 'bboxes' in sample.gt_instances:
+            sample.gt_instances.bboxes = sample.gt_instances.bboxes.tensor
+    visualizer.add_datasample(
+        'sample', np.ascontiguousarray(image), sample, draw_pred=False
+    )
+    return visualizer.get_image()

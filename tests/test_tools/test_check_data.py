@@ -1,0 +1,58 @@
+"""The command line of tools/check_data.py; tests/test_datasets has what it finds."""
+
+import pytest
+from PIL import Image
+
+
+def test_faultless(call, segmentor, tmp_path, capsys):
+    call('check_data', segmentor, '--out', tmp_path / 'a.png', '--num-samples', 2)
+    out = capsys.readouterr().out
+    assert 'train, val, test: 5 images, 2 of 2 classes' in out
+    assert '  square       5       1280  25.00 %' in out
+    assert 'no fault in 5 images' in out
+    assert Image.open(tmp_path / 'a.png').size[0] == 2 * 4 * 150
+
+
+def test_detector(call, detector, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call('check_data', detector)
+    assert '  square       5          5\n' in capsys.readouterr().out
+    assert (tmp_path / 'work_dirs' / 'detector' / 'data.png').is_file()
+
+
+def test_faults(call, segmentor, squares, tmp_path, capsys):
+    options = [f'train_dataloader.dataset.data_root={tmp_path / "none"}']
+    options += [f'{split}_evaluator.ann_file=/no.json' for split in ('val', 'test')]
+    out = tmp_path / 'a.png'
+    with pytest.raises(SystemExit) as stop:
+        call('check_data', segmentor, '--out', out, '--cfg-options', *options)
+    assert stop.value.code == 1
+    first, second, third, number = capsys.readouterr().err.splitlines()[-4:]
+    assert first.startswith('train: ') and str(tmp_path / 'none') in first
+    assert second.startswith('val, test: val_evaluator.ann_file: no such file')
+    assert third.startswith('val, test: test_evaluator.ann_file: no such file')
+    assert number == '3 faults'
+    assert out.is_file()  # the sound ones are drawn
+
+
+def test_no_samples(call, segmentor, tmp_path):
+    call('check_data', segmentor, '--out', tmp_path / 'a.png', '--num-samples', 0)
+    assert not (tmp_path / 'a.png').exists()
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['nowhere.py'], 'config: no such file: nowhere.py'),
+        (['{config}', '--num-samples', '-1'], '--num-samples -1: must be 0 or more'),
+        (['{config}', '--out', 'a.jpg'], '--out a.jpg: must end in .png'),
+        (['{empty}'], 'has no data: none of {train,val,test}_dataloader'),
+    ],
+)
+def test_bad_usage(call, segmentor, tmp_path, capsys, arguments, message):
+    (tmp_path / 'empty.py').write_text('model = dict()')
+    paths = dict(config=segmentor, empty=tmp_path / 'empty.py')
+    with pytest.raises(SystemExit) as stop:
+        call('check_data', *[argument.format(**paths) for argument in arguments])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
