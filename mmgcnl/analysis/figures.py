@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -54,7 +55,7 @@ def draw_attention(
         columns = max(columns, 1 + len(panels))
     rows = len(queries) + bool(panels)
     figure = matplotlib.figure.Figure(
-        figsize=(PANEL * columns, (PANEL * height / width + 0.4) * rows + 0.4),
+        figsize=(PANEL * columns, (PANEL * height / width + 0.3) * rows + 0.3),
         layout='constrained',
     )
     axes = figure.subplots(rows, columns, squeeze=False)
@@ -63,19 +64,20 @@ def draw_attention(
     if panels:
         pictures = {'image': image, **panels}
         for ax, (title, picture) in zip(axes[0], pictures.items()):
-            ax.imshow(picture)
-            ax.set_title(title, fontsize=10)
+            ax.imshow(picture, interpolation='nearest')
+            ax.set_title(_wrapped(title), fontsize=10)
         for number, point in enumerate(dict.fromkeys(q.point for q in queries), 1):
             _mark(axes[0, 0], point, str(number))
         axes = axes[1:]
     gray = image.mean(axis=2, keepdims=True).repeat(3, axis=2).astype(np.uint8)
     titles: list[str] = []
-    for row, query in zip(axes, queries):
-        row[0].imshow(image)
+    for i, (row, query) in enumerate(zip(axes, queries)):
+        row[0].imshow(image, interpolation='nearest')
         _mark(row[0], query.point)
-        row[0].set_title(query.title or ('query' if row is axes[0] else ''), fontsize=10)
+        title = query.title or ('query' if i == 0 else '')
+        row[0].set_title(_wrapped(title), fontsize=10)
         for ax, (title, attention) in zip(row[1:], query.maps.items()):
-            ax.imshow(gray)
+            ax.imshow(gray, interpolation='nearest')
             share = attention / attention.max()
             ax.imshow(
                 share,
@@ -96,7 +98,7 @@ def draw_attention(
                 fontsize=7,
             )
             if list(query.maps) != titles:
-                ax.set_title(title, fontsize=10)
+                ax.set_title(_wrapped(title), fontsize=10)
         titles = list(query.maps)
     _legend(figure, palette)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -126,13 +128,18 @@ def draw_panels(
     axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=ratios)
     for line, row in zip(axes, rows):
         for ax, (title, picture) in zip(line, row.items()):
-            ax.imshow(picture)
+            ax.imshow(picture, interpolation='nearest')
             ax.set_axis_off()
             if row is rows[0]:
-                ax.set_title(title, fontsize=11)
+                ax.set_title(_wrapped(title), fontsize=11)
     _legend(figure, palette)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
+
+
+def _wrapped(title: str) -> str:
+    """Names of configs are wider than a panel."""
+    return textwrap.fill(title, 26)
 
 
 def _mark(ax: matplotlib.axes.Axes, point: tuple[float, float], text: str = '') -> None:
