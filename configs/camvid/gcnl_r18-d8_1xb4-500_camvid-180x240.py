@@ -5,8 +5,7 @@ img_scale = (240, 180)
 crop_size = (180, 240)
 model = dict(
     data_preprocessor=dict(size=crop_size),
-    pretrained=None,
-    backbone=dict(depth=18, stem_channels=32, base_channels=32),
+    backbone=dict(depth=18, stem_channels=32, base_channels=32, init_cfg=None),
     decode_head=dict(in_channels=256, channels=128),
 )
 train_pipeline = [
@@ -39,3 +38,4 @@ train_cfg = dict(max_iters=500, val_interval=250)
 default_hooks = dict(
     logger=dict(interval=20), checkpoint=dict(interval=250, max_keep_ckpts=1)
 )
+auto_scale_lr = dict(base_batch_size=4)

@@ -1,4 +1,4 @@
-# mmseg's, with the paper's learning rate for all but ADE20K at batch size 8, and its
+# mmseg's, with the paper's batch size, 8, its learning rate for all but ADE20K, and its
 # polynomial down to 0.
 optimizer = dict(type='SGD', lr=0.001, momentum=0.9, weight_decay=0.0005)
 optim_wrapper = dict(type='OptimWrapper', optimizer=optimizer, clip_grad=None)
@@ -16,3 +16,4 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'),
 )
+auto_scale_lr = dict(enable=False, base_batch_size=8)

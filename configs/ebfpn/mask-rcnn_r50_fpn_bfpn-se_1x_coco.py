@@ -1,0 +1,13 @@
+# Assumed: mmdet's SELayer with its defaults, ratio 16.
+_base_ = './mask-rcnn_r50_fpn_1x_coco.py'
+model = dict(
+    neck=[
+        _base_.model.neck,
+        dict(
+            type='EBFPN',
+            in_channels=256,
+            num_levels=5,
+            refine=dict(type='SEBlock'),
+        ),
+    ]
+)

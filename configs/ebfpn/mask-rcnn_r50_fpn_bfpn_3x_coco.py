@@ -1,0 +1,13 @@
+_base_ = './mask-rcnn_r50_fpn_3x_coco.py'
+model = dict(
+    neck=[
+        _base_.model.neck,
+        dict(
+            type='BFP',
+            in_channels=256,
+            num_levels=5,
+            refine_level=2,
+            refine_type='non_local',
+        ),
+    ]
+)

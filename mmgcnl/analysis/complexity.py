@@ -1,0 +1,186 @@
+"""Parameters and multiply-adds of a config's model, as counted today and in the paper.
+
+Models run on PyTorch's fake tensors: shapes alone, no arithmetic, no memory.
+
+Shape shorthand: N queries on an (H, W) grid, M keys on an (h, w) grid, E inner channels.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import NonLocal2d, get_model_complexity_info
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, init_default_scope
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+)
+
+from mmgcnl.layers import GCNonLocal2d
+
+CONVENTIONS = ('modern', 'paper')
+# Regions that the heads of a detector see, as in mmdet.
+NUM_BOXES = 1000
+NUM_MASKS = 100
+
+_NEEDS_DATA = (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    UnsupportedOperatorException,
+)
+
+
+class Complexity(NamedTuple):
+    """Cost of one image.
+
+    params: Parameters; in the paper's convention the trainable ones.
+    flops: Multiply-adds of the modules (a pooling layer or a norm has some too).
+    attention_flops: Multiply-adds of attention between its layers, which counters of
+        modules do not see: not in ``flops``.
+    """
+
+    params: int
+    flops: int
+    attention_flops: int
+
+
+def measure_complexity(
+    cfg: Config, shape: tuple[int, int] = (800, 1280), convention: str = 'modern'
+) -> Complexity:
+    """Count what the model of a detector's or segmentor's config costs.
+
+    'modern' is mmcv's counter as it stands, and all parameters. 'paper' is what makes the
+    paper's figures come out: the same counter with the habits of mmdet in 2020. Only
+    trainable parameters count; box regression and masks have an 81st class, background;
+    a transposed convolution is taken at the size of its output; and of a panoptic network
+    only the detector runs.
+
+    Args:
+        cfg: The whole config.
+        shape: Height and width of the image.
+        convention: 'modern' or 'paper'.
+
+    Raises:
+        ValueError: ``convention`` is neither, or the model has RoI heads other than
+            mmdet's standard and cascade ones, or an operation that cannot run without
+            data.
+    """
+    if convention not in CONVENTIONS:
+        raise ValueError(f'convention={convention!r}: give one of {CONVENTIONS}')
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    roi_head = type(getattr(model, 'roi_head', None)).__name__
+    if roi_head not in ('NoneType', 'StandardRoIHead', 'CascadeRoIHead'):
+        raise ValueError(
+            f'roi_head={roi_head!r} is not counted: StandardRoIHead, CascadeRoIHead are'
+        )
+    if convention == 'paper':
+        _add_background_class(model)
+    attention: list[int] = []
+    upsampled: list[int] = []
+    for module in model.modules():
+        if hasattr(module, 'conv_offset'):
+            module.forward = partial(_plain_convolution, module)
+        elif isinstance(module, (GCNonLocal2d, NonLocal2d)):
+            module.register_forward_hook(
+                lambda block, args, _: attention.append(
+                    attention_flops(block, args[0].shape)
+                )
+            )
+        elif isinstance(module, nn.ConvTranspose2d) and convention == 'paper':
+            module.register_forward_hook(
+                lambda conv, args, output: upsampled.append(
+                    math.prod(conv.weight.shape)
+                    * (output[0, 0].numel() - args[0][0, 0].numel())
+                    * len(output)
+                )
+            )
+    model.forward = partial(_forward, model, convention)
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            flops, trainable = get_model_complexity_info(
+                model, (3, *shape), print_per_layer_stat=False, as_strings=False
+            )
+    except _NEEDS_DATA as error:
+        raise ValueError(f'the model has an operation that needs data: {error}') from error
+    if convention == 'paper':
+        return Complexity(trainable, int(flops) + sum(upsampled), sum(attention))
+    params = sum(parameter.numel() for parameter in model.parameters())
+    return Complexity(params, int(flops), sum(attention))
+
+
+def attention_flops(block: GCNonLocal2d | NonLocal2d, shape: torch.Size) -> int:
+    """Multiply-adds of a block's attention on one input of ``shape`` (B, C, H, W).
+
+    That is q . k and a . v, N * M * E each. Position adds the vectors r of each axis,
+    made from the code of the coordinates, and their products with the queries, N * h * E
+    and N * w * E.
+    """
+    batch, _, *grid = shape
+    if isinstance(block, NonLocal2d):
+        keys = [size // 2 if block.sub_sample else size for size in grid]
+        return batch * 2 * math.prod(grid) * math.prod(keys) * block.inter_channels
+    keys = [-(-size // block.kv_stride) for size in grid]
+    dims = block.query.out_channels
+    flops = batch * 2 * math.prod(grid) * math.prod(keys) * dims
+    if block.position is None:
+        return flops
+    axes = (block.position.y, block.position.x)
+    for axis, queries_on_axis, keys_on_axis in zip(axes, grid, keys):
+        rows = queries_on_axis if axis.distance == 'relative' else 1
+        flops += rows * keys_on_axis * axis.weight.numel()
+        flops += batch * math.prod(grid) * keys_on_axis * dims
+    return flops
+
+
+def _forward(model: nn.Module, convention: str, images: Tensor) -> None:
+    """Every layer once, without what a detector does between its stages."""
+    if not hasattr(model, 'roi_head'):
+        type(model).forward(model, images, mode='tensor')
+        return
+    features = model.extract_feat(images)
+    model.rpn_head(features)
+    roi_head = model.roi_head
+    _run_heads(roi_head.bbox_head, roi_head.bbox_roi_extractor, features[0], NUM_BOXES)
+    if roi_head.with_mask:
+        extractor = roi_head.mask_roi_extractor
+        _run_heads(roi_head.mask_head, extractor, features[0], NUM_MASKS)
+    if convention == 'modern' and getattr(model, 'with_semantic_head', False):
+        model.semantic_head(features)
+
+
+def _run_heads(heads: Any, extractors: Any, like: Tensor, regions: int) -> None:
+    """One head, or those of all stages of a cascade, on ``regions`` regions."""
+    if not isinstance(heads, nn.ModuleList):
+        heads, extractors = [heads], [extractors]
+    for head, extractor in zip(heads, extractors):
+        size = extractor.roi_layers[0].output_size
+        head(like.new_empty(regions, extractor.out_channels, *size))
+
+
+def _plain_convolution(conv: Any, x: Tensor) -> Tensor:
+    """A deformable convolution's offsets, and a plain one of its shape in its place."""
+    conv.conv_offset(x)
+    return F.conv2d(
+        x, conv.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups
+    )
+
+
+def _add_background_class(model: nn.Module) -> None:
+    """Give box regression and mask heads one more class, as mmdet 1.x counted them."""
+    for head in model.modules():
+        if not getattr(head, 'reg_class_agnostic', True):
+            outputs = 4 * (head.num_classes + 1)
+            head.fc_reg = nn.Linear(head.fc_reg.in_features, outputs)
+        if not getattr(head, 'class_agnostic', True):
+            channels = head.conv_logits.in_channels
+            head.conv_logits = nn.Conv2d(channels, head.num_classes + 1, 1)
