@@ -2,10 +2,30 @@
 
 import argparse
 from collections.abc import Sequence
+from importlib.util import find_spec
 
+from mmengine.config import Config
 from mmengine.device import get_device
 
 from mmgcnl.engine import Runner, add_common_arguments, check_file, load_config
+
+
+def make_watchable(cfg: Config) -> None:
+    """Log to TensorBoard too, where it is installed, and draw some of the validation.
+
+    Here and not in the configs, since these are also tested with, and a hook that draws
+    would then draw every image.
+    """
+    hook = cfg.get('default_hooks', {}).get('visualization')
+    if hook is not None:
+        hook.setdefault('draw', True)
+    backends = cfg.get('visualizer', {}).get('vis_backends')
+    tensorboard = dict(type='TensorboardVisBackend')
+    if backends is not None and tensorboard not in backends:
+        if find_spec('tensorboard'):
+            backends.append(tensorboard)
+        else:
+            print('no log for TensorBoard: pip install tensorboard')
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -55,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
 
+    make_watchable(cfg)
     Runner.from_cfg(cfg).train()
 
 
