@@ -13,6 +13,7 @@ import numpy as np
 
 Palette = Sequence[tuple[str, Sequence[int]]]
 PANEL = 2.2  # inches
+MAPS = 5  # of a query, in a line
 
 
 class Query(NamedTuple):
@@ -50,10 +51,14 @@ def draw_attention(
         palette: Names and RGB colors of a legend for ``panels``.
     """
     height, width = image.shape[:2]
-    columns = 1 + max(len(query.maps) for query in queries)
-    if panels:
-        columns = max(columns, 1 + len(panels))
-    rows = len(queries) + bool(panels)
+    lines = [
+        (query, start, list(query.maps.items())[start : start + MAPS])
+        for query in queries
+        for start in range(0, len(query.maps), MAPS)
+    ]
+    columns = 1 + max(len(maps) for _, _, maps in lines)
+    columns = max(columns, 1 + len(panels or {}))
+    rows = len(lines) + bool(panels)
     figure = matplotlib.figure.Figure(
         figsize=(PANEL * columns, (PANEL * height / width + 0.3) * rows + 0.3),
         layout='constrained',
@@ -71,12 +76,13 @@ def draw_attention(
         axes = axes[1:]
     gray = image.mean(axis=2, keepdims=True).repeat(3, axis=2).astype(np.uint8)
     titles: list[str] = []
-    for i, (row, query) in enumerate(zip(axes, queries)):
-        row[0].imshow(image, interpolation='nearest')
-        _mark(row[0], query.point)
-        title = query.title or ('query' if i == 0 else '')
-        row[0].set_title(_wrapped(title), fontsize=10)
-        for ax, (title, attention) in zip(row[1:], query.maps.items()):
+    for i, (row, (query, start, maps)) in enumerate(zip(axes, lines)):
+        if not start:
+            row[0].imshow(image, interpolation='nearest')
+            _mark(row[0], query.point)
+            title = query.title or ('query' if i == 0 else '')
+            row[0].set_title(_wrapped(title), fontsize=10)
+        for ax, (title, attention) in zip(row[1:], maps):
             ax.imshow(gray, interpolation='nearest')
             share = attention / attention.max()
             ax.imshow(
@@ -97,9 +103,9 @@ def draw_attention(
                 va='top',
                 fontsize=7,
             )
-            if list(query.maps) != titles:
+            if [name for name, _ in maps] != titles:
                 ax.set_title(_wrapped(title), fontsize=10)
-        titles = list(query.maps)
+        titles = [name for name, _ in maps]
     _legend(figure, palette)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
