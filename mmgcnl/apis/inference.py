@@ -123,7 +123,7 @@ class Inferencer(BaseInferencer):
             for (name, image, _), pred in zip(batch, preds):
                 pred = pred.cpu()
                 result: Any = self.postprocess([pred], [])['predictions'][0]
-                drawn = None
+                drawn: Any = None
                 if return_vis or out_dir:
                     (drawn,) = self.visualize(
                         [image], [pred], pred_score_thr=pred_score_thr
