@@ -134,11 +134,12 @@ def attention_flops(block: GCNonLocal2d | NonLocal2d, shape: torch.Size) -> int:
     flops = batch * 2 * math.prod(grid) * math.prod(keys) * dims
     if block.position is None:
         return flops
+    queries = math.prod(grid) * (batch if block.position.content_dependent else 1)
     axes = (block.position.y, block.position.x)
     for axis, queries_on_axis, keys_on_axis in zip(axes, grid, keys):
         rows = queries_on_axis if axis.distance == 'relative' else 1
         flops += rows * keys_on_axis * axis.weight.numel()
-        flops += batch * math.prod(grid) * keys_on_axis * dims
+        flops += queries * keys_on_axis * dims
     return flops
 
 

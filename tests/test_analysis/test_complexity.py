@@ -1,0 +1,72 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmcv.cnn import NonLocal2d
+from mmengine.config import Config
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmgcnl.analysis.complexity import attention_flops, measure_complexity
+from mmgcnl.layers import POSITION_FORMS, GCNonLocal2d
+
+ROOT = Path(__file__).parents[2]
+MASK_RCNN = 'configs/ebfpn/mask-rcnn_r50_fpn_1x_coco.py'
+
+
+@pytest.mark.parametrize('position', [None, *POSITION_FORMS])
+@pytest.mark.parametrize('kv_stride', [1, 2])
+def test_attention_flops_are_those_of_the_reference(position, kv_stride):
+    """torch's own count of the logits' matrix products, and the product with the values."""
+    block = GCNonLocal2d(32, num_heads=2, position=position, kv_stride=kv_stride)
+    x = torch.randn(2, 32, 7, 10)
+    with FlopCounterMode(display=False) as counter:
+        block.attention_weights(x)
+    ops = counter.get_flop_counts()['Global']
+    # Layers are convolutions and, with a bias, addmm.
+    seen = sum(n for op, n in ops.items() if str(op) in ('aten.mm', 'aten.bmm')) / 2
+    grid = 7 * 10
+    keys = grid if kv_stride == 1 else 4 * 5
+    assert attention_flops(block, x.shape) == seen + 2 * grid * keys * 16
+
+
+@pytest.mark.parametrize('sub_sample, keys', [(False, 70), (True, 3 * 5)])
+def test_attention_flops_of_non_local(sub_sample, keys):
+    block = NonLocal2d(32, reduction=2, sub_sample=sub_sample)
+    assert attention_flops(block, torch.Size((2, 32, 7, 10))) == 2 * 2 * 70 * keys * 16
+
+
+def test_todays_convention():
+    """All parameters, 80 classes, transposed convolutions at the size of their input."""
+    cfg = Config.fromfile(ROOT / MASK_RCNN)
+    cost = measure_complexity(cfg)
+    assert f'{cost.flops / 1e9:.2f}' == '260.14'
+    assert f'{cost.params / 1e6:.2f}' == '44.40'
+    assert cost.attention_flops == 0
+
+
+def test_unknown_convention():
+    with pytest.raises(ValueError, match="convention='old': give one of"):
+        measure_complexity(Config(), convention='old')
+
+
+def test_unsupported_roi_head():
+    cfg = Config.fromfile(ROOT / MASK_RCNN)
+    cfg.model.roi_head.type = 'DoubleHeadRoIHead'
+    cfg.model.roi_head.reg_roi_scale_factor = 1.3
+    with pytest.raises(ValueError, match="roi_head='DoubleHeadRoIHead' is not counted"):
+        measure_complexity(cfg)
+
+
+def test_tool_prints_json_alone():
+    command = [sys.executable, 'tools/analysis_tools/get_flops.py', '--json']
+    command += ['configs/probe/nl_probe.py', '--shape', '96', '64']
+    out = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    channels = Config.fromfile(ROOT / command[3]).model.decode_head.channels
+    result = json.loads(out)
+    assert result['shape'] == [96, 64]
+    assert result['attention_flops'] == 2 * (12 * 8) ** 2 * channels
