@@ -124,7 +124,8 @@ def _dataset_meta(checkpoint: dict[str, Any], cfg: Config) -> dict[str, Any]:
     meta = checkpoint.get('meta', {}).get('dataset_meta', {})
     meta = {key.lower(): value for key, value in meta.items()}
     dataset = cfg.get('test_dataloader', {}).get('dataset', {})
-    found = DATASETS.get(dataset.type) if 'type' in dataset else None
+    with DATASETS.switch_scope_and_registry(None) as registry:  # None: the config's
+        found = registry.get(dataset.type) if 'type' in dataset else None
     default = {**getattr(found, 'METAINFO', {}), **dataset.get('metainfo', {})}
     meta = {**{key.lower(): value for key, value in default.items()}, **meta}
     if not meta.get('classes'):
