@@ -1,6 +1,7 @@
 """Evaluate a detector (mmdet config) or a segmentor (mmseg config)."""
 
 import argparse
+import os
 from collections.abc import Sequence
 
 from mmengine.config import Config
@@ -36,6 +37,18 @@ def save_predictions(cfg: Config, out: str) -> None:
     cfg.test_evaluator = metrics
 
 
+def write_submission(cfg: Config, folder: str) -> None:
+    """Predict what the benchmark's server evaluates, and write its files."""
+    os.makedirs(folder, exist_ok=True)
+    cfg.merge_from_dict(cfg.submission)
+    if is_detector(cfg):
+        name = os.path.splitext(os.path.basename(cfg.filename))[0]
+        prefix = os.path.join(folder, f'detections_test-dev2017_{name}_results')
+        cfg.test_evaluator.outfile_prefix = prefix
+    else:
+        cfg.test_evaluator.output_dir = folder
+
+
 def is_detector(cfg: Config) -> bool:
     return cfg.get('default_scope') == 'mmdet'
 
@@ -65,6 +78,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         '--tta', action='store_true', help='test-time augmentation of the config'
     )
+    parser.add_argument(
+        '--submission',
+        metavar='DIR',
+        help="write files for the benchmark's server into this folder instead of "
+        'evaluating: COCO test-dev, Cityscapes test',
+    )
     add_common_arguments(parser)
     args = parser.parse_args(argv)
 
@@ -87,6 +106,13 @@ def main(argv: Sequence[str] | None = None) -> None:
                 parser.error(f'--tta: the config has no {key}')
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.model = dict(cfg.tta_model, module=cfg.model)
+    if args.submission:
+        if 'submission' not in cfg:
+            parser.error(
+                '--submission: the config does not say what its benchmark evaluates; '
+                'those on COCO (boxes, masks) and Cityscapes do'
+            )
+        write_submission(cfg, args.submission)
     if args.out:
         if is_detector(cfg) and not args.out.endswith(('.pkl', '.pickle')):
             parser.error(f'--out: a detector needs a .pkl file, not {args.out}')

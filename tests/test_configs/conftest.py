@@ -1,14 +1,29 @@
-"""Drawn miniatures of every data set, in the layouts that the published ones have."""
+"""Drawn miniatures of every data set, and configs reduced to them."""
 
+import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from mmdet.datasets import CocoPanopticDataset
+from mmengine.config import Config
+from mmengine.utils import ManagerMixin
 from PIL import Image
 
+ROOT = Path(__file__).parents[2]
 SIZE = (64, 48)
+CROP = (48, 48)
+FOLDERS = dict(
+    ADE20K_ROOT='ade',
+    CAMVID_ROOT='camvid',
+    CITYSCAPES_ROOT='cityscapes',
+    COCO_ROOT='coco',
+    PASCAL_CONTEXT_ROOT='pascal_context',
+    PROBE_ROOT='probe',
+)
 NUMBER = {'train': 4, 'val': 2, 'test': 2}
 
 
@@ -99,3 +114,94 @@ def draw_coco(root: Path) -> None:
             if annotations is None:
                 del content['annotations']
             (root / f'annotations/{name}.json').write_text(json.dumps(content))
+
+
+@pytest.fixture
+def reduced(drawn: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Config]:
+    """Read a config: on the drawn data, two iterations, a narrow model, small images."""
+    for variable, folder in FOLDERS.items():
+        monkeypatch.setenv(variable, str(drawn / folder))
+
+    def read(path: str) -> Config:
+        cfg = Config.fromfile(ROOT / path)
+        reduce(cfg)
+        return cfg
+
+    return read
+
+
+@pytest.fixture
+def run_tool(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Call main() of tools/<name>.py, as if in a new process."""
+
+    def run(name: str, *arguments: object) -> None:
+        spec = importlib.util.spec_from_file_location(name, ROOT / f'tools/{name}.py')
+        tool = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(tool)
+        managers = [ManagerMixin]
+        for manager in managers:
+            managers += manager.__subclasses__()
+            manager._instance_dict.clear()
+        tool.main([str(argument) for argument in arguments])
+
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    return run
+
+
+def reduce(cfg: Config) -> None:
+    for split in ('train', 'val', 'test'):
+        if cfg.get(f'{split}_dataloader'):
+            loader = cfg[f'{split}_dataloader']
+            loader.update(num_workers=0, persistent_workers=False)
+            loader.batch_size = min(loader.batch_size, 2)
+            for transform in loader.dataset.pipeline:
+                if 'scale' in transform:
+                    transform.scale = (64, 64)
+                if 'crop_size' in transform:
+                    transform.crop_size = CROP
+    if 'submission' in cfg:
+        for transform in cfg.submission.test_dataloader.dataset.get('pipeline', ()):
+            if 'scale' in transform:
+                transform.scale = (64, 64)
+    if 'max_epochs' in cfg.train_cfg:
+        cfg.train_cfg.max_epochs = 1
+    else:
+        cfg.train_cfg.max_iters = 2
+        if cfg.get('val_cfg'):
+            cfg.train_cfg.val_interval = 2
+        cfg.default_hooks.checkpoint.interval = 2
+    reduce_model(cfg.model)
+
+
+def reduce_model(model: Any) -> None:
+    backbone = model.backbone
+    if 'ConvNet' in backbone.type:
+        return
+    backbone.init_cfg = None
+    if backbone.type == 'HRNet':
+        widths = [4, 8, 16, 32]
+        for i in range(1, 5):
+            stage = backbone.extra[f'stage{i}']
+            stage.update(num_modules=1, num_blocks=(1,) * i, num_channels=tuple(widths[:i]))
+    else:
+        widths = [8, 16, 32, 64] if backbone.depth < 50 else [32, 64, 128, 256]
+        backbone.update(base_channels=8, stem_channels=8)
+    if model.type == 'EncoderDecoder':
+        model.decode_head.update(in_channels=widths[-1], channels=64)
+        model.data_preprocessor.size = CROP
+        if model.test_cfg.mode == 'slide':
+            model.test_cfg.update(crop_size=CROP, stride=(32, 32))
+        return
+    neck = model.neck[0] if isinstance(model.neck, list) else model.neck
+    neck.in_channels = widths
+    if 'roi_head' not in model:
+        model.test_cfg.update(score_thr=0.0, max_per_img=5)
+        return
+    model.test_cfg.rcnn.update(score_thr=0.0, max_per_img=5)
+    heads = model.roi_head.bbox_head
+    for head in heads if isinstance(heads, list) else [heads]:
+        head.fc_out_channels = 16
+    if 'mask_head' in model.roi_head:
+        model.roi_head.mask_head.update(num_convs=1, conv_out_channels=16)
+    if 'semantic_head' in model:
+        model.semantic_head.inner_channels = 32

@@ -48,3 +48,16 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
+# What tools/test.py --submission changes: the images without public labels, and their
+# files for the benchmark's server.
+submission = dict(
+    test_dataloader=dict(
+        dataset=dict(
+            data_prefix=dict(img_path='leftImg8bit/test', seg_map_path=''),
+            pipeline=[step for step in test_pipeline if step['type'] != 'LoadAnnotations'],
+        )
+    ),
+    test_evaluator=dict(
+        _delete_=True, type='CityscapesMetric', format_only=True, keep_results=True
+    ),
+)
