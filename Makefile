@@ -11,7 +11,7 @@ stamp := $(VENV)/.installed-$(shell (pwd; cat $(sources)) | cksum | cut -d' ' -f
 .PHONY: help install demo test lint clean
 
 help:
-	@echo 'make demo     train and compare the probe models (CPU, minutes); results in work_dirs/probe'
+	@echo 'make demo     train and compare three small models (CPU, minutes); results in work_dirs/probe'
 	@echo 'make test     ruff, mypy and the test suite'
 	@echo 'make lint     ruff and mypy alone'
 	@echo 'make install  the environment alone, in $(VENV); the other targets do it when needed'
