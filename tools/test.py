@@ -6,7 +6,13 @@ from collections.abc import Sequence
 
 from mmengine.config import Config
 
-from mmgcnl.engine import Runner, add_common_arguments, check_file, load_config
+from mmgcnl.engine import (
+    CheckpointError,
+    Runner,
+    add_common_arguments,
+    check_file,
+    load_config,
+)
 
 
 def draw_predictions(
@@ -118,7 +124,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             parser.error(f'--out: a detector needs a .pkl file, not {args.out}')
         save_predictions(cfg, args.out)
 
-    Runner.from_cfg(cfg).test()
+    try:
+        Runner.from_cfg(cfg).test()
+    except CheckpointError as error:
+        parser.error(str(error))
 
 
 if __name__ == '__main__':

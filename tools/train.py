@@ -7,7 +7,13 @@ from importlib.util import find_spec
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from mmgcnl.engine import Runner, add_common_arguments, check_file, load_config
+from mmgcnl.engine import (
+    CheckpointError,
+    Runner,
+    add_common_arguments,
+    check_file,
+    load_config,
+)
 
 
 def make_watchable(cfg: Config) -> None:
@@ -43,7 +49,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         help='go on from this checkpoint, or from the latest in the work dir',
     )
     parser.add_argument(
-        '--amp', action='store_true', help='train with automatic mixed precision'
+        '--amp',
+        nargs='?',
+        const='fp16',
+        choices=['fp16', 'bf16'],
+        help='train with automatic mixed precision; bf16 works without a GPU, too',
     )
     parser.add_argument(
         '--auto-scale-lr',
@@ -54,15 +64,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_common_arguments(parser)
     args = parser.parse_args(argv)
 
-    if args.amp and get_device() == 'cpu':
-        parser.error('--amp needs a GPU and none is available; train without it')
+    if args.amp == 'fp16' and get_device() == 'cpu':
+        parser.error(
+            '--amp needs a GPU and none is available; train without it, or by --amp bf16'
+        )
     if args.resume not in (None, 'auto'):
         check_file(parser, '--resume', args.resume)
     cfg = load_config(parser, args)
 
-    if args.amp:
+    if args.amp == 'fp16':
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.loss_scale = 'dynamic'
+    elif args.amp == 'bf16':
+        # The config may ask for float16.
+        cfg.optim_wrapper.pop('loss_scale', None)
+        cfg.optim_wrapper.pop('dtype', None)
+        cfg.optim_wrapper.type = 'Bfloat16OptimWrapper'
     if args.auto_scale_lr:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             parser.error(
@@ -76,7 +93,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg.load_from = None if args.resume == 'auto' else args.resume
 
     make_watchable(cfg)
-    Runner.from_cfg(cfg).train()
+    try:
+        Runner.from_cfg(cfg).train()
+    except CheckpointError as error:
+        parser.error(str(error))
 
 
 if __name__ == '__main__':

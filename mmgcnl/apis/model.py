@@ -13,8 +13,9 @@ from mmengine.dataset import Compose
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, init_default_scope
-from mmengine.runner import CheckpointLoader
 from torch import nn
+
+from mmgcnl.engine.checkpoint import CheckpointLoader
 
 
 def init_model(
@@ -103,13 +104,9 @@ def image_pipeline(cfg: Config, annotations: bool = False) -> Compose:
 def _read(checkpoint: str) -> dict[str, Any]:
     if '://' not in checkpoint and not Path(checkpoint).is_file():
         raise FileNotFoundError(f'no such checkpoint: {checkpoint}')
-    try:
-        loaded = CheckpointLoader.load_checkpoint(
-            checkpoint, map_location='cpu', logger='silent'
-        )
-    except Exception as error:  # whatever a broken file makes of pickle and zip
-        reason = str(error).split('\n')[0]
-        raise ValueError(f'{checkpoint} is no checkpoint: {reason}') from error
+    loaded = CheckpointLoader.load_checkpoint(
+        checkpoint, map_location='cpu', logger='silent'
+    )
     if not isinstance(loaded, dict):
         raise ValueError(f'{checkpoint} is no checkpoint: it holds no dict of weights')
     return loaded

@@ -1,21 +1,41 @@
-"""mmengine's Runner, able to train in several processes without a GPU."""
+"""mmengine's Runner, for machines without a GPU and trainings that are interrupted."""
 
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
+import torch
 from mmengine.device import get_device
-from mmengine.dist import is_distributed
-from mmengine.model import revert_sync_batchnorm
+from mmengine.dist import all_gather_object, is_distributed, is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.runner import Runner as _Runner
+from mmengine.runner.base_loop import BaseLoop
 from torch import distributed, nn
 
 from mmgcnl.datasets import build_dataloader
 
+from .checkpoint import CheckpointError, find_checkpoints
+from .hooks import CheckpointHook, GuardHook
+from .resume import (
+    EpochBasedTrainLoop,
+    IterBasedTrainLoop,
+    get_random_state,
+    set_random_state,
+)
+
 
 class Runner(_Runner):
-    """mmengine's Runner with three additions.
+    """mmengine's Runner with additions.
 
+    - A training that was interrupted and resumed ends with the weights of one that was
+      not: checkpoints hold every process's random state, and the data goes on where it
+      was, also within an epoch (docs/reliability.md says what that takes).
+    - A checkpoint appears under its name when it is complete, older ones go after that,
+      and resuming takes the last one that is intact.
+    - Training stops at a loss that is not finite, and saves no such weights.
     - Without a GPU, ``launcher='pytorch'`` works: the processes talk over gloo
       and SyncBN becomes BN, since PyTorch's SyncBN has no CPU implementation.
     - Pretrained weights that cannot be had stop the training with the options
@@ -25,12 +45,14 @@ class Runner(_Runner):
 
     build_dataloader = staticmethod(build_dataloader)
 
+    # What random numbers to go on with: those of the checkpoint, until its loop has put
+    # them back; and those of the training while a validation draws its own.
+    _resumed_state: dict[str, Any] | None = None
+    state_before_val: dict[str, Any] | None = None
+    _loaded_meta: dict[str, Any] = {}
+
     def setup_env(self, env_cfg: dict) -> None:
-        if (
-            self.launcher == 'pytorch'
-            and get_device() == 'cpu'
-            and not is_distributed()
-        ):
+        if self.launcher == 'pytorch' and get_device() == 'cpu' and not is_distributed():
             # mmengine would ask for a CUDA device here, whatever the backend,
             # but it leaves a process group alone that is already initialised.
             timeout = env_cfg.get('dist_cfg', {}).get('timeout')
@@ -42,9 +64,7 @@ class Runner(_Runner):
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         if self.distributed and get_device() == 'cpu':
             self.cfg.pop('sync_bn', None)  # would turn BN into SyncBN again
-            num_sync_bn = sum(
-                type(m).__name__ == 'SyncBatchNorm' for m in model.modules()
-            )
+            num_sync_bn = sum(type(m).__name__ == 'SyncBatchNorm' for m in model.modules())
             if num_sync_bn:
                 self.logger.warning(
                     f'SyncBN needs a GPU: {num_sync_bn} SyncBN layers become BN, '
@@ -58,6 +78,140 @@ class Runner(_Runner):
             )
             model_wrapper_cfg = dict(model_wrapper_cfg, device_ids=None)
         return super().wrap_model(model_wrapper_cfg, model)
+
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        if isinstance(loop, dict):
+            loop = dict(loop)
+            if 'by_epoch' in loop and 'type' not in loop:
+                by_epoch = loop.pop('by_epoch')
+                loop['type'] = f'{"Epoch" if by_epoch else "Iter"}BasedTrainLoop'
+            loop['type'] = {
+                'EpochBasedTrainLoop': EpochBasedTrainLoop,
+                'IterBasedTrainLoop': IterBasedTrainLoop,
+            }.get(loop['type'], loop['type'])
+        return super().build_train_loop(loop)
+
+    def register_hook(self, hook: Hook | dict, priority: Any = None) -> None:
+        if isinstance(hook, dict) and hook.get('type') == 'CheckpointHook':
+            hook = dict(hook, type=CheckpointHook)
+        super().register_hook(hook, priority)
+
+    def register_hooks(
+        self, default_hooks: dict | None = None, custom_hooks: list | None = None
+    ) -> None:
+        super().register_hooks(default_hooks, custom_hooks)
+        self.register_hook(GuardHook())
+
+    def save_checkpoint(
+        self,
+        out_dir: str,
+        filename: str,
+        *args: Any,
+        meta: dict | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Save a checkpoint; in each process, since each adds its random state.
+
+        It is written under another name and renamed when it is on the disk.
+
+        Raises:
+            FloatingPointError: The weights are not finite.
+            OSError: It could not be written; those before it are as they were.
+        """
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        for name, weight in model.named_parameters():
+            if not torch.isfinite(weight).all():
+                raise FloatingPointError(
+                    f'iteration {self.iter + 1}: {name} is not finite, so {filename} is '
+                    'not saved and the checkpoint before it stays; lower '
+                    'optim_wrapper.optimizer.lr or set optim_wrapper.clip_grad'
+                )
+        meta = dict(
+            meta or {},
+            random_states=all_gather_object(self.state_before_val or get_random_state()),
+            epoch_length=len(self.train_dataloader),
+        )
+        if not is_main_process():
+            return
+        if '://' in out_dir:
+            super().save_checkpoint(out_dir, filename, *args, meta=meta, **kwargs)
+            return
+        path = os.path.join(out_dir, filename)
+        part = f'{path}.part'
+        try:
+            super().save_checkpoint(out_dir, f'{filename}.part', *args, meta=meta, **kwargs)
+            _flush(part)
+            os.replace(part, path)
+            _flush(out_dir)
+        except OSError as error:
+            with suppress(OSError):
+                os.remove(part)
+            raise OSError(
+                error.errno,
+                f'{path} could not be saved: {error.strerror}. The checkpoints before it '
+                'are as they were: make room and go on by --resume',
+            ) from error
+
+    def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> dict:
+        checkpoint = super().load_checkpoint(filename, *args, **kwargs)
+        if self._resume and not {'meta', 'message_hub'} <= checkpoint.keys():
+            raise CheckpointError(
+                f'{filename} holds weights, but no training to resume; '
+                f'to start from them: --cfg-options load_from={filename}'
+            )
+        # mmengine's resume runs this text as Python; no mmengine writes it.
+        checkpoint.get('meta', {}).pop('config', None)
+        self._loaded_meta = checkpoint.get('meta', {})
+        return checkpoint
+
+    def load_or_resume(self) -> None:
+        if self._has_loaded or not self._resume or self._load_from is not None:
+            super().load_or_resume()
+            return
+        found = find_checkpoints(self.work_dir)
+        for path in found:
+            try:
+                self.resume(path)
+            except CheckpointError as error:
+                self.logger.warning(f'Not resumed: {error}')
+            else:
+                self.logger.info(f'Resumed from {path}')
+                return
+        if found:
+            raise CheckpointError(
+                f'none of the checkpoints in {self.work_dir} can be resumed '
+                f'({", ".join(found)}); to start anew, give another --work-dir'
+            )
+        self.logger.info(f'No checkpoint in {self.work_dir}: starting from the beginning')
+
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        seed = self.seed
+        super().resume(filename, *args, **kwargs)
+        loop, meta = self.train_loop, self._loaded_meta
+        sampler: Any = getattr(loop.dataloader.batch_sampler, 'sampler', None)
+        if self.seed != seed and hasattr(sampler, 'seed'):
+            # It was built before the checkpoint told the seed.
+            sampler.seed = self.seed
+        states = meta.get('random_states', [])
+        if len(states) == self.world_size:
+            self._resumed_state = states[self.rank]
+        else:
+            self.logger.warning(
+                f'{filename} holds the random states of {len(states)} processes and '
+                f'there are {self.world_size}: the training goes on with other random '
+                'numbers'
+            )
+        if isinstance(loop, EpochBasedTrainLoop):
+            length = len(loop.dataloader)
+            done = loop.iter - loop.epoch * length
+            if meta.get('epoch_length') == length and 0 <= done <= length:
+                loop.batches_done = done
+
+    def restore_random_state(self) -> None:
+        """Go on with the random numbers of the checkpoint, if one was resumed."""
+        state, self._resumed_state = self._resumed_state, None
+        if state is not None:
+            set_random_state(state)
 
     def _init_model_weights(self) -> None:
         try:
@@ -92,3 +246,12 @@ def _find_pretrained(node: Any, key: str) -> Iterator[tuple[str, str]]:
     elif isinstance(node, (list, tuple)):
         for index, child in enumerate(node):
             yield from _find_pretrained(child, f'{key}.{index}')
+
+
+def _flush(path: str) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

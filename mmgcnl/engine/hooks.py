@@ -1,0 +1,103 @@
+"""Hooks that every training here has: checkpoints that outlive faults, finite losses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from mmengine.hooks import CheckpointHook as _CheckpointHook
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from .resume import get_random_state, set_random_state
+
+
+class CheckpointHook(_CheckpointHook):
+    """mmengine's, but the old checkpoint is removed after the new one is written.
+
+    With ``max_keep_ckpts=1`` or ``save_best`` there is otherwise a time without any, and
+    with a full disk none at all.
+    """
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        with self._removing_last():
+            super()._save_checkpoint_with_step(runner, step, meta)
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        with self._removing_last():
+            super()._save_best_checkpoint(runner, metrics)
+
+    file_backend: Any
+
+    @contextmanager
+    def _removing_last(self) -> Iterator[None]:
+        """Have what is removed within removed at the end, if that is reached."""
+        backend: Any = self.file_backend
+        self.file_backend = later = _RemovingLater(backend)
+        try:
+            yield
+        finally:
+            self.file_backend = backend
+        written = {
+            self.last_ckpt,
+            getattr(self, 'best_ckpt_path', None),
+            *getattr(self, 'best_ckpt_path_dict', {}).values(),
+        }
+        for path in later.removed:
+            if path not in written:
+                backend.remove(path)
+
+
+class _RemovingLater:
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+        self.removed: list[str] = []
+
+    def remove(self, path: str) -> None:
+        self.removed.append(path)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+
+class GuardHook(Hook):
+    """Stops at a loss that is not finite; keeps validation out of the random numbers.
+
+    That is needed to resume: whether there was a validation after the checkpoint must
+    make no difference.
+    """
+
+    priority = 'VERY_HIGH'  # before a checkpoint is saved
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict | None = None,
+    ) -> None:
+        if not isinstance(outputs, dict):
+            return
+        # mmengine adds up what has 'loss' in its name; the sum is called just that.
+        losses = {k: torch.as_tensor(v).item() for k, v in outputs.items() if 'loss' in k}
+        wrong = {k: v for k, v in losses.items() if not math.isfinite(v)}
+        if not wrong:
+            return
+        named = {k: v for k, v in wrong.items() if k != 'loss'} or wrong
+        last = runner.message_hub.runtime_info.get('last_ckpt')
+        raise FloatingPointError(
+            f'iteration {runner.iter + 1}: '
+            + ', '.join(f'{name} is {value}' for name, value in named.items())
+            + '; lower optim_wrapper.optimizer.lr, set optim_wrapper.clip_grad or look at '
+            f'the data. Last checkpoint: {last or "none"}'
+        )
+
+    def before_val(self, runner: Runner) -> None:
+        runner.state_before_val = get_random_state()
+
+    def after_val(self, runner: Runner) -> None:
+        set_random_state(runner.state_before_val)
+        runner.state_before_val = None

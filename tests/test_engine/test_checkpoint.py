@@ -1,0 +1,147 @@
+import os
+import shutil
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
+
+from mmgcnl.engine import CheckpointError
+from mmgcnl.engine.checkpoint import find_checkpoints
+
+
+class Call:
+    """What pickle makes of it is the call of a function."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def load(path: Path):
+    return CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+
+
+def test_what_mmengine_saves_is_loaded(tmp_path):
+    history = HistoryBuffer([1.0, 2.0], [1, 1])
+    saved = dict(
+        state_dict=OrderedDict(weight=torch.arange(3.0)),
+        history=history,
+        score=np.float32(0.5),
+        palette=np.arange(6, dtype=np.uint8).reshape(2, 3),
+    )
+    torch.save(saved, tmp_path / 'a.pth')
+    loaded = load(tmp_path / 'a.pth')
+    assert torch.equal(loaded['state_dict']['weight'], torch.arange(3.0))
+    assert loaded['history'].statistics('mean') == history.mean()
+    assert loaded['score'] == saved['score']
+    assert (loaded['palette'] == saved['palette']).all()
+
+
+def test_of_numpy_1(tmp_path):
+    """It calls numpy._core by the name numpy.core."""
+    saved = dict(score=np.float64(0.5), array=np.arange(3))
+    torch.save(saved, tmp_path / 'a.pth', _use_new_zipfile_serialization=False)
+    content = (tmp_path / 'a.pth').read_bytes()
+    content = content.replace(b'numpy._core.multi', b'numpy.core.multi')
+    (tmp_path / 'a.pth').write_bytes(content)
+    loaded = load(tmp_path / 'a.pth')
+    assert loaded['score'] == 0.5 and (loaded['array'] == np.arange(3)).all()
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+@pytest.mark.parametrize('scheme', ['', 'file://'])
+def test_code_is_refused_and_does_not_run(tmp_path, monkeypatch, zipped, scheme):
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+    left = tmp_path / 'left_behind'
+    attack = Call(os.system, f'touch {left}')
+    path = tmp_path / 'evil.pth'
+    saved = dict(state_dict=dict(weight=torch.zeros(1)), meta=attack)
+    torch.save(saved, path, _use_new_zipfile_serialization=zipped)
+    if scheme:  # as from a URL
+        load_url = CheckpointLoader._schemes['https://']
+        with pytest.raises(CheckpointError, match='refused'):
+            load_url(f'file://{path}')
+    with pytest.raises(CheckpointError, match=r'refused: it asks for \w+\.system,'):
+        load(path)
+    assert not left.exists()
+    torch.load(path, weights_only=False)
+    assert left.exists()  # or the test would show nothing
+    assert os.environ['TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'] == '1'
+
+
+@pytest.mark.parametrize(
+    'attack',
+    [
+        Call(getattr, HistoryBuffer, '__init__'),
+        Call(getattr, HistoryBuffer, 'register_statistics'),
+        Call(eval, '1'),
+    ],
+)
+def test_other_ways_to_code_are_refused(tmp_path, attack):
+    torch.save(attack, tmp_path / 'evil.pth')
+    with pytest.raises(CheckpointError, match='refused: it asks for '):
+        load(tmp_path / 'evil.pth')
+
+
+@pytest.mark.parametrize('keep', [0, 10, 0.5, 0.99])
+def test_truncated_file_is_named(tmp_path, keep):
+    torch.save(dict(weight=torch.zeros(1000)), tmp_path / 'a.pth')
+    content = (tmp_path / 'a.pth').read_bytes()
+    size = keep if isinstance(keep, int) else int(keep * len(content))
+    (tmp_path / 'a.pth').write_bytes(content[:size])
+    with pytest.raises(CheckpointError, match=r'a\.pth is no checkpoint, or truncated'):
+        load(tmp_path / 'a.pth')
+
+
+def test_missing_file_is_a_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / 'none.pth')
+
+
+def test_finds_checkpoints(tmp_path):
+    names = ['iter_9.pth', 'iter_10.pth', 'iter_8.pth']
+    for age, name in enumerate(names):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    for other in ('iter_11.pth.part', 'best_mIoU_iter_10.pth', 'weights.pth'):
+        (tmp_path / other).touch()
+    found = [str(tmp_path / name) for name in names]
+    assert find_checkpoints(str(tmp_path)) == found
+    pointer = tmp_path / 'last_checkpoint'
+    pointer.write_text(found[1])
+    assert find_checkpoints(str(tmp_path)) == [found[1], found[0], found[2]]
+    for nothing in ('', found[1][:-6], str(tmp_path / 'iter_12.pth')):
+        pointer.write_text(nothing)  # killed within its writing, or removed
+        assert find_checkpoints(str(tmp_path)) == found
+    pointer.write_text(found[1])
+    shutil.copytree(tmp_path, tmp_path / 'moved')
+    for name in names:
+        (tmp_path / name).unlink()
+    assert {Path(p).name for p in find_checkpoints(str(tmp_path / 'moved'))} == set(names)
+    assert find_checkpoints(str(tmp_path / 'none')) == []
+
+
+def test_weights_alone_are_not_resumed(build, tmp_path):
+    torch.save(dict(state_dict={}), tmp_path / 'weights.pth')
+    path = str(tmp_path / 'weights.pth')
+    with pytest.raises(CheckpointError, match='no training to resume; to start from them'):
+        build(tmp_path, resume=True, load_from=path).train()
+    build(tmp_path, load_from=path).train()
+
+
+def test_config_in_a_checkpoint_does_not_run(build, tmp_path):
+    """mmengine's resume would run it, as Python."""
+    build(tmp_path).train()
+    path, left = tmp_path / 'iter_14.pth', tmp_path / 'left_behind'
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint['meta']['config'] = f'import os\nos.mkdir({str(left)!r})'
+    torch.save(checkpoint, path)
+    build(tmp_path, resume=True, load_from=str(path)).train()
+    assert not left.exists()

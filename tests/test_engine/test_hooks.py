@@ -1,0 +1,131 @@
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmgcnl.engine import CheckpointError
+
+NEEDS_DEV_FULL = pytest.mark.skipif(
+    not os.path.exists('/dev/full'), reason='no /dev/full to run out of space on'
+)
+
+
+def keeping(number: int, **changes) -> dict:
+    hook = dict(type='CheckpointHook', by_epoch=False, interval=1, max_keep_ckpts=number)
+    return dict(checkpoint=dict(hook, **changes))
+
+
+def checkpoints(work_dir: Path) -> set[str]:
+    return {path.name for path in work_dir.glob('*.pth*')}
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)['state_dict']
+
+
+def assert_finishes(build, work_dir: Path, **changes) -> None:
+    """What is left can be resumed, and ends as the training without a fault does."""
+    build(work_dir, **changes, resume=True).train()
+    build(work_dir / 'whole', **changes).train()
+    for key, value in weights(work_dir / 'whole/iter_15.pth').items():
+        assert torch.equal(weights(work_dir / 'iter_15.pth')[key], value), key
+
+
+def test_keeps_as_many_as_asked_for(build, tmp_path):
+    build(tmp_path, default_hooks=keeping(2)).train()
+    assert checkpoints(tmp_path) == {'iter_14.pth', 'iter_15.pth'}
+
+
+@NEEDS_DEV_FULL
+def test_full_disk_keeps_the_last_checkpoint(build, tmp_path):
+    changes = dict(default_hooks=keeping(1), randomness=dict(seed=0))
+    # What is written there meets the system's own "no space left".
+    (tmp_path / 'iter_4.pth.part').symlink_to('/dev/full')
+    with pytest.raises(OSError, match='iter_4.pth could not be saved: No space left'):
+        build(tmp_path, **changes).train()
+    assert checkpoints(tmp_path) == {'iter_3.pth'}
+    assert_finishes(build, tmp_path, **changes)
+
+
+@NEEDS_DEV_FULL
+def test_full_disk_keeps_the_best_checkpoint(build, tmp_path):
+    """There is one to write at each validation: iterations 5, 10, 15."""
+    hooks = keeping(1, save_best='score', rule='less')
+    (tmp_path / 'best_score_iter_10.pth.part').symlink_to('/dev/full')
+    with pytest.raises(OSError, match='best_score_iter_10.pth could not be saved'):
+        build(tmp_path, default_hooks=hooks).train()
+    assert checkpoints(tmp_path) == {'best_score_iter_5.pth', 'iter_10.pth'}
+    build(tmp_path, default_hooks=hooks, resume=True).train()
+    assert checkpoints(tmp_path) == {'best_score_iter_15.pth', 'iter_15.pth'}
+
+
+@pytest.mark.skipif(not hasattr(signal, 'SIGXFSZ'), reason='no limit of a file size')
+def test_killed_while_writing(build, tmp_path):
+    """By the system, at the 3000th byte of the fourth checkpoint."""
+    changes = dict(default_hooks=keeping(1), randomness=dict(seed=0))
+    script = f"""
+import resource, signal, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from conftest import build_runner
+from mmengine.hooks import Hook
+
+class Limit(Hook):
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == 3:
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+
+runner = build_runner({str(tmp_path)!r}, **{changes!r})
+runner.register_hook(Limit())
+runner.train()
+"""
+    killed = subprocess.run([sys.executable, '-c', script], capture_output=True)
+    assert killed.returncode == -signal.SIGXFSZ, killed.stderr.decode()[-999:]
+    assert (tmp_path / 'iter_4.pth.part').stat().st_size == 3000
+    assert checkpoints(tmp_path) == {'iter_3.pth', 'iter_4.pth.part'}
+    assert_finishes(build, tmp_path, **changes)
+    assert not (tmp_path / 'iter_4.pth.part').exists()
+
+
+def test_truncated_checkpoint_is_named_and_the_one_before_it_used(build, tmp_path, capfd):
+    changes = dict(default_hooks=keeping(3), randomness=dict(seed=0))
+    with pytest.raises(InterruptedError):
+        build(tmp_path, **changes, custom_hooks=[dict(type='Stop', at=8)]).train()
+    last = tmp_path / 'iter_8.pth'
+    os.truncate(last, last.stat().st_size // 2)
+    assert_finishes(build, tmp_path, **changes)
+    output = ''.join(capfd.readouterr())
+    assert f'Not resumed: {last} is no checkpoint, or truncated' in output
+
+
+def test_without_an_intact_checkpoint(build, tmp_path):
+    with pytest.raises(InterruptedError):
+        build(tmp_path, custom_hooks=[dict(type='Stop', at=2)]).train()
+    for name in checkpoints(tmp_path):
+        os.truncate(tmp_path / name, 100)
+    with pytest.raises(CheckpointError, match=r'none of .*iter_2\.pth, .*iter_1\.pth'):
+        build(tmp_path, resume=True).train()
+
+
+@pytest.mark.parametrize('value', [math.nan, math.inf])
+def test_loss_that_is_not_finite_stops_the_training(build, tmp_path, value):
+    changes = dict(default_hooks=keeping(1), randomness=dict(seed=0))
+    spoilt = dict(type='NoisyNet', spoil=(4, value))
+    message = f'iteration 4: loss_b is {value};.*iter_3.pth'
+    with pytest.raises(FloatingPointError, match=message):
+        build(tmp_path, **changes, model=spoilt).train()
+    assert checkpoints(tmp_path) == {'iter_3.pth'}
+    assert_finishes(build, tmp_path, **changes)
+
+
+def test_weights_that_are_not_finite_are_not_saved(build, tmp_path):
+    """The step that spoils them follows a loss that was finite."""
+    optimizer = dict(type='SGD', lr=math.inf)
+    with pytest.raises(FloatingPointError, match=r'iteration 1: layers\S+ is not finite'):
+        build(tmp_path, optim_wrapper=dict(optimizer=optimizer)).train()
+    assert not checkpoints(tmp_path)

@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+import torch
+
+
+@pytest.fixture
+def assert_resumes(build, tmp_path):
+    """The training that stopped at an iteration and went on equals the one that did not.
+
+    Without a seed in the config, the first one chooses it and the checkpoint tells it.
+    """
+
+    def train(folder: str, final: str, **changes):
+        build(tmp_path / folder, **changes).train()
+        return torch.load(tmp_path / folder / final, weights_only=True)['state_dict']
+
+    def assert_resumes(stop: int, final: str, seed: int | None, **changes):
+        changes['randomness'] = dict(seed=seed)
+        np.random.seed(3)  # what mmengine chooses a seed by
+        whole = train('whole', final, **changes)
+        np.random.seed(3)
+        with pytest.raises(InterruptedError):
+            train('parts', final, **changes, custom_hooks=[dict(type='Stop', at=stop)])
+        np.random.seed(4)
+        parts = train('parts', final, **changes, resume=True)
+        other = train('other', final, **{**changes, 'randomness': dict(seed=9)})
+        for key, value in whole.items():
+            assert torch.equal(parts[key], value), key
+        assert not any(torch.equal(other[key], value) for key, value in whole.items())
+
+    return assert_resumes
+
+
+@pytest.mark.parametrize('seed', [0, None])
+@pytest.mark.parametrize('stop', [5, 12])
+def test_iterations(assert_resumes, stop, seed):
+    """5: behind a validation. Both: the last checkpoint is before a skipped part."""
+    hook = dict(type='CheckpointHook', by_epoch=False, interval=2 if stop == 5 else 5)
+    assert_resumes(stop, 'iter_15.pth', seed, default_hooks=dict(checkpoint=hook))
+
+
+@pytest.mark.parametrize(
+    ('interval', 'stop'),
+    [
+        pytest.param(None, 7, id='each epoch, stopped within one'),
+        pytest.param(2, 7, id='checkpoint within the epoch'),
+        pytest.param(5, 12, id='checkpoint in the last iteration of an epoch'),
+    ],
+)
+def test_epochs(assert_resumes, interval, stop):
+    hook = dict(type='CheckpointHook', by_epoch=interval is None, interval=interval or 1)
+    final = 'iter_15.pth' if interval else 'epoch_3.pth'
+    hooks = dict(checkpoint=hook)
+    assert_resumes(stop, final, None, by_epoch=True, default_hooks=hooks)
+
+
+def test_iterations_over_a_finite_sampler(assert_resumes, monkeypatch):
+    """15 iterations are three passes over it, each in another order."""
+    monkeypatch.setattr('time.sleep', lambda seconds: None)  # mmengine waits 2 s each
+    dataloader = dict(
+        batch_size=2,
+        num_workers=0,
+        dataset=dict(type='Noise'),
+        sampler=dict(type='DefaultSampler'),
+    )
+    assert_resumes(8, 'iter_15.pth', 0, train_dataloader=dataloader)
+
+
+def test_save_best_saves_the_state_before_the_validation(assert_resumes):
+    """It saves the checkpoint once more, after the validation has drawn numbers."""
+    hook = dict(type='CheckpointHook', interval=1, save_best='score', rule='less')
+    hooks = dict(checkpoint=hook)
+    assert_resumes(7, 'epoch_3.pth', 0, by_epoch=True, default_hooks=hooks)
