@@ -7,7 +7,7 @@ epoch that was interrupted again from its start.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -16,7 +16,7 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.runner import EpochBasedTrainLoop as _EpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as _IterBasedTrainLoop
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
 
 def get_random_state() -> dict[str, Any]:
@@ -42,49 +42,89 @@ def set_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(state['cuda'].cpu())
 
 
-def skip_batches(loader: DataLoader, number: int) -> int:
-    """Have the next pass over ``loader`` begin ``number`` batches later.
+class Batches:
+    """The batch sampler of a training: numbers its batches, and can begin within them.
 
-    They are not loaded. Passes that end within them are counted as mmengine's
-    iteration-based loop does, which tells the sampler each one's number.
-
-    Returns:
-        The number of passes that ended.
+    In a worker process, where no state could be saved (it is batches ahead), the number
+    is what augmentation draws its random numbers from; so these do not depend on how many
+    workers there are either.
     """
-    batches: Any = loader.batch_sampler
-    sampler: Any = getattr(batches, 'sampler', None)
-    if isinstance(sampler, InfiniteSampler):
-        # mmengine 0.10.7 starts the workers at once, and they have drawn from it.
-        sampler.indices = sampler._indices_of_rank()
-    rest, passes = iter(batches), 0
-    for _ in range(number):
-        if next(rest, None) is None:
-            passes += 1
-            if hasattr(sampler, 'set_epoch'):
-                sampler.set_epoch(passes)
-            rest = iter(batches)
-            next(rest)
-    # A DataLoader forbids to assign it; its iterators ask for it each time.
-    vars(loader)['batch_sampler'] = _FirstTheRest(batches, rest)
-    return passes
 
-
-class _FirstTheRest:
-    """A batch sampler in whose first pass only ``rest`` is left."""
-
-    def __init__(self, batches: Any, rest: Iterator[list[int]]) -> None:
+    def __init__(self, batches: Any, seed: int, rank: int) -> None:
         self.batches = batches
-        self.rest: Iterator[list[int]] | None = rest
+        self.seed = (seed, rank)
+        self.count = 0  # batches so far, in all passes
+        self.rest: Iterator[list[int]] | None = None
 
     def __iter__(self) -> Iterator[list[int]]:
         rest, self.rest = self.rest, None
-        return iter(self.batches) if rest is None else rest
+        for indices in self.batches if rest is None else rest:
+            yield _Batch(indices, (*self.seed, self.count))
+            self.count += 1
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.batches, name)
+        return getattr(vars(self)['batches'], name)
+
+    def skip(self, number: int) -> int:
+        """Have the next pass begin after ``number`` batches.
+
+        Passes that end within them are counted as mmengine's iteration-based loop does,
+        which tells the sampler each one's number.
+
+        Returns:
+            The number of passes that ended.
+        """
+        sampler: Any = getattr(self.batches, 'sampler', None)
+        rest, passes = iter(self.batches), 0
+        for _ in range(number):
+            if next(rest, None) is None:
+                passes += 1
+                if hasattr(sampler, 'set_epoch'):
+                    sampler.set_epoch(passes)
+                rest = iter(self.batches)
+                next(rest)
+        self.rest = rest
+        return passes
+
+
+class _Batch(list):
+    """Indices of samples, and what to seed a worker with."""
+
+    def __init__(self, indices: Sequence[int] = (), seed: tuple[int, ...] = ()) -> None:
+        super().__init__(indices)
+        self.seed = seed
+
+
+class _GetItems:
+    """Loads a batch of ``dataset``; in a worker, with the batch's own random numbers."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __call__(self, batch: _Batch) -> list[Any]:
+        if get_worker_info() is not None:
+            seeds = np.random.SeedSequence(batch.seed).generate_state(3)
+            random.seed(int(seeds[0]))
+            np.random.seed(seeds[1])
+            torch.manual_seed(int(seeds[2]))
+        return [self.dataset[index] for index in batch]
+
+
+def number_batches(loader: DataLoader, seed: int, rank: int) -> Batches:
+    """Put :class:`Batches` into ``loader``, which has not been iterated over."""
+    sampler: Any = getattr(loader.batch_sampler, 'sampler', None)
+    if isinstance(sampler, InfiniteSampler):
+        # mmengine 0.10.7 has started workers already, and these have drawn from it.
+        sampler.indices = sampler._indices_of_rank()
+        loader._iterator = None
+    batches = Batches(loader.batch_sampler, seed, rank)
+    # A DataLoader forbids to assign it; its iterators ask for it each time.
+    vars(loader)['batch_sampler'] = batches
+    loader.dataset.__getitems__ = _GetItems(loader.dataset)  # type: ignore[attr-defined]
+    return batches
 
 
 class EpochBasedTrainLoop(_EpochBasedTrainLoop):
@@ -92,16 +132,21 @@ class EpochBasedTrainLoop(_EpochBasedTrainLoop):
 
     batches_done = 0  # of the epoch that is resumed; Runner.resume sets it
 
+    def run(self) -> nn.Module:
+        self.batches = number_batches(self.dataloader, self.runner.seed, self.runner.rank)
+        return super().run()
+
     def run_epoch(self) -> None:
         runner = self.runner
         runner.call_hook('before_train_epoch')
         runner.model.train()
         done, self.batches_done = self.batches_done, 0
         if done:
-            skip_batches(self.dataloader, done)
+            self.batches.skip(done)
         else:
             # Before the iterator, which draws a seed, as it was when it was saved.
             runner.restore_random_state()
+        self.batches.count = self._iter
         batches = iter(self.dataloader)
         runner.restore_random_state()
         for index, batch in enumerate(batches, done):
@@ -117,11 +162,11 @@ class IterBasedTrainLoop(_IterBasedTrainLoop):
         runner = self.runner
         runner.call_hook('before_train')
         runner.call_hook('before_train_epoch')
-        if self._iter > 0:
-            passes = skip_batches(self.dataloader, self._iter)
-            self.dataloader_iterator._epoch = passes
-            self.dataloader_iterator._iterator = iter(self.dataloader)
-            runner.restore_random_state()
+        batches = number_batches(self.dataloader, runner.seed, runner.rank)
+        batches.count = self._iter
+        self.dataloader_iterator._epoch = batches.skip(self._iter)
+        self.dataloader_iterator._iterator = iter(self.dataloader)
+        runner.restore_random_state()
         while self._iter < self._max_iters and not self.stop_training:
             runner.model.train()
             self.run_iter(next(self.dataloader_iterator))

@@ -130,6 +130,7 @@ class Runner(_Runner):
             meta or {},
             random_states=all_gather_object(self.state_before_val or get_random_state()),
             epoch_length=len(self.train_dataloader),
+            sampler_seed=getattr(self.train_dataloader.batch_sampler.sampler, 'seed', None),
         )
         if not is_main_process():
             return
@@ -185,13 +186,11 @@ class Runner(_Runner):
         self.logger.info(f'No checkpoint in {self.work_dir}: starting from the beginning')
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
-        seed = self.seed
         super().resume(filename, *args, **kwargs)
         loop, meta = self.train_loop, self._loaded_meta
-        sampler: Any = getattr(loop.dataloader.batch_sampler, 'sampler', None)
-        if self.seed != seed and hasattr(sampler, 'seed'):
-            # It was built before the checkpoint told the seed.
-            sampler.seed = self.seed
+        if meta.get('sampler_seed') is not None:
+            # Without a seed in the config, mmengine has chosen another one by now.
+            loop.dataloader.batch_sampler.sampler.seed = meta['sampler_seed']
         states = meta.get('random_states', [])
         if len(states) == self.world_size:
             self._resumed_state = states[self.rank]

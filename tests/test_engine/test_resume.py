@@ -71,3 +71,23 @@ def test_save_best_saves_the_state_before_the_validation(assert_resumes):
     hook = dict(type='CheckpointHook', interval=1, save_best='score', rule='less')
     hooks = dict(checkpoint=hook)
     assert_resumes(7, 'epoch_3.pth', 0, by_epoch=True, default_hooks=hooks)
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+def test_worker_processes(assert_resumes, by_epoch):
+    """They are batches ahead when the training stops, and start anew."""
+    dataloader = dict(
+        batch_size=2,
+        num_workers=2,
+        dataset=dict(type='Noise'),
+        sampler=dict(type='DefaultSampler' if by_epoch else 'InfiniteSampler'),
+    )
+    hook = dict(type='CheckpointHook', by_epoch=False, interval=3)
+    assert_resumes(
+        8,
+        'iter_15.pth',
+        None,
+        by_epoch=by_epoch,
+        train_dataloader=dataloader,
+        default_hooks=dict(checkpoint=hook),
+    )
