@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,19 +40,17 @@ def init_model(
         ValueError: The checkpoint cannot be read, or does not fit the config.
     """
     cfg = copy.deepcopy(config) if isinstance(config, Config) else Config.fromfile(config)
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    cfg.model.pop('pretrained', None)  # instead of which the checkpoint is loaded
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # advice on how to train
-        model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    model: Any = build_model(cfg)
     loaded = _read(checkpoint)
-    state = loaded.get('state_dict', loaded)
-    state = {key.removeprefix('module.'): value for key, value in state.items()}
+    state = _without_wrapper(loaded.get('state_dict', loaded))
     own = model.state_dict()
     other_shape = [k for k, v in state.items() if k in own and v.shape != own[k].shape]
     for key in other_shape:
         del state[key]
-    missing, unexpected = model.load_state_dict(state, strict=False)
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:  # the weights' names are of a version not known here
+        raise ValueError(f'{checkpoint}: {str(error).splitlines()[-1].strip()}') from error
     missing = [
         key
         for key in missing
@@ -75,6 +74,15 @@ def init_model(
     model.dataset_meta = _dataset_meta(loaded, cfg)
     model.cfg = cfg
     return model.to(device or get_device()).eval()
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """The model of a config, without its pretrained weights, SyncBN being BN."""
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    settings = {k: v for k, v in cfg.model.items() if k != 'pretrained'}
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # advice on how to train
+        return revert_sync_batchnorm(MODELS.build(settings))
 
 
 def image_pipeline(cfg: Config, annotations: bool = False) -> Compose:
@@ -110,6 +118,15 @@ def _read(checkpoint: str) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise ValueError(f'{checkpoint} is no checkpoint: it holds no dict of weights')
     return loaded
+
+
+def _without_wrapper(state: dict[str, Any]) -> OrderedDict[str, Any]:
+    """Weights without the prefix that wrapping for distributed training gave them."""
+    plain = OrderedDict((k.removeprefix('module.'), v) for k, v in state.items())
+    versions = getattr(state, '_metadata', {})  # torch keeps each module's there
+    versions = {k.removeprefix('module.'): v for k, v in versions.items()}
+    plain._metadata = versions  # type: ignore[attr-defined]
+    return plain
 
 
 def _some(keys: Sequence[str]) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from mmcv.cnn import build_norm_layer
 from mmengine.registry import MODELS
 from torch import nn
 
 from mmgcnl import layers
+
+from .checks import build_norm, check_layer_cfg
 
 
 @MODELS.register_module()
@@ -21,6 +22,10 @@ class GCNonLocal2d(layers.GCNonLocal2d):
         in_channels (int): Channels of the map.
         norm_cfg (dict, optional): Norm after the output layer. Default: None.
         **kwargs: See :class:`mmgcnl.layers.GCNonLocal2d`.
+
+    Raises:
+        TypeError: ``norm_cfg`` is no dict.
+        ValueError: An option is outside of what it allows.
     """
 
     _abbr_ = 'gcnl_block'
@@ -29,16 +34,13 @@ class GCNonLocal2d(layers.GCNonLocal2d):
         self, in_channels: int, norm_cfg: dict | None = None, **kwargs: Any
     ) -> None:
         if norm_cfg is not None:
-            kwargs['norm_layer'] = partial(_build_norm, norm_cfg)
+            check_layer_cfg('norm_cfg', norm_cfg)
+            kwargs['norm_layer'] = partial(build_norm, norm_cfg)
         super().__init__(in_channels, **kwargs)
 
     def init_weights(self) -> None:
         """What mmengine calls after a parent's init_cfg has filled every conv."""
         self.reset_parameters()
-
-
-def _build_norm(norm_cfg: dict, num_features: int) -> nn.Module:
-    return build_norm_layer(norm_cfg, num_features)[1]
 
 
 @MODELS.register_module()

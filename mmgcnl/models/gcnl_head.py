@@ -10,6 +10,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from .blocks import GCNonLocal2d
+from .checks import build_norm, check_layer_cfg, check_whole_number
 
 
 @MODELS.register_module()
@@ -21,9 +22,16 @@ class GCNLHead(FCNHead):
             example ``dict(num_heads=1, position=None)``. ``in_channels`` is the head's
             ``channels``; ``norm_cfg`` is the head's unless given here. Default: none.
         **kwargs: See mmseg's FCNHead, ``num_convs`` excepted: it is 2.
+
+    Raises:
+        TypeError: ``block`` or the config of a layer is no dict, or an option is unknown.
+        ValueError: An option is outside of what it allows.
     """
 
     def __init__(self, block: dict | None = None, **kwargs: Any) -> None:
+        if block is not None and not isinstance(block, dict):
+            raise TypeError(f'block={block!r}: give a dict of options of GCNonLocal2d')
+        _check_options(kwargs)
         super().__init__(num_convs=2, **kwargs)
         self.block = GCNonLocal2d(
             **{'in_channels': self.channels, 'norm_cfg': self.norm_cfg, **(block or {})}
@@ -36,3 +44,58 @@ class GCNLHead(FCNHead):
         if self.concat_input:
             output = self.conv_cat(torch.cat([x, output], dim=1))
         return output
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    """What mmseg's heads leave to bare asserts and to the layers below."""
+    for name in ('channels', 'num_classes', 'kernel_size', 'dilation'):
+        if name in options:
+            check_whole_number(name, options[name])
+    kernel_size = options.get('kernel_size', 1)
+    if kernel_size % 2 == 0:
+        raise ValueError(
+            f'kernel_size={kernel_size}: give an odd one, which keeps the size'
+        )
+    ratio = options.get('dropout_ratio', 0)
+    if not isinstance(ratio, (int, float)) or not 0 <= ratio < 1:
+        raise ValueError(f'dropout_ratio={ratio!r}: give a number from 0 to below 1')
+    for name in ('conv_cfg', 'norm_cfg', 'act_cfg'):
+        check_layer_cfg(name, options.get(name))
+    if options.get('norm_cfg') is not None and 'channels' in options:
+        build_norm(options['norm_cfg'], options['channels'])
+    _check_inputs(**{key: options[key] for key in _INPUTS if key in options})
+
+
+_INPUTS = ('in_channels', 'in_index', 'input_transform')
+
+
+def _check_inputs(
+    in_channels: Any = 1, in_index: Any = -1, input_transform: Any = None
+) -> None:
+    if input_transform is None:
+        check_whole_number('in_channels', in_channels)
+        if isinstance(in_index, bool) or not isinstance(in_index, int):
+            raise ValueError(
+                f'in_index={in_index!r}: give the number of a feature map, or '
+                "input_transform='resize_concat' for several"
+            )
+        return
+    if input_transform != 'resize_concat':
+        raise ValueError(
+            f'input_transform={input_transform!r}: '
+            "give 'resize_concat', or None for one map"
+        )
+    for name, numbers in (('in_channels', in_channels), ('in_index', in_index)):
+        if not isinstance(numbers, (list, tuple)) or not numbers:
+            raise ValueError(
+                f"{name}={numbers!r}: with input_transform='resize_concat' give a list"
+            )
+    if len(in_channels) != len(in_index):
+        raise ValueError(
+            f'in_channels={in_channels!r} and in_index={in_index!r} differ in length'
+        )
+    for channels in in_channels:
+        check_whole_number('in_channels', channels)
+    for index in in_index:
+        if isinstance(index, bool) or not isinstance(index, int):
+            raise ValueError(f'in_index={in_index!r}: give numbers of feature maps')

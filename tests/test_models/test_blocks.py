@@ -25,41 +25,102 @@ def test_norm_cfg():
     assert isinstance(block.norm, nn.GroupNorm)
 
 
-@pytest.mark.parametrize('library', ['mmdet', 'mmseg'])
-@pytest.mark.parametrize('norm_cfg', [None, dict(type='BN')])
-def test_resnet_plugin(library, norm_cfg):
-    """A fresh block changes nothing, a trained one does.
+LIBRARIES = ['mmdet', 'mmseg']
+# As in a trained one, the last norm before a plugin is not zero.
+RESNET = dict(
+    type='ResNet',
+    depth=50,
+    base_channels=8,
+    norm_cfg=dict(type='BN'),
+    zero_init_residual=False,
+)
+STAGES = (False, True, False, False)
 
-    mmdet: two at one position. mmseg's ResNet gives each the same input and drops the
-    output of all but the last.
-    """
+
+def plugin(position='after_conv3', **block):
+    return dict(cfg=dict(type='GCNonLocal2d', **block), stages=STAGES, position=position)
+
+
+def build_resnet(library, plugins):
     registry = pytest.importorskip(f'{library}.registry').MODELS
     init_default_scope(library)
-    cfg = dict(type='ResNet', depth=50, base_channels=8, norm_cfg=dict(type='BN'))
-    block = dict(type='GCNonLocal2d', norm_cfg=norm_cfg)
-    plugins = [
-        dict(
-            cfg=dict(block, postfix=postfix),
-            stages=(False, True, True, False),
-            position='after_conv3',
-        )
-        for postfix in (('_1', '_2') if library == 'mmdet' else ('_1',))
-    ]
-    plain = registry.build(cfg)
-    net = registry.build(dict(cfg, plugins=plugins))
-    blocks = [m for m in net.modules() if isinstance(m, mmgcnl.GCNonLocal2d)]
-    assert len(blocks) == len(plugins) * (4 + 6)
-    plain.init_weights()
+    net = registry.build(dict(RESNET, plugins=plugins))
     net.init_weights()
+    blocks = [m for m in net.modules() if isinstance(m, mmgcnl.GCNonLocal2d)]
+    return net, blocks
+
+
+def value_weights(net, block='gcnl_block'):
+    return {
+        name
+        for name, _ in net.named_parameters()
+        if f'.{block}.' in name and name.endswith('value.weight')
+    }
+
+
+def fill(blocks):
+    for block in blocks:
+        for parameter in block.parameters():
+            nn.init.normal_(parameter, std=0.1)
+
+
+def train_step(net, x):
+    """Which parameters a step of training changes."""
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
+    net.train()
+    loss = sum(level.mean() for level in net(x))
+    assert loss.isfinite()
+    loss.backward()
+    optimizer.step()
+    return {name for name, p in net.named_parameters() if not torch.equal(p, before[name])}
+
+
+@pytest.mark.parametrize('library', LIBRARIES)
+@pytest.mark.parametrize('norm_cfg', [None, dict(type='BN')])
+def test_resnet_plugin(library, norm_cfg):
+    """A fresh block changes nothing, a trained one does, and it learns."""
+    plain, _ = build_resnet(library, None)
+    net, blocks = build_resnet(library, [plugin(norm_cfg=norm_cfg)])
+    assert len(blocks) == 4
     net.load_state_dict(plain.state_dict(), strict=False)
     x = torch.randn(2, 3, 64, 48)
     plain.eval(), net.eval()
     for a, b in zip(net(x), plain(x), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
-    for module in blocks:
-        for parameter in module.parameters():
-            nn.init.normal_(parameter, std=0.3)
+    changed = train_step(net, x)  # a fresh one starts to learn by its last layer
+    last = 'norm.weight' if norm_cfg else 'out.weight'
+    assert {name.replace('value.weight', last) for name in value_weights(net)} <= changed
+    fill(blocks)
+    net.eval()
     assert not torch.allclose(net(x)[1], plain(x)[1], atol=1e-3)
-    net.train()
-    sum(level.mean() for level in net(x)).backward()
+    assert value_weights(net) <= train_step(net, x)
     assert all(p.grad is not None for block in blocks for p in block.parameters())
+
+
+@pytest.mark.parametrize('library', LIBRARIES)
+def test_two_plugins_at_one_position(library):
+    """mmdet runs both. mmseg gives both the same input and drops the first's output."""
+    two = [plugin(postfix=postfix, norm_cfg=dict(type='BN')) for postfix in ('_1', '_2')]
+    net, blocks = build_resnet(library, two)
+    assert len(blocks) == 2 * 4
+    fill(blocks)
+    changed = train_step(net, torch.randn(2, 3, 64, 48))
+    first, second = (value_weights(net, f'gcnl_block{n}') for n in ('_1', '_2'))
+    assert len(first) == len(second) == 4
+    assert second <= changed
+    assert first <= changed if library == 'mmdet' else first.isdisjoint(changed)
+
+
+@pytest.mark.parametrize('library', LIBRARIES)
+def test_plugins_at_two_positions(library):
+    """What both libraries run: one block at each of two positions."""
+    plugins = [
+        plugin(position, postfix=postfix, norm_cfg=dict(type='BN'))
+        for position, postfix in (('after_conv2', '_1'), ('after_conv3', '_2'))
+    ]
+    net, blocks = build_resnet(library, plugins)
+    fill(blocks)
+    changed = train_step(net, torch.randn(2, 3, 64, 48))
+    for block in ('gcnl_block_1', 'gcnl_block_2'):
+        assert value_weights(net, block) <= changed

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
 
 BFP = pytest.importorskip('mmdet.models.necks').BFP
 from mmengine.config import Config  # noqa: E402
@@ -10,6 +12,7 @@ from mmengine.registry import MODELS, init_default_scope  # noqa: E402
 from mmengine.utils import get_installed_path  # noqa: E402
 
 from mmgcnl import EBFPN  # noqa: E402
+from mmgcnl.models import ebfpn  # noqa: E402
 
 
 def randomize(module):
@@ -96,9 +99,79 @@ def test_wrong_refine_level(refine_level):
         EBFPN(16, 5, refine_level)
 
 
-def test_wrong_number_of_inputs():
+def test_wrong_inputs():
+    neck = EBFPN(16, 3)
     with pytest.raises(ValueError, match='got 2 levels but num_levels=3'):
-        EBFPN(16, 3)(pyramid(16, (4, 4), (2, 2)))
+        neck(pyramid(16, (4, 4), (2, 2)))
+    inputs = pyramid(16, (4, 4), (2, 2), (1, 1))
+    with pytest.raises(ValueError, match=r'level 1 has shape \(2, 8, 2, 2\): .* 16, H, W'):
+        neck([inputs[0], inputs[1][:, :8], inputs[2]])
+    with pytest.raises(ValueError, match='level 2 .* same B'):
+        neck([*inputs[:2], inputs[2][:1]])
+
+
+# --- tracing, compiling, exporting: sizes are symbols, resizing goes by indices ---------
+
+
+def test_resizing_by_indices_is_exact():
+    sizes = [*range(1, 40), 50, 64, 75, 100, 167, 200, 333]
+    for n in sizes:
+        x = torch.randn(1, 1, n, 1)
+        index = torch.arange(n, dtype=torch.float32).view(1, 1, n, 1)
+        for size in sizes:
+            pooled = ebfpn._max_of_windows(x, 2, size)
+            assert torch.equal(pooled, F.adaptive_max_pool2d(x, (size, 1)))
+            nearest = ebfpn._nearest(index, 2, size)
+            assert torch.equal(nearest, F.interpolate(index, (size, 1), mode='nearest'))
+
+
+@pytest.mark.parametrize('refine_level', [0, 1, 2])
+def test_traces_for_any_size(refine_level):
+    neck = EBFPN(16, 3, refine_level)
+    randomize(neck).double().eval()
+
+    class Unpacked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.neck = neck
+
+        def forward(self, *inputs):
+            return self.neck(inputs)
+
+    example = tuple(pyramid(16, (32, 48), (16, 24), (8, 12)))
+    with pytest.warns(torch.jit.TracerWarning):  # of checks of the shape
+        traced = torch.jit.trace(Unpacked(), example, check_trace=False)
+    for sizes in PYRAMIDS:
+        inputs = pyramid(16, *sizes[-3:])
+        for output, expected in zip(traced(*inputs), neck(inputs), strict=True):
+            torch.testing.assert_close(output, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_compiles_once_for_all_sizes():
+    neck = randomize(EBFPN(16, 2, 1)).eval()
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend('aot_eager')
+    compiled = torch.compile(neck, backend=counter)
+    for height, width in [(16, 24), (20, 20), (17, 26), (32, 8), (19, 21)]:
+        sizes = (height, width), (-(-height // 2), -(-width // 2))
+        inputs = [x.requires_grad_() for x in pyramid(16, *sizes, dtype=torch.float32)]
+        results = []
+        for function in (compiled, neck):
+            outputs = function(inputs)
+            gradients = torch.autograd.grad(sum(y.square().mean() for y in outputs), inputs)
+            results.append([*outputs, *gradients])
+        torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+    # One for the first size, one for every other.
+    assert counter.frame_count <= 2
+
+
+def test_inductor():
+    neck = randomize(EBFPN(16, 2, 1)).eval()
+    inputs = pyramid(16, (6, 8), (3, 4), dtype=torch.float32)
+    torch._dynamo.reset()
+    with torch.no_grad():
+        outputs = torch.compile(neck, dynamic=False)(inputs)
+        torch.testing.assert_close(outputs, neck(inputs), rtol=1e-4, atol=1e-5)
 
 
 # Configs of mmdet itself, unchanged but for the neck (and the size, for speed).

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
 
 NLHead = pytest.importorskip('mmseg.models.decode_heads').NLHead
 from mmseg.registry import MODELS  # noqa: E402
@@ -26,8 +27,9 @@ def randomize(module):
     return module
 
 
-def features():
-    return [torch.randn(2, 8, 8, 10), torch.randn(2, 16, 4, 5)]
+def features(height=8, width=10):
+    half = (-(-height // 2), -(-width // 2))
+    return [torch.randn(2, 8, height, width), torch.randn(2, 16, *half)]
 
 
 @pytest.mark.parametrize('concat_input', [True, False])
@@ -86,3 +88,37 @@ def test_wrong_block_option_is_named():
         GCNLHead(**HEAD, block=dict(num_heads=3))
     with pytest.raises(TypeError, match='heads'):
         GCNLHead(**HEAD, block=dict(heads=3))
+
+
+def test_compiles_once_for_all_sizes():
+    head = randomize(GCNLHead(**HEAD)).eval()
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend('aot_eager')
+    compiled = torch.compile(head, backend=counter)
+    for size in [(8, 12), (10, 10), (6, 16), (9, 13), (16, 4), (11, 7)]:
+        inputs = [x.requires_grad_() for x in features(*size)]
+        results = []
+        for function in (compiled, head):
+            logits = function(inputs)
+            results.append([logits, *torch.autograd.grad(logits.square().mean(), inputs)])
+        torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+    # One for the first size, one for every other.
+    assert counter.frame_count <= 2
+
+
+def test_traces_for_any_size():
+    head = randomize(GCNLHead(**HEAD, block=dict(kv_stride=2))).eval()
+
+    class Unpacked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = head
+
+        def forward(self, *inputs):
+            return self.head(inputs)
+
+    with pytest.warns(torch.jit.TracerWarning):  # of checks of the shape
+        traced = torch.jit.trace(Unpacked(), tuple(features()), check_trace=False)
+    for size in [(8, 10), (10, 10), (5, 16), (9, 13)]:
+        inputs = features(*size)
+        torch.testing.assert_close(traced(*inputs), head(inputs))

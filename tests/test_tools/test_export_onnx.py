@@ -1,0 +1,218 @@
+"""tools/deployment/export_onnx.py: onnxruntime gives what PyTorch gives."""
+
+import json
+import math
+import sys
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+for package in ('onnx', 'onnxscript', 'onnxruntime'):
+    pytest.importorskip(package, reason=f'pip install {package}')
+
+import onnx  # noqa: E402
+import onnxruntime  # noqa: E402
+
+from mmgcnl.apis import init_model  # noqa: E402
+from mmgcnl.deployment import (  # noqa: E402
+    TOLERANCE,
+    TensorModel,
+    export_onnx,
+    onnx_differences,
+)
+
+pytestmark = pytest.mark.filterwarnings('ignore')  # torch's, of its own exporter
+
+SHAPE = (64, 96)
+# Neither multiples of anything, nor all of it large: coarse levels have size 1.
+OTHER_SHAPES = [(96, 64), (80, 80), (45, 131), (33, 33), (160, 70)]
+
+# One level less than usual, for speed.
+PYRAMID = {
+    'model.neck': {'0': dict(num_outs=4), '1': dict(num_levels=4)},
+}
+
+
+@pytest.fixture
+def trained(request, tmp_path):
+    """Config and checkpoint of a model whose block adds something."""
+
+    def trained(name, **options):
+        path = request.getfixturevalue(name)
+        cfg = Config.fromfile(path)
+        cfg.merge_from_dict(options)
+        init_default_scope(cfg.default_scope)
+        model = MODELS.build(cfg.model)
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_normal_(parameter)
+        cfg.dump(tmp_path / 'config.py')
+        torch.save(dict(state_dict=model.state_dict()), tmp_path / 'weights.pth')
+        return tmp_path / 'config.py', tmp_path / 'weights.pth'
+
+    return trained
+
+
+def run(path, x):
+    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+    return session.run(None, {'input': x.numpy()})
+
+
+def assert_equal(outputs, expected):
+    assert len(outputs) == len(expected)
+    for output, truth in zip(outputs, expected):
+        torch.testing.assert_close(torch.from_numpy(output), truth, rtol=1e-4, atol=1e-4)
+
+
+def plainly(model, x):
+    """The model without what the exporter wraps around it."""
+    with torch.no_grad():
+        if hasattr(model, 'encode_decode'):
+            logits = model.decode_head(model.backbone(x))
+            size = x.shape[2:]
+            return [nn.functional.interpolate(logits, size, mode='bilinear')]
+        return model.neck[1](model.neck[0](model.backbone(x)))
+
+
+@pytest.mark.parametrize('dynamic', [False, True])
+@pytest.mark.parametrize('kind', ['segmentor', 'detector'])
+def test_equals_pytorch(call, trained, tmp_path, capsys, kind, dynamic):
+    config, checkpoint = trained(kind, **(PYRAMID if kind == 'detector' else {}))
+    out = tmp_path / 'new/model.onnx'
+    options = ['--dynamic'] if dynamic else []
+    call(
+        'deployment/export_onnx',
+        *(config, checkpoint, '--out', out, '--shape', *SHAPE, *options),
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(' x ' in line and 'e-' in line for line in lines) == (4 if dynamic else 1)
+    model = init_model(config, str(checkpoint), 'cpu')
+    unrefined = init_model(config, str(checkpoint), 'cpu')
+    block = unrefined.neck[1].refine if kind == 'detector' else unrefined.decode_head.block
+    nn.init.zeros_(block.out.weight), nn.init.zeros_(block.out.bias)
+    for shape in [SHAPE, *(OTHER_SHAPES if dynamic else [])]:
+        x = torch.randn(1, 3, *shape)
+        outputs = run(out, x)
+        assert_equal(outputs, plainly(model, x))
+        with pytest.raises(AssertionError):  # the block is in the file
+            assert_equal(outputs, plainly(unrefined, x))
+    batch = torch.randn(3, 3, *SHAPE)
+    if dynamic:
+        assert_equal(run(out, batch), plainly(model, batch))
+    else:
+        with pytest.raises(Exception, match='Got: 3 Expected: 1'):
+            run(out, batch)
+    proto = onnx.load(out)
+    names = [output.name for output in proto.graph.output]
+    assert names == (['output'] if kind == 'segmentor' else [f'level{i}' for i in range(4)])
+    meta = {item.key: item.value for item in proto.metadata_props}
+    assert json.loads(meta['mean']) == model.cfg.model.data_preprocessor.mean
+    assert json.loads(meta['classes']) == list(model.dataset_meta['classes'])
+
+
+@pytest.mark.parametrize('binary', [False, True])
+def test_labels(call, trained, tmp_path, binary):
+    options = dict(num_classes=2, out_channels=1, threshold=0.45) if binary else {}
+    config, checkpoint = trained(
+        'segmentor', **{f'model.decode_head.{k}': v for k, v in options.items()}
+    )
+    model = init_model(config, str(checkpoint), 'cpu')
+    x = torch.randn(1, 3, 32, 48)
+    with torch.no_grad():  # let both labels be there
+        logits = model.encode_decode(x, [dict(img_shape=x.shape[2:])])
+        margin = logits[:, 0] if binary else logits[:, 0] - logits[:, 1]
+        border = math.log(0.45 / 0.55) if binary else 0
+        model.decode_head.conv_seg.bias[0] += border - (margin.min() + margin.max()) / 2
+    torch.save(dict(state_dict=model.state_dict()), checkpoint)
+    out = tmp_path / 'model.onnx'
+    call(
+        'deployment/export_onnx',
+        *(config, checkpoint, '--out', out, '--shape', 32, 48, '--labels'),
+    )
+    (labels,) = run(out, x)
+    assert (labels.shape, labels.dtype) == ((1, 1, 32, 48), np.int64)
+    (truth,) = model.predict(x)  # mmseg's own way to labels
+    assert (labels[0] == truth.pred_sem_seg.data.numpy()).mean() > 0.999
+    assert set(np.unique(labels)) == {0, 1}
+
+
+def test_difference_is_found(trained, tmp_path, call, capsys, monkeypatch):
+    config, checkpoint = trained('segmentor')
+    model = TensorModel(init_model(config, str(checkpoint), 'cpu'))
+    path = tmp_path / 'model.onnx'
+    export_onnx(model, path, (32, 32))
+    ((shape, difference),) = onnx_differences(model, path, [(32, 32)])
+    assert shape == (32, 32)
+    assert difference <= TOLERANCE
+    with torch.no_grad():
+        model.model.decode_head.conv_seg.bias += 1e-2
+    ((_, difference),) = onnx_differences(model, path, [(32, 32)])
+    assert difference > TOLERANCE
+    with pytest.raises(
+        ValueError, match='onnxruntime fails at 40 x 32: .*invalid dimensions'
+    ):
+        list(onnx_differences(model, path, [(40, 32)]))
+
+    monkeypatch.setattr('mmgcnl.deployment.export_onnx', lambda *args: None)
+    with torch.no_grad():
+        model.model.decode_head.conv_seg.bias += 1
+    torch.save(dict(state_dict=model.model.state_dict()), checkpoint)
+    with pytest.raises(SystemExit, match='does not compute what the model does'):
+        call('deployment/export_onnx', config, checkpoint, '--out', path, '--shape', 32, 32)
+    assert capsys.readouterr().out.splitlines()[-1].endswith('DIFFERS')
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['{config}', 'no.pth'], 'no such checkpoint: no.pth'),
+        (['no.py', '{weights}'], 'config: no such file: no.py'),
+        (['{config}', '{weights}', '--out', 'model.pb'], '--out: give a name that ends'),
+        (['{config}', '{weights}', '--shape', '0', '9'], '--shape: height and width are 1'),
+        (
+            ['{config}', '{weights}', '--verify-shape', '9', '9'],
+            '--verify-shape: without --dynamic',
+        ),
+        (['{detector}', '{weights}'], 'does not fit'),
+    ],
+)
+def test_wrong_input_is_one_line(
+    call, request, trained, tmp_path, monkeypatch, capsys, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    paths = dict(zip(('config', 'weights'), trained('segmentor')))
+    paths['detector'] = request.getfixturevalue('detector')
+    arguments = ['--out', 'm.onnx', '--shape', '32', '32'] + [
+        argument.format(**paths) for argument in arguments
+    ]
+    with pytest.raises(SystemExit) as stop:
+        call('deployment/export_onnx', *arguments)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / 'm.onnx').exists()
+
+
+def test_labels_of_a_detector(call, trained, capsys):
+    config, checkpoint = trained('detector')
+    with pytest.raises(SystemExit):
+        call(
+            'deployment/export_onnx',
+            *(config, checkpoint, '--out', 'm.onnx', '--shape', 32, 32, '--labels'),
+        )
+    assert 'RetinaNet is no segmentor' in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize('package', ['onnx', 'onnxscript', 'onnxruntime'])
+def test_missing_package_is_named(trained, tmp_path, monkeypatch, package):
+    config, checkpoint = trained('segmentor')
+    model = TensorModel(init_model(config, str(checkpoint), 'cpu'))
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=f'{package} is missing: pip install'):
+        if package == 'onnxruntime':
+            list(onnx_differences(model, tmp_path / 'm.onnx', [(32, 32)]))
+        else:
+            export_onnx(model, tmp_path / 'm.onnx', (32, 32))
