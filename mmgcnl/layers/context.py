@@ -31,7 +31,7 @@ class GlobalContext(nn.Module):
         self, in_channels: int, embed_dims: int, num_heads: int, pool: str = 'avg'
     ) -> None:
         super().__init__()
-        if pool not in _POOLS:
+        if not isinstance(pool, str) or pool not in _POOLS:
             raise ValueError(f"context={pool!r}: give 'avg', 'max' or None")
         self.num_heads = num_heads
         self.pool = _POOLS[pool](1)

@@ -55,6 +55,10 @@ class GCNonLocal2d(nn.Module):
         ValueError: An argument is outside of what it allows.
     """
 
+    #: Of the names in the state_dict and what they mean. Whoever changes one counts this
+    #: up and converts in :meth:`_load_from_state_dict` what lower versions saved.
+    _version = 1
+
     def __init__(
         self,
         in_channels: int,
@@ -91,7 +95,9 @@ class GCNonLocal2d(nn.Module):
             raise ValueError(
                 f'attn_drop_rate={attn_drop_rate!r}: give a number from 0 to below 1'
             )
-        if scale is not None and not (isinstance(scale, (int, float)) and scale > 0):
+        if scale is not None and not (
+            isinstance(scale, (int, float)) and 0 < scale < float('inf')
+        ):
             raise ValueError(f'scale={scale!r}: give a number above 0, or None')
 
         self.in_channels = in_channels
@@ -201,6 +207,18 @@ class GCNonLocal2d(nn.Module):
                 f'x has shape {tuple(x.shape)}: expected (B, {self.in_channels}, H, W), '
                 f'as in_channels={self.in_channels}'
             )
+
+    def _load_from_state_dict(
+        self, state_dict: dict, prefix: str, local_metadata: dict, *args: Any
+    ) -> None:
+        version = local_metadata.get('version') or 1
+        if version > self._version:
+            error_msgs = args[-1]
+            error_msgs.append(
+                f'{prefix}*: these weights are of version {version} of GCNonLocal2d, this '
+                f'mmgcnl knows them up to version {self._version}: update mmgcnl'
+            )
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     def extra_repr(self) -> str:
         return (

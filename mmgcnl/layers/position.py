@@ -97,7 +97,7 @@ class PositionTerm(nn.Module):
         wavelength: float = 10000.0,
     ) -> None:
         super().__init__()
-        if form not in POSITION_FORMS:
+        if not isinstance(form, str) or form not in POSITION_FORMS:
             raise ValueError(
                 f'position={form!r} is unknown: give None or one of '
                 f'{", ".join(map(repr, POSITION_FORMS))}'
@@ -108,7 +108,7 @@ class PositionTerm(nn.Module):
                 f'position={form!r} needs inner channels (in_channels // reduction) '
                 f'divisible by 4, got {embed_dims}'
             )
-        if not wavelength > 1:
+        if not isinstance(wavelength, (int, float)) or not wavelength > 1:
             raise ValueError(f'wavelength={wavelength!r}: give a number above 1')
         self.num_heads = num_heads
         self.form = form
