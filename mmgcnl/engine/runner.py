@@ -14,6 +14,7 @@ from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.runner import Runner as _Runner
 from mmengine.runner.base_loop import BaseLoop
 from torch import distributed, nn
+from torch.utils.data import DataLoader
 
 from mmgcnl.datasets import build_dataloader
 
@@ -130,7 +131,7 @@ class Runner(_Runner):
             meta or {},
             random_states=all_gather_object(self.state_before_val or get_random_state()),
             epoch_length=len(self.train_dataloader),
-            sampler_seed=getattr(self.train_dataloader.batch_sampler.sampler, 'seed', None),
+            sampler_seed=getattr(_sampler(self.train_dataloader), 'seed', None),
         )
         if not is_main_process():
             return
@@ -188,9 +189,10 @@ class Runner(_Runner):
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
         super().resume(filename, *args, **kwargs)
         loop, meta = self.train_loop, self._loaded_meta
-        if meta.get('sampler_seed') is not None:
+        sampler = _sampler(loop.dataloader)
+        if meta.get('sampler_seed') is not None and hasattr(sampler, 'seed'):
             # Without a seed in the config, mmengine has chosen another one by now.
-            loop.dataloader.batch_sampler.sampler.seed = meta['sampler_seed']
+            sampler.seed = meta['sampler_seed']
         states = meta.get('random_states', [])
         if len(states) == self.world_size:
             self._resumed_state = states[self.rank]
@@ -245,6 +247,10 @@ def _find_pretrained(node: Any, key: str) -> Iterator[tuple[str, str]]:
     elif isinstance(node, (list, tuple)):
         for index, child in enumerate(node):
             yield from _find_pretrained(child, f'{key}.{index}')
+
+
+def _sampler(loader: DataLoader) -> Any:
+    return getattr(loader.batch_sampler, 'sampler', None)
 
 
 def _flush(path: str) -> None:
