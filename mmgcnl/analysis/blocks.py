@@ -94,16 +94,11 @@ def iter_attention(block: nn.Module, x: Tensor) -> Iterator[Tensor]:
         (B, n, some queries, M): in the end all N, in row-major order.
     """
     if isinstance(block, GCNonLocal2d):
-        terms = block._logit_terms(x, block.kv_pool(x))
-        per_query = ('query', 'row_bias', 'column_bias')
-        num_queries = terms['query'].shape[2]
-        for start in range(0, num_queries, chunk := _chunk(terms['key'])):
-            part = {
-                name: term[:, :, start : start + chunk]
-                for name, term in terms.items()
-                if name in per_query and term is not None
-            }
-            yield attention_weights(**{**terms, **part})
+        logits = block.logits(x)
+        height, width = logits.query.shape[2:4]
+        per_row = width * logits.key.shape[:4].numel()
+        for start in range(0, height, step := max(1, _CHUNK // per_row)):
+            yield attention_weights(logits.of_queries(slice(start, start + step)))
         return
     if isinstance(block, GeneralizedAttention):
         weights = _softmax_of(block, x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import NamedTuple
 import matplotlib.figure
 import matplotlib.patches
 import numpy as np
+
+from .benchmark import Measurement
 
 Palette = Sequence[tuple[str, Sequence[int]]]
 PANEL = 2.2  # inches
@@ -139,6 +142,44 @@ def draw_panels(
             if row is rows[0]:
                 ax.set_title(_wrapped(title), fontsize=11)
     _legend(figure, palette)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def draw_scaling(
+    found: Mapping[str, Mapping[str, Measurement]], path: str | Path, title: str
+) -> None:
+    """Draw time and memory over the number of positions, on log axes.
+
+    Args:
+        found: By size as '97x97', what :func:`mmgcnl.analysis.benchmark.measure` found.
+        path: PNG file that is written.
+        title: Of the figure.
+    """
+    positions = [math.prod(map(int, size.split('x'))) for size in found]
+    figure = matplotlib.figure.Figure(figsize=(9, 4.2), layout='constrained')
+    axes = figure.subplots(1, 2)
+    # Okabe and Ito's colors, and a marker each: told apart in gray, too.
+    colors = ('#000000', '#E69F00', '#56B4E9', '#009E73', '#0072B2', '#D55E00', '#CC79A7')
+    names = list(dict.fromkeys(name for size in found.values() for name in size))
+    for ax, (label, field) in zip(
+        axes, (('seconds', 'median_seconds'), ('growth of peak memory, MiB', 'median_mib'))
+    ):
+        for name, color, marker in zip(names, colors, 'osD^vP*'):
+            values = [
+                getattr(size[name], field) if name in size else math.nan
+                for size in found.values()
+            ]
+            ax.plot(positions, values, color=color, marker=marker, ms=5, label=name)
+        ax.set(xscale='log', yscale='log', xlabel='positions N', ylabel=label)
+        ax.set_xticks(positions, [f'{n}\n{size}' for n, size in zip(positions, found)])
+        ax.minorticks_off()
+        ax.grid(alpha=0.3)
+    figure.suptitle(title, fontsize=11)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc='outside lower center', ncols=4, fontsize=9, frameon=False
+    )
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 

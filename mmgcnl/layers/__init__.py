@@ -1,15 +1,26 @@
 """The block and its parts in plain PyTorch: nothing here imports an mm* package."""
 
-from .attention import attention, attention_weights
+from .attention import (
+    IMPLEMENTATIONS,
+    Logits,
+    Position,
+    attention,
+    attention_weights,
+    choose_implementation,
+)
 from .context import GlobalContext
 from .gc_non_local import GCNonLocal2d
 from .position import POSITION_FORMS, PositionTerm
 
 __all__ = [
+    'IMPLEMENTATIONS',
     'POSITION_FORMS',
     'GCNonLocal2d',
     'GlobalContext',
+    'Logits',
+    'Position',
     'PositionTerm',
     'attention',
     'attention_weights',
+    'choose_implementation',
 ]

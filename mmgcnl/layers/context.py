@@ -55,14 +55,14 @@ class GlobalContext(nn.Module):
             x: (B, C, H, W).
 
         Returns:
-            c divided by the factor, (B, n, 1, d), and the factor, (B, n, 1, 1), both in
-            float32 at least.
+            c divided by the factor, (B, n, 1, 1, d), and the factor, (B, n, 1, 1, 1), both
+            in float32 at least.
         """
         dtype = torch.promote_types(x.dtype, torch.float32)
         with torch.autocast(x.device.type, enabled=False):
             pooled = self.pool(x).flatten(1).to(self.fc.weight.dtype)
             context = self.fc(pooled).to(dtype)
-        context = context.unflatten(1, (self.num_heads, 1, -1))
+        context = context.unflatten(1, (self.num_heads, 1, 1, -1))
         largest = context.detach().abs().amax(dim=-1, keepdim=True)
         factor = largest.clamp(min=torch.finfo(dtype).tiny).log2().ceil().exp2()
         return context / factor, factor

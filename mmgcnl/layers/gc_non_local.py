@@ -21,7 +21,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from .attention import attention, attention_weights
+from .attention import IMPLEMENTATIONS, Logits, attention, attention_weights
 from .context import GlobalContext
 from .position import PositionTerm
 
@@ -48,6 +48,8 @@ class GCNonLocal2d(nn.Module):
         scale: Factor on the logits; None for ``d ** -0.5`` (assumed).
         wavelength: Base of the sinusoid code. 10000 is the Transformer's (assumed), 1000
             that of mmcv's GeneralizedAttention.
+        implementation: How the attention is computed, a key of
+            :data:`mmgcnl.layers.IMPLEMENTATIONS`; None chooses by device and size.
         norm_layer: Makes the norm after the output layer from its channels, for example
             ``nn.BatchNorm2d``; None for no norm.
 
@@ -70,6 +72,7 @@ class GCNonLocal2d(nn.Module):
         kv_stride: int = 1,
         scale: float | None = None,
         wavelength: float = 10000.0,
+        implementation: str | None = None,
         norm_layer: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
@@ -99,8 +102,14 @@ class GCNonLocal2d(nn.Module):
             isinstance(scale, (int, float)) and 0 < scale < float('inf')
         ):
             raise ValueError(f'scale={scale!r}: give a number above 0, or None')
+        if implementation is not None and implementation not in IMPLEMENTATIONS:
+            raise ValueError(
+                f'implementation={implementation!r}: give None or one of '
+                f'{", ".join(map(repr, IMPLEMENTATIONS))}'
+            )
 
         self.in_channels = in_channels
+        self.implementation = implementation
         self.num_heads = num_heads
         self.attn_drop_rate = attn_drop_rate
         self.kv_stride = kv_stride
@@ -148,11 +157,12 @@ class GCNonLocal2d(nn.Module):
         self._check_input(x)
         keys = self.kv_pool(x)
         y = attention(
-            value=self._split_heads(self.value(keys)),
-            dropout_p=self.attn_drop_rate if self.training else 0.0,
-            **self._logit_terms(x, keys),
+            self._logits(x, keys),
+            self._split_heads(self.value(keys)),
+            self.attn_drop_rate if self.training else 0.0,
+            self.implementation,
         )
-        y = y.transpose(2, 3).reshape(x.shape[0], -1, x.shape[2], x.shape[3])
+        y = y.permute(0, 1, 4, 2, 3).flatten(1, 2)
         return x + self.norm(self.out(y))
 
     def attention_weights(self, x: Tensor) -> Tensor:
@@ -167,39 +177,50 @@ class GCNonLocal2d(nn.Module):
         Raises:
             ValueError: As :meth:`forward`.
         """
-        self._check_input(x)
-        return attention_weights(**self._logit_terms(x, self.kv_pool(x)))
+        return attention_weights(self.logits(x))
 
-    def _logit_terms(self, x: Tensor, keys: Tensor) -> dict[str, Any]:
-        """What makes the logits, as the arguments of the attention functions."""
+    def logits(self, x: Tensor) -> Logits:
+        """What the attention of ``x`` is made of.
+
+        Of these, :func:`mmgcnl.layers.attention_weights` makes the weights of some
+        queries, and :func:`mmgcnl.layers.choose_implementation` says how the forward
+        pass of such an input computes its attention.
+
+        Args:
+            x: (B, C, H, W), the block's input.
+
+        Raises:
+            ValueError: As :meth:`forward`.
+        """
+        self._check_input(x)
+        return self._logits(x, self.kv_pool(x))
+
+    def _logits(self, x: Tensor, keys: Tensor) -> Logits:
         dtype = torch.promote_types(x.dtype, torch.float32)
         query = self._split_heads(self.query(x))
-        row_bias = column_bias = None
+        position = None
         if self.position is not None:
             y, x_ = (torch.arange(n, device=x.device, dtype=dtype) for n in x.shape[2:])
-            tables = self.position(
+            position = self.position(
                 query,
                 query_grid=(y, x_),
                 key_grid=(y[:: self.kv_stride], x_[:: self.kv_stride]),
                 size=x.shape[2:],
             )
-            row_bias, column_bias = (self.scale * table for table in tables)
-        content_scale: Tensor | float = self.scale
+            position = position._replace(
+                rows=self.scale * position.rows, columns=self.scale * position.columns
+            )
+        content_scale = x.new_full((1, 1, 1, 1, 1), self.scale, dtype=dtype)
         if self.context is not None:
             context, factor = self.context(x)
             query = query * context.to(query.dtype)
-            content_scale = factor * self.scale
-        return dict(
-            query=query,
-            key=self._split_heads(self.key(keys)),
-            row_bias=row_bias,
-            column_bias=column_bias,
-            content_scale=content_scale,
-        )
+            content_scale = factor * content_scale
+        key = self._split_heads(self.key(keys))
+        return Logits(query, key, content_scale, position)
 
     def _split_heads(self, x: Tensor) -> Tensor:
-        """(B, E, H, W) to (B, n, H * W, d)."""
-        return x.flatten(2).unflatten(1, (self.num_heads, -1)).transpose(2, 3)
+        """(B, E, H, W) to (B, n, H, W, d), contiguous: what fast kernels ask for."""
+        return x.unflatten(1, (self.num_heads, -1)).permute(0, 1, 3, 4, 2).contiguous()
 
     def _check_input(self, x: Tensor) -> None:
         if x.dim() != 4 or x.shape[1] != self.in_channels:

@@ -16,6 +16,8 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from .attention import Position
+
 #: form -> (distance, encoding, whether the query meets r_ij). Section 2.1.3, Tables 2a, 2b.
 POSITION_FORMS: dict[str, tuple[str, str, bool]] = {
     f'{distance}_{encoding}' + ('' if content else '_content_independent'): (
@@ -130,34 +132,26 @@ class PositionTerm(nn.Module):
         query_grid: tuple[Tensor, Tensor],
         key_grid: tuple[Tensor, Tensor],
         size: tuple[int, int],
-    ) -> tuple[Tensor, Tensor]:
-        """The row and the column table.
+    ) -> Position:
+        """What the row and the column part of the logits are made of.
 
         Args:
-            query: (B, n, H * W, d), in row-major order.
+            query: (B, n, H, W, d).
             query_grid: y coordinates (H,) and x coordinates (W,) of the queries.
             key_grid: y coordinates (h,) and x coordinates (w,) of the keys, in the same
-                unit. The coordinates' dtype is the precision of the tables.
+                unit. The coordinates' dtype is the precision of the codes.
             size: Height and width by which raw coordinates are divided.
-
-        Returns:
-            Row table (B or 1, n, H * W, h) and column table (B or 1, n, H * W, w).
         """
-        grid = (query_grid[0].shape[0], query_grid[1].shape[0])
-        dtype = key_grid[0].dtype
-        if self.content_dependent:
-            query = query.to(dtype).unflatten(2, grid)
-        else:
-            query = self.u.to(dtype)[None, :, None, None].expand(-1, -1, *grid, -1)
-        # H and W stay separate axes: r of an axis depends on one of the two.
+        if not self.content_dependent:
+            query = self.u[None, :, None, None].expand_as(query[:1])
         with torch.autocast(query.device.type, enabled=False):
-            r_y = self.y(query_grid[0], key_grid[0], size[0])
-            r_x = self.x(query_grid[1], key_grid[1], size[1])
-            r_y = r_y.unflatten(-1, (self.num_heads, -1))
-            r_x = r_x.unflatten(-1, (self.num_heads, -1))
-            rows = torch.einsum('bnyxd,yknd->bnyxk', query, r_y)
-            columns = torch.einsum('bnyxd,xknd->bnyxk', query, r_x)
-        return rows.flatten(2, 3), columns.flatten(2, 3)
+            codes = [
+                axis(query_grid[i], key_grid[i], size[i])
+                .unflatten(-1, (self.num_heads, -1))
+                .expand(query_grid[i].shape[0], -1, -1, -1)
+                for i, axis in enumerate((self.y, self.x))
+            ]
+        return Position(query, *codes)
 
     def extra_repr(self) -> str:
         return f'form={self.form!r}, wavelength={self.y.wavelength}'

@@ -158,12 +158,12 @@ def test_shift_of_both_grids(position):
     Absolute raw coordinates move all logits of a query alike, which softmax drops.
     """
     block = make_block(16, reduction=1, num_heads=2, position=position)
-    query = torch.randn(1, 2, 12, 8, dtype=torch.float64)
+    query = torch.randn(1, 2, 3, 4, 8, dtype=torch.float64)
     y, x = torch.arange(3.0).double(), torch.arange(4.0).double()
 
     def attention(shift):
         grid = (y + shift, x + 2 * shift)
-        rows, columns = block.position(query, grid, grid, (3, 4))
+        rows, columns = block.position(query, grid, grid, (3, 4)).tables()
         return (rows.unsqueeze(-1) + columns.unsqueeze(-2)).flatten(-2).softmax(-1)
 
     unchanged = torch.allclose(attention(0), attention(5), atol=1e-9)
@@ -175,7 +175,7 @@ def test_content_independent_position_ignores_the_query(position):
     block = make_block(16, reduction=1, num_heads=2, position=position)
     grid = (torch.arange(3.0).double(), torch.arange(4.0).double())
     first, second = (
-        block.position(torch.randn(1, 2, 12, 8).double(), grid, grid, (3, 4))
+        block.position(torch.randn(1, 2, 3, 4, 8).double(), grid, grid, (3, 4)).tables()
         for _ in range(2)
     )
     for table_1, table_2 in zip(first, second):
@@ -253,8 +253,8 @@ def test_dropout_is_unbiased_and_for_training_only():
     expected = block(x)
     torch.testing.assert_close(block(x), expected, rtol=0, atol=0)
     block.train()
-    samples = torch.stack([block(x) for _ in range(4000)])
-    error = (samples.mean(0) - expected).abs() / (samples.std(0) / 4000**0.5)
+    samples = torch.stack([block(x) for _ in range(1000)])
+    error = (samples.mean(0) - expected).abs() / (samples.std(0) / 1000**0.5)
     assert samples.std(0).min() > 1e-3
     assert error.max() < 6
 
@@ -273,7 +273,7 @@ def test_large_features_in_half_precision(dtype, position, scale):
     nn.init.normal_(block.out.weight, std=0.1)
     x = 1e3 * torch.randn(2, 64, 6, 7) + 500
     with torch.no_grad():
-        query = block._split_heads(block.query(x))
+        query = block.query(x).view(2, 2, -1, 6, 7).movedim(2, -1)
         context, factor = block.context(x)
         assert (query * context * factor).abs().max() > 65504
     with torch.autocast('cpu', dtype=dtype):
@@ -295,13 +295,13 @@ def test_factored_context_is_exact():
     torch.manual_seed(0)
     block = make_block(16, reduction=1, num_heads=2, position=None).float()
     x = torch.randn(1, 16, 3, 3)
-    c = block.context.fc(x.mean((2, 3))).view(1, 2, 1, 8)
-    parts = block._logit_terms(x, x)
-    unit = parts['content_scale'] / block.scale
+    c = block.context.fc(x.mean((2, 3))).view(1, 2, 1, 1, 8)
+    logits = block.logits(x)
+    unit = logits.content_scale / block.scale
     assert torch.equal(unit.log2(), unit.log2().round())
-    query = block._split_heads(block.query(x))
-    torch.testing.assert_close(parts['query'] * unit, query * c, rtol=1e-6, atol=0)
-    assert (parts['query'].abs() <= query.abs()).all()
+    query = block.query(x).view(1, 2, 8, 3, 3).movedim(2, -1)
+    torch.testing.assert_close(logits.query * unit, query * c, rtol=1e-6, atol=0)
+    assert (logits.query.abs() <= query.abs()).all()
 
 
 def test_deep_copy_and_half_module_run():
@@ -328,6 +328,7 @@ def test_deep_copy_and_half_module_run():
         (dict(attn_drop_rate=-0.1), 'attn_drop_rate=-0.1'),
         (dict(scale=0), 'scale=0'),
         (dict(wavelength=1.0), 'wavelength=1.0'),
+        (dict(implementation='flash'), "implementation='flash': give None or .*'dense'"),
     ],
 )
 def test_wrong_arguments(kwargs, message):

@@ -1,0 +1,290 @@
+"""Attention as one fused kernel on NVIDIA GPUs, forward and backward.
+
+Shape shorthand: B images, n heads, d channels of a head, (H, W) the query grid,
+N = H * W, (h, w) the key grid, M = h * w.
+"""
+
+from __future__ import annotations
+
+import functools
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .dense import dense_attention
+from .logits import Logits, Position
+
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_MAX_HEAD = 512
+
+
+def triton_attention(
+    logits: Logits, value: Tensor, dropout_p: float = 0.0, seed: Tensor | None = None
+) -> Tensor:
+    """As :func:`.dense.dense_attention`, with no N x M tensor in memory.
+
+    Its dropout draws from another generator than the other implementations'. There are
+    no second derivatives.
+    """
+    query, key, content_scale, position = logits
+    grid = query.shape[2:4]
+    row_table = column_table = None
+    if position is not None:
+        row_table, column_table = (
+            table.flatten(2, 3).expand(query.shape[0], -1, -1, -1)
+            for table in position.tables()
+        )
+        key_grid = list(key.shape[2:4])
+    else:
+        key_grid = [1, key.shape[2] * key.shape[3]]
+    out, _ = _forward(
+        query.flatten(2, 3),
+        key.flatten(2, 3),
+        value.flatten(2, 3),
+        content_scale.expand(*query.shape[:2], 1, 1, 1).flatten(),
+        row_table,
+        column_table,
+        key_grid,
+        dropout_p,
+        seed,
+    )
+    return out.unflatten(2, grid)
+
+
+def reason_against(logits: Logits) -> str | None:
+    """Why :func:`triton_attention` cannot compute this, or None.
+
+    The first time that a kind of input is met, the kernels are compiled and their output
+    and gradients compared with the reference on a small input of that kind.
+    """
+    query = logits.query
+    if query.dtype not in _DTYPES:
+        return f'there is none for {query.dtype}'
+    if query.shape[-1] > _MAX_HEAD:
+        return f'a head has {query.shape[-1]} channels, more than {_MAX_HEAD}'
+    return _trial(
+        str(query.device), query.dtype, query.shape[-1], logits.position is not None
+    )
+
+
+@functools.cache
+def _kernels() -> ModuleType:
+    from . import triton_kernels
+
+    return triton_kernels
+
+
+@functools.cache
+def _trial(device: str, dtype: torch.dtype, dims: int, position: bool) -> str | None:
+    try:
+        _kernels()
+    except ImportError as error:
+        return f'Triton does not import ({error})'
+    kind = f'{dtype} with heads of {dims} channels'
+    try:
+        with torch.random.fork_rng(), torch.enable_grad():
+            off = _largest_error(torch.device(device), dtype, dims, position)
+    except Exception as error:  # the compiler's and the driver's, which are many
+        return f'its kernels fail for {kind} ({type(error).__name__}: {error})'
+    limit = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}[dtype]
+    if not off <= limit:
+        return f'its kernels are off by {off:.1e} for {kind}'
+    return None
+
+
+# What torch.compiler.assume_constant_result does, which would import the compiler.
+_trial._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _largest_error(
+    device: torch.device, dtype: torch.dtype, dims: int, position: bool
+) -> float:
+    """Of output and gradients relative to the reference, on a grid of no round size."""
+    torch.manual_seed(0)
+    height, width = 3, 67
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, device=device).to(dtype).requires_grad_()
+
+    def code(size: int) -> Tensor:
+        return (torch.randn(size, size, 1, dims, device=device) / dims).requires_grad_()
+
+    query, key, value = (random(1, 1, height, width, dims) for _ in range(3))
+    scale = torch.full((1, 1, 1, 1, 1), dims**-0.5, device=device)
+    leaves = [query, key, value]
+    part = Position(query, code(height), code(width)) if position else None
+    leaves += part[1:] if part else []
+    weight = torch.randn(query.shape, device=device)
+    results = []
+    for function, precision in (
+        (dense_attention, torch.float64),
+        (triton_attention, dtype),
+    ):
+        logits = Logits(query, key, scale, part)
+        if precision == torch.float64:
+            logits = Logits(query.double(), key.double(), scale.double(), None)
+            if part:
+                logits = logits._replace(position=Position(*(t.double() for t in part)))
+        out = function(logits, value.to(precision))
+        grads = torch.autograd.grad((out.float() * weight).sum(), leaves)
+        results.append([out, *grads])
+    pairs = ((a.double(), b.double()) for a, b in zip(*results))
+    return max(float((b - a).norm() / a.norm()) for a, b in pairs)
+
+
+def _blocks(dims: int, dtype: torch.dtype, width: int) -> dict[str, int]:
+    """Sizes of the tiles: with what they hold of d channels they must fit in a core."""
+    block_d = max(16, 1 << (dims - 1).bit_length())
+    bytes_of_row = block_d * dtype.itemsize
+    block_m = 64 if bytes_of_row <= 256 else 32 if bytes_of_row <= 1024 else 16
+    # Keys: the widest that leaves little more of the last one of a row empty.
+    padded = {n: -(-width // n) * n for n in (16, 32, 64) if n <= block_m}
+    block_n = max(n for n in padded if padded[n] <= 1.35 * min(padded.values()))
+    return dict(
+        d=dims,
+        BLOCK_D=block_d,
+        BLOCK_M=block_m,
+        BLOCK_N=block_n,
+        num_warps=4 if bytes_of_row <= 256 else 8,
+        num_stages=2 if bytes_of_row <= 256 else 1,
+    )
+
+
+def _common(
+    query: Tensor,
+    key_grid: list[int],
+    position: bool,
+    dropout_p: float,
+    seed: Tensor | None,
+) -> tuple[list[Any], dict[str, Any]]:
+    """What all kernels are given: the arguments of dropout, and the constants."""
+    threshold = min(round(dropout_p * 2**32), 2**32 - 1) if seed is not None else 0
+    dropout = [0 if seed is None else int(seed), threshold, 2**32 / (2**32 - threshold)]
+    constants = dict(
+        _blocks(query.shape[-1], query.dtype, key_grid[1]),
+        POSITION=position,
+        DROPOUT=seed is not None,
+        # Tensor cores would round float32 to 10 bits.
+        PRECISION='ieee',
+    )
+    return dropout, constants
+
+
+_INPUTS = (
+    'Tensor query, Tensor key, Tensor value, Tensor content_scale, Tensor? row_table, '
+    'Tensor? column_table, int[] key_grid, float dropout_p, Tensor? seed'
+)
+
+
+@torch.library.custom_op(
+    'mmgcnl::triton_attention',
+    mutates_args=(),
+    schema=f'({_INPUTS}) -> (Tensor out, Tensor lse)',
+)
+def _forward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    content_scale: Tensor,
+    row_table: Tensor | None,
+    column_table: Tensor | None,
+    key_grid: list[int],
+    dropout_p: float,
+    seed: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    out = value.new_empty(query.shape)
+    lse = query.new_empty(query.shape[:3], dtype=torch.float32)
+    if out.numel() == 0:
+        return out, lse
+    position = row_table is not None
+    dropout, constants = _common(query, key_grid, position, dropout_p, seed)
+    inputs = _contiguous(query, key, value, row_table, column_table, content_scale)
+    num_queries = query.shape[2]
+    launch = (-(-num_queries // constants['BLOCK_M']), lse[..., 0].numel())
+    _kernels().forward_kernel[launch](
+        *inputs, out, lse, *dropout, num_queries, *key_grid, **constants
+    )
+    return out, lse
+
+
+def _contiguous(query: Tensor, *others: Tensor | None) -> list[Tensor]:
+    # What is not there is not looked at, but a kernel needs some pointer.
+    return [
+        (query if tensor is None else tensor).contiguous() for tensor in (query, *others)
+    ]
+
+
+@_forward.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+    lse = query.new_empty(query.shape[:3], dtype=torch.float32)
+    return value.new_empty(query.shape), lse
+
+
+@torch.library.custom_op(
+    'mmgcnl::triton_attention_backward',
+    mutates_args=(),
+    schema=f'(Tensor grad, Tensor out, Tensor lse, {_INPUTS}) -> Tensor[]',
+)
+def _backward(
+    grad: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    content_scale: Tensor,
+    row_table: Tensor | None,
+    column_table: Tensor | None,
+    key_grid: list[int],
+    dropout_p: float,
+    seed: Tensor | None,
+) -> list[Tensor]:
+    """The gradients of query, key, value and, where given, of the tables."""
+    d_query, d_key, d_value = (t.new_empty(t.shape) for t in (query, key, value))
+    position = row_table is not None and column_table is not None
+    # The kernel adds to the row table's: a query meets its entries once a stretch of keys.
+    tables = [torch.zeros_like(t) for t in (row_table, column_table) if t is not None]
+    if grad.numel() == 0:
+        return [d_query, d_key.zero_(), d_value.zero_(), *tables]
+    grad = grad.contiguous()
+    delta = (grad.float() * out.float()).sum(-1)
+    dropout, constants = _common(query, key_grid, position, dropout_p, seed)
+    inputs = _contiguous(query, key, value, row_table, column_table, content_scale)
+    inputs += [grad, lse, delta]
+    num_queries, heads = query.shape[2], lse[..., 0].numel()
+    sizes = [num_queries, *key_grid]
+    kernels = _kernels()
+    kernels.query_gradient_kernel[(-(-num_queries // constants['BLOCK_M']), heads)](
+        *inputs, *dropout, d_query, *(tables or (query, query)), *sizes, **constants
+    )
+    stretches = -(-key_grid[1] // constants['BLOCK_N'])
+    kernels.key_gradient_kernel[(key_grid[0] * stretches, heads)](
+        *inputs, *dropout, d_key, d_value, *sizes, **constants
+    )
+    return [d_query, d_key, d_value, *tables]
+
+
+@_backward.register_fake
+def _(grad: Tensor, out: Tensor, lse: Tensor, *inputs: Any) -> list[Tensor]:
+    query, key, value, _, *tables = inputs[:6]
+    return [t.new_empty(t.shape) for t in (query, key, value, *tables) if t is not None]
+
+
+def _setup_context(
+    ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]
+) -> None:
+    *tensors, ctx.key_grid, ctx.dropout_p, seed = inputs
+    ctx.save_for_backward(*output, *tensors, seed)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _gradients(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    *tensors, seed = ctx.saved_tensors
+    grads = _backward(grad, *tensors, ctx.key_grid, ctx.dropout_p, seed)
+    tables = grads[3:] or (None, None)
+    return (*grads[:3], None, *tables, None, None, None)
+
+
+_forward.register_autograd(_gradients, setup_context=_setup_context)

@@ -1,0 +1,83 @@
+"""Some queries at a time: how the query grid is cut, and what dropout leaves of a tile.
+
+Shape shorthand: B images, n heads, (H, W) the query grid, N = H * W, (h, w) the key grid,
+M = h * w, T queries of a tile.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+# Attention weights of a tile: on a CPU so few that they stay in its cache, on a GPU
+# enough to keep it busy.
+_NUMEL = {'cpu': 2**20}
+_OTHER_NUMEL = 2**25
+
+
+def query_tiles(
+    size: Sequence[int], num_keys: int, device_type: str
+) -> list[tuple[slice, slice]]:
+    """Cut the query grid into tiles of whole rows, or of pieces of a row if these are long.
+
+    Args:
+        size: H and W.
+        num_keys: M.
+        device_type: Such as 'cpu'.
+
+    Returns:
+        Rows and columns of each tile, in row-major order.
+    """
+    height, width = size
+    queries = max(1, _NUMEL.get(device_type, _OTHER_NUMEL) // num_keys)
+    rows, columns = max(1, queries // width), min(width, queries)
+    return [
+        (slice(y, min(y + rows, height)), slice(x, min(x + columns, width)))
+        for y in range(0, height, rows)
+        for x in range(0, width, columns)
+    ]
+
+
+class KeepMask:
+    """Which attention weights dropout keeps: a function of a seed and the shapes alone.
+
+    So the backward pass needs no mask from the forward pass, and every implementation
+    that works on tiles drops the same weights.
+
+    Sixteen random bits decide on a weight, four weights on one number of the generator.
+    The probability is thereby rounded to a multiple of 2^-16; ``scale`` is the inverse of
+    the share that is really kept.
+
+    Args:
+        dropout_p: Probability with which a weight is dropped.
+        seed: A whole number, as a tensor of one element.
+        device: Where the masks are made; each type of device has its own generator.
+    """
+
+    def __init__(self, dropout_p: float, seed: Tensor, device: torch.device) -> None:
+        self.threshold = min(max(round(dropout_p * 2**16), 0), 2**16 - 1)
+        self.scale = 2**16 / (2**16 - self.threshold)
+        self.seed = int(seed)
+        self.generator = torch.Generator(device)
+
+    def __call__(self, index: Sequence[int], tile: int, shape: Sequence[int]) -> Tensor:
+        """Bool (T, M), True where a weight is kept.
+
+        Args:
+            index: Image and head.
+            tile: Index of the tile in :func:`query_tiles`.
+            shape: T and M.
+        """
+        # PyTorch's generator on a CPU looks at 32 bits of a seed: they are mixed from all.
+        numbers = torch.tensor([self.seed, *index, tile]).numpy().tobytes()
+        self.generator.manual_seed(zlib.crc32(numbers))
+        numel = shape[0] * shape[1]
+        bits = torch.empty(
+            (numel + 3) // 4, dtype=torch.int64, device=self.generator.device
+        )
+        bits.random_(-(2**63), None, generator=self.generator)
+        keep = bits.view(torch.int16)[:numel] >= self.threshold - 2**15
+        return keep.view(*shape)

@@ -1,0 +1,410 @@
+"""Every implementation of the attention against the dense one in float64."""
+
+import os
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from mmgcnl.layers import (
+    IMPLEMENTATIONS,
+    GCNonLocal2d,
+    Logits,
+    Position,
+    attention,
+    attention_weights,
+    choose_implementation,
+)
+from mmgcnl.layers.attention import blockwise, dense, dispatch, fused, tiles
+
+CUDA = torch.cuda.is_available()
+if not CUDA:
+    # Without a GPU the kernels run in Triton's interpreter. It is chosen on their import.
+    os.environ['TRITON_INTERPRET'] = '1'
+needs_triton = pytest.mark.skipif(
+    find_spec('triton') is None, reason='Triton is not installed: pip install triton'
+)
+FAST = ['blockwise', pytest.param('triton', marks=needs_triton)]
+#: Largest relative error of output and gradients, where the dense one's own is smaller.
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 5e-3}
+
+
+class Case(NamedTuple):
+    batch: int
+    heads: int
+    dims: int
+    grid: tuple[int, int]
+    kv_stride: int
+    position: bool
+    magnitude: float  # of the logits
+    dropout_p: float
+    seed: int
+
+    def make(self, dtype: torch.dtype, device: str) -> tuple[list[Tensor], Tensor]:
+        """Query, key, value and the position's tensors; and the content's scale."""
+        random = torch.Generator().manual_seed(self.seed)
+        height, width = self.grid
+        keys = tuple(-(-size // self.kv_stride) for size in self.grid)
+        lead = (self.batch, self.heads)
+        shapes = [(*lead, height, width, self.dims)]
+        shapes += [(*lead, *keys, self.dims)] * 2
+        if self.position:
+            shapes += [shapes[0], (height, keys[0], *lead[1:], self.dims)]
+            shapes += [(width, keys[1], *lead[1:], self.dims)]
+        tensors = [torch.randn(shape, generator=random).to(dtype) for shape in shapes]
+        # The position's codes are float32 whatever the features are.
+        tensors[4:] = [
+            t.float() * self.magnitude / 2 * self.dims**-0.5 for t in tensors[4:]
+        ]
+        # A context's factor differs per image and head.
+        scale = torch.rand((*lead, 1, 1, 1), generator=random) + 0.5
+        scale *= self.magnitude / 2 * self.dims**-0.5
+        return [t.to(device) for t in tensors], scale.to(device)
+
+    def run(self, name: str, dtype: torch.dtype, compute: torch.dtype | None = None):
+        """Output and gradients, with inputs rounded to ``dtype``."""
+        device = 'cuda' if CUDA else 'cpu'
+        tensors, scale = self.make(dtype, device)
+        if compute is not None:
+            tensors, scale = [t.to(compute) for t in tensors], scale.to(compute)
+        tensors = [t.requires_grad_() for t in tensors]
+        query, key, value, *position = tensors
+        logits = Logits(query, key, scale, Position(*position) if position else None)
+        seed = torch.tensor(self.seed) if self.dropout_p > 0 else None
+        out = IMPLEMENTATIONS[name](logits, value, self.dropout_p, seed)
+        assert out.dtype == value.dtype
+        weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
+        weight = weight.to(dtype).to(out)
+        grads = torch.autograd.grad((out * weight).sum(), tensors)
+        for tensor, grad in zip(tensors, grads):
+            assert grad.dtype == tensor.dtype and grad.shape == tensor.shape
+        return [out.detach(), *grads]
+
+
+def errors(
+    results: list[Tensor], expected: list[Tensor], least: float = 1e-2
+) -> list[float]:
+    """Relative errors; of gradients below ``least`` per element, relative to that."""
+    return [
+        float((a.double() - b).norm() / b.norm().clamp(min=i and least * b.numel() ** 0.5))
+        for i, (a, b) in enumerate(zip(results, expected))
+        if b.numel()
+    ]
+
+
+def cases(dropout: bool, largest: int, max_dims: int = 40) -> st.SearchStrategy[Case]:
+    sizes = st.sampled_from([n for n in (1, 2, 3, 5, 7, 8, 13, 17) if n <= largest])
+    return st.builds(
+        Case,
+        batch=st.integers(0, 2),
+        heads=st.integers(1, 3),
+        dims=st.integers(1, max_dims),
+        grid=st.tuples(sizes, sizes),
+        kv_stride=st.integers(1, 3),
+        position=st.booleans(),
+        magnitude=st.sampled_from([0.0, 1.0, 30.0, 1e4]),
+        dropout_p=st.sampled_from([0.1, 0.7]) if dropout else st.just(0.0),
+        seed=st.integers(0, 2**31),
+    )
+
+
+#: Weights of a tile: down to a few queries of one row.
+FEW = st.sampled_from([200, 3000, 2**20])
+
+
+def check(case: Case, name: str, dtype: torch.dtype) -> None:
+    expected = case.run('dense', dtype, compute=torch.float64)
+    # A fused backward pass takes sum_j(a_ij * da_ij) from the rounded output. What would
+    # cancel, as where a query has one key, then leaves rounding of the size of its terms.
+    least = 1e-2 if name == 'blockwise' else 0.3 * max(1.0, case.magnitude)
+    own = errors(case.run('dense', dtype), expected, least)
+    for error, reference in zip(errors(case.run(name, dtype), expected, least), own):
+        assert error <= max(TOLERANCE[dtype], 2 * reference)
+
+
+@settings(max_examples=40, deadline=None)
+@given(case=cases(dropout=False, largest=17), few=FEW)
+@pytest.mark.parametrize('dtype', TOLERANCE)
+def test_blockwise_is_exact(dtype, case, few):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(tiles._NUMEL, 'cpu', few)
+        check(case, 'blockwise', dtype)
+
+
+@settings(max_examples=30, deadline=None)
+@given(case=cases(dropout=True, largest=13), few=FEW)
+def test_blockwise_drops_the_same_weights_as_dense(case, few):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(tiles._NUMEL, 'cpu', few)
+        check(case, 'blockwise', torch.float32)
+
+
+@needs_triton
+@settings(max_examples=8, deadline=None)
+@given(case=cases(dropout=False, largest=13))
+@pytest.mark.parametrize('dtype', TOLERANCE)
+def test_triton_is_exact(dtype, case):
+    if dtype == torch.bfloat16 and not CUDA:
+        pytest.skip("needs a GPU: Triton's interpreter has no bfloat16 matrix product")
+    check(case, 'triton', dtype)
+
+
+@needs_triton
+@pytest.mark.parametrize('dims', [16, 64, 256, 512])
+def test_triton_takes_any_head_size(dims):
+    check(Case(1, 1, dims, (2, 19), 1, True, 3.0, 0.0, 0), 'triton', torch.float32)
+
+
+@needs_triton
+@pytest.mark.parametrize('position', [False, True])
+def test_triton_drops_what_its_mask_says(position):
+    case = Case(2, 2, 8, (3, 21), 1, position, 2.0, 0.3, 5)
+    tensors, scale = case.make(torch.float32, 'cuda' if CUDA else 'cpu')
+    threshold = round(0.3 * 2**32)
+    keep = torch.empty(4, 63, 63, dtype=torch.int8, device=scale.device)
+    fused._kernels().keep_kernel[(4, 4)](keep, 5, threshold, 63, 63, BLOCK_M=16, BLOCK_N=32)
+    assert abs(keep.float().mean() - 0.7) < 0.02
+
+    doubles = [t.double().requires_grad_() for t in tensors]
+    query, key, value, *part = doubles
+    logits = Logits(query, key, scale.double(), Position(*part) if part else None)
+    weights = attention_weights(logits) * keep.view(2, 2, 63, 63) / 0.7
+    out = (weights @ value.flatten(2, 3)).view(query.shape)
+    weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
+    grads = torch.autograd.grad((out * weight.to(out)).sum(), doubles)
+    assert max(errors(case.run('triton', torch.float32), [out, *grads])) < 1e-5
+
+
+@pytest.mark.parametrize('name', ['dense', *FAST])
+def test_dropout_follows_the_seed(name):
+    case = Case(1, 2, 8, (4, 5), 1, True, 1.0, 0.5, 3)
+    first, again, other = (
+        case._replace(seed=seed).run(name, torch.float32)[0] for seed in (3, 3, 4)
+    )
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other)
+
+
+def test_dropout_keeps_the_share_that_it_says():
+    for p in (0.1, 0.5, 2**-17, 1 - 2**-17):
+        mask = tiles.KeepMask(p, torch.tensor(3), torch.device('cpu'))
+        assert 1 / mask.scale == pytest.approx(1 - p, abs=2**-16)
+        kept = mask((0, 0), 0, (1000, 1001))
+        assert kept.float().mean() == pytest.approx(1 / mask.scale, abs=2e-3)
+    # Neither tiles nor heads, images or seeds share a mask; nor is it periodic.
+    mask = tiles.KeepMask(0.5, torch.tensor(3), torch.device('cpu'))
+    other = tiles.KeepMask(0.5, torch.tensor(4), torch.device('cpu'))
+    shape = (40, 41)
+    masks = [mask(index, 0, shape) for index in ((0, 0), (0, 1), (1, 0))]
+    masks += [mask((0, 0), 1, shape), other((0, 0), 0, shape)]
+    masks += [masks[0].roll(1, 0), masks[0].roll(1, 1)]
+    agree = [(a == b).float().mean() for i, a in enumerate(masks) for b in masks[:i]]
+    assert max(agree) < 0.6
+
+
+def test_tiles_cover_the_grid_once():
+    for size in [(1, 1), (1, 50), (50, 1), (7, 9), (20, 20)]:
+        for num_keys in (1, 10, 2**18, 2**22):
+            seen = torch.zeros(size)
+            for tile in tiles.query_tiles(size, num_keys, 'cpu'):
+                seen[tile] += 1
+                numel = seen[tile].numel()
+                assert numel == 1 or numel * num_keys <= 2**20
+            assert (seen == 1).all()
+
+
+def test_blockwise_memory_is_linear():
+    """No step of it allocates anything like the N x M weights."""
+    block = GCNonLocal2d(16, 1, 2, implementation='blockwise')
+    x = torch.randn(1, 16, 64, 64, requires_grad=True)
+    num_weights = 2 * (64 * 64) ** 2
+    with torch.profiler.profile(profile_memory=True) as profile:
+        block(x).sum().backward()
+    largest = max(event.self_cpu_memory_usage for event in profile.events())
+    assert 2**16 < largest < num_weights / 4 * 4  # bytes; a quarter of the weights
+
+
+def block_and_input(**kwargs) -> tuple[GCNonLocal2d, Tensor]:
+    block = GCNonLocal2d(16, 1, 2, **kwargs)
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return block, torch.randn(2, 16, 9, 11, requires_grad=True)
+
+
+def output_and_gradients(block: GCNonLocal2d, x: Tensor, function=None) -> list[Tensor]:
+    torch.manual_seed(3)
+    out = (block if function is None else function)(x)
+    return [out, *torch.autograd.grad(out.pow(2).sum(), [x, *block.parameters()])]
+
+
+def test_blockwise_is_deterministic(monkeypatch):
+    monkeypatch.setitem(tiles._NUMEL, 'cpu', 500)
+    block, x = block_and_input(implementation='blockwise')
+    first, again = output_and_gradients(block, x), output_and_gradients(block, x)
+    assert all(torch.equal(a, b) for a, b in zip(first, again))
+
+
+def test_gradcheck_of_blockwise(monkeypatch):
+    monkeypatch.setitem(tiles._NUMEL, 'cpu', 12)
+    case = Case(1, 2, 2, (2, 3), 1, True, 2.0, 0.0, 0)
+    tensors, scale = case.make(torch.float64, 'cpu')
+    tensors = [t.double().requires_grad_() for t in tensors]
+
+    def function(query, key, value, *position):
+        logits = Logits(query, key, scale.double(), Position(*position))
+        return blockwise.blockwise_attention(logits, value, 0.4, torch.tensor(1))
+
+    assert torch.autograd.gradcheck(function, tensors)
+
+
+@pytest.mark.parametrize('name', FAST)
+def test_operator_is_registered_soundly(name):
+    """Schema, fake implementation and autograd, by torch's own checks."""
+    case = Case(1, 2, 4, (3, 5), 1, True, 1.0, 0.0, 0)
+    (query, key, value, *codes), scale = case.make(torch.float32, 'cuda' if CUDA else 'cpu')
+    codes = [t.requires_grad_() for t in codes]
+    tensors = [t.requires_grad_() for t in (query, key, value)]
+    if name == 'triton':
+        tables = [t.detach().requires_grad_() for t in Position(*codes).tables()]
+        operator = fused._forward
+        flat = [t.detach().flatten(2, 3).requires_grad_() for t in (*tensors, *tables)]
+        args = (*flat[:3], scale.flatten(), *flat[3:], [3, 5], 0.0, None)
+    else:
+        operator = blockwise._forward
+        args = (*tensors, scale, *codes, 0.2, torch.tensor(3))
+    torch.library.opcheck(operator, args, raise_exception=True)
+
+
+@pytest.mark.parametrize('drop', [0.0, 0.3])
+def test_blockwise_compiles_whole_and_equals_eager(drop):
+    block, x = block_and_input(implementation='blockwise', attn_drop_rate=drop)
+    expected = output_and_gradients(block, x)
+    compiled = torch.compile(block, fullgraph=True, backend='aot_eager')
+    for a, b in zip(output_and_gradients(block, x, compiled), expected):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize('reentrant', [False, True])
+def test_checkpointing_drops_the_same_weights_again(reentrant):
+    block, x = block_and_input(implementation='blockwise', attn_drop_rate=0.3)
+    expected = output_and_gradients(block, x)
+    torch.manual_seed(3)
+    out = checkpoint(block, x, use_reentrant=reentrant)
+    out.pow(2).sum().backward()
+    grads = [x.grad, *(p.grad for p in block.parameters())]
+    for a, b in zip([out, *grads], expected):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('name', ['dense', *FAST])
+def test_large_features_under_autocast(name, dtype):
+    """q * c and the logits pass float16's 65504; nothing may become infinite."""
+    if name == 'triton' and dtype == torch.bfloat16 and not CUDA:
+        pytest.skip("needs a GPU: Triton's interpreter has no bfloat16 matrix product")
+    device = 'cuda' if CUDA else 'cpu'
+    block = GCNonLocal2d(32, 1, 2).to(device)
+    torch.nn.init.normal_(block.out.weight, std=0.1)
+    x = 1e3 * torch.randn(2, 32, 6, 7, device=device) + 500
+    with torch.autocast(device, dtype=dtype):
+        logits = block.logits(x)
+        assert logits.query.dtype == dtype
+        value = block._split_heads(block.value(x))
+        y = IMPLEMENTATIONS[name](logits, value)
+        assert y.dtype == dtype
+        (y.float().mean() / 1e3).backward()
+    assert y.isfinite().all()
+    for parameter in (block.query, block.key, block.position.y, block.context.fc):
+        assert parameter.weight.grad.isfinite().all()
+
+
+@pytest.fixture
+def logits() -> Logits:
+    query, key = torch.randn(1, 2, 40, 40, 4), torch.randn(1, 2, 40, 40, 4)
+    return Logits(query, key, torch.ones(1, 1, 1, 1, 1), None)
+
+
+def test_choice(logits, monkeypatch):
+    monkeypatch.delenv('MMGCNL_ATTENTION', raising=False)
+    assert choose_implementation(logits) == 'blockwise'
+    assert choose_implementation(logits.of_queries(slice(3))) == 'dense'
+    assert choose_implementation(logits, 'dense') == 'dense'
+    monkeypatch.setenv('MMGCNL_ATTENTION', 'blockwise')
+    assert choose_implementation(logits.of_queries(slice(3)), 'dense') == 'blockwise'
+    monkeypatch.setenv('MMGCNL_ATTENTION', 'fast')
+    message = "MMGCNL_ATTENTION='fast': give one of 'dense', 'blockwise', 'triton'"
+    with pytest.raises(ValueError, match=message):
+        attention(logits, logits.key)
+    monkeypatch.delenv('MMGCNL_ATTENTION')
+    with pytest.raises(ValueError, match="implementation='quick'"):
+        attention(logits, logits.key, implementation='quick')
+
+
+def test_choice_is_what_runs(logits, monkeypatch):
+    ran = []
+    for name, function in list(IMPLEMENTATIONS.items()):
+        spy = lambda *args, _name=name, _f=function: ran.append(_name) or _f(*args)  # noqa: E731
+        monkeypatch.setitem(dispatch.IMPLEMENTATIONS, name, spy)
+    block = GCNonLocal2d(16, 1, 2)
+    for size, name in ((8, 'dense'), (30, 'blockwise')):
+        x = torch.randn(1, 16, size, size)
+        block(x)
+        assert ran == [choose_implementation(block.logits(x))] == [name]
+        ran.clear()
+    block.implementation = 'dense'
+    block(x)
+    assert ran == ['dense']
+
+
+def test_traced_block_is_made_of_standard_operators():
+    block, x = block_and_input(implementation=None)
+    x = torch.randn(1, 16, 40, 40)
+    traced = torch.jit.trace(block.eval(), x)
+    assert 'mmgcnl::' not in str(traced.inlined_graph)
+    torch.testing.assert_close(traced(x), block(x), rtol=1e-4, atol=1e-4)
+
+
+def test_without_the_kernel_the_blockwise_one_steps_in_and_says_so_once(
+    logits, monkeypatch, recwarn
+):
+    monkeypatch.setattr(dispatch, '_warned', set())
+    half = logits._replace(query=logits.query.double())
+    for _ in range(2):
+        assert choose_implementation(half, 'triton') == 'blockwise'
+    (warning,) = recwarn
+    assert 'there is none for torch.float64' in str(warning.message)
+    wide = Logits(torch.randn(1, 1, 2, 2, 600), torch.randn(1, 1, 2, 2, 600), *logits[2:])
+    assert '600 channels, more than 512' in fused.reason_against(wide)
+
+
+@pytest.fixture
+def untried():
+    fused._trial.cache_clear()
+    yield
+    fused._trial.cache_clear()
+
+
+def test_a_kernel_that_fails_or_errs_is_not_used(logits, monkeypatch, untried):
+    def broken(*args):
+        raise RuntimeError('out of resource: shared memory')
+
+    monkeypatch.setattr(fused, 'triton_attention', broken)
+    assert 'RuntimeError: out of resource' in fused.reason_against(logits)
+    fused._trial.cache_clear()
+    wrong = lambda *args: 1.001 * dense.dense_attention(*args)  # noqa: E731
+    monkeypatch.setattr(fused, 'triton_attention', wrong)
+    assert 'off by 1.0e-03' in fused.reason_against(logits)
+
+
+@needs_triton
+def test_a_kernel_that_works_is_used(logits, untried):
+    logits = logits.of_queries(slice(1))
+    logits = Logits(*(t.to('cuda' if CUDA else 'cpu') for t in logits[:3]), None)
+    assert choose_implementation(logits, 'triton') == 'triton'
+    out = attention(logits, logits.key, implementation='triton')
+    torch.testing.assert_close(out, dense.dense_attention(logits, logits.key))

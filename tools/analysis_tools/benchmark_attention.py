@@ -1,0 +1,169 @@
+"""Time and memory of the block beside the blocks that it replaces.
+
+python tools/analysis_tools/benchmark_attention.py --height 97 --width 97 --mode train \
+    --json work_dirs/attention.json
+
+Each contender runs in a process of its own, in turns with the others; what counts are
+ratios of medians. Besides the size that is asked for, a quarter and half of its sides are
+measured, for the plot over the number of positions N that is written next to the JSON.
+
+floor: multi-head attention of the same size with neither position nor context, by
+PyTorch's scaled_dot_product_attention on contiguous tensors, between the same 1x1 convs.
+"""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+with contextlib.redirect_stdout(sys.stderr):  # the libraries print on import
+    from mmcv.cnn import NonLocal2d
+    from mmcv.cnn.bricks import GeneralizedAttention
+
+    from mmgcnl.analysis.benchmark import (
+        as_table,
+        device_name,
+        measure,
+        module_contender,
+        record,
+    )
+    from mmgcnl.analysis.figures import draw_scaling
+    from mmgcnl.layers import IMPLEMENTATIONS, GCNonLocal2d
+
+
+class Floor(nn.Module):
+    """What no multi-head attention block of this size can well do without."""
+
+    def __init__(self, channels: int, num_heads: int, kv_stride: int) -> None:
+        super().__init__()
+        self.query, self.key, self.value, self.out = (
+            nn.Conv2d(channels, channels, 1) for _ in range(4)
+        )
+        self.num_heads = num_heads
+        self.kv_pool = nn.AvgPool2d(1, kv_stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        keys = self.kv_pool(x)
+        query, key, value = (
+            conv(y).flatten(2).unflatten(1, (self.num_heads, -1)).mT.contiguous()
+            for conv, y in ((self.query, x), (self.key, keys), (self.value, keys))
+        )
+        y = F.scaled_dot_product_attention(query, key, value)
+        return x + self.out(y.mT.flatten(1, 2).view_as(x))
+
+
+def contenders(args: argparse.Namespace) -> dict[str, Callable[[], nn.Module]]:
+    """What is compared, by name."""
+    ours = partial(
+        GCNonLocal2d,
+        args.channels,
+        1,
+        args.heads,
+        kv_stride=args.kv_stride,
+        attn_drop_rate=0.0,
+    )
+    blocks: dict[str, Callable[[], nn.Module]] = {
+        'floor': partial(Floor, args.channels, args.heads, args.kv_stride),
+        'NonLocal2d': partial(NonLocal2d, args.channels, reduction=1),
+        'GeneralizedAttention': partial(
+            GeneralizedAttention,
+            args.channels,
+            num_heads=args.heads,
+            kv_stride=args.kv_stride,
+            attention_type='1111',
+        ),
+    }
+    for name in IMPLEMENTATIONS:
+        if name != 'triton' or args.device == 'cuda':
+            blocks[f'ours, {name}'] = partial(ours, implementation=name)
+    if args.mode == 'train':
+        blocks['ours, dropout 0.1'] = partial(ours, attn_drop_rate=0.1)
+    return blocks
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--height', type=int, default=97, help='of the map (97)')
+    parser.add_argument('--width', type=int, default=97, help='of the map (97)')
+    parser.add_argument('--channels', type=int, default=256, help='(256)')
+    parser.add_argument('--heads', type=int, default=8, help='(8)')
+    parser.add_argument('--kv-stride', type=int, default=1, help='(1)')
+    parser.add_argument('--batch', type=int, default=1, help='images (1)')
+    parser.add_argument('--mode', choices=['infer', 'train'], default='infer')
+    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
+    parser.add_argument(
+        '--dtype',
+        choices=['float32', 'bfloat16', 'float16'],
+        default='float32',
+        help='of autocast, unless float32 (float32)',
+    )
+    parser.add_argument('--repeats', type=int, default=5, help='of which medians count (5)')
+    parser.add_argument('--threads', type=int, help="of each process (PyTorch's choice)")
+    parser.add_argument(
+        '--scales',
+        nargs='+',
+        type=float,
+        default=[0.25, 0.5, 1],
+        help='fractions of height and width that are measured (0.25 0.5 1)',
+    )
+    parser.add_argument(
+        '--skip', nargs='+', default=[], metavar='NAME', help='contenders to leave out'
+    )
+    parser.add_argument(
+        '--json', type=Path, metavar='FILE', help='where the measurements go, and the plot'
+    )
+    args = parser.parse_args(argv)
+    for name in ('height', 'width', 'channels', 'heads', 'kv_stride', 'batch', 'repeats'):
+        if getattr(args, name) < 1:
+            parser.error(
+                f'--{name.replace("_", "-")}: 1 or more, not {getattr(args, name)}'
+            )
+    if args.channels % (4 * args.heads):
+        parser.error(
+            f'--channels {args.channels} is not divisible by 4 x --heads {args.heads}'
+        )
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        parser.error('--device cuda: no GPU is available')
+    blocks = contenders(args)
+    if unknown := set(args.skip) - set(blocks) | set(args.skip) & {'floor'}:
+        parser.error(
+            f'--skip: cannot leave out {", ".join(sorted(unknown))}; choose from '
+            f'{", ".join(list(blocks)[1:])}'
+        )
+
+    about = {k: v for k, v in vars(args).items() if k != 'json'}
+    about |= dict(hardware=device_name(args.device), torch=torch.__version__)
+    found = {}
+    for scale in sorted(args.scales):
+        size = (max(1, round(args.height * scale)), max(1, round(args.width * scale)))
+        print(f'{args.mode}, {size[0]}x{size[1]}')
+        steps = {
+            name: module_contender(
+                build,
+                [(args.batch, args.channels, *size)],
+                args.mode,
+                args.device,
+                args.dtype,
+            )
+            for name, build in blocks.items()
+            if name not in args.skip
+        }
+        found[f'{size[0]}x{size[1]}'] = measure(steps, args.repeats, args.threads)
+        print(*as_table(found[f'{size[0]}x{size[1]}'], 'floor'), sep='\n')
+        if args.json:  # after each size: nothing measured is lost
+            record(args.json, about, found)
+            draw_scaling(found, args.json.with_suffix('.png'), args.mode)
+    if args.json:
+        print(f'written: {args.json}, {args.json.with_suffix(".png")}')
+
+
+if __name__ == '__main__':
+    main()
