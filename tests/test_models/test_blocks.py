@@ -84,7 +84,7 @@ def test_resnet_plugin(library, norm_cfg):
     net, blocks = build_resnet(library, [plugin(norm_cfg=norm_cfg)])
     assert len(blocks) == 4
     net.load_state_dict(plain.state_dict(), strict=False)
-    x = torch.randn(2, 3, 64, 48)
+    x = torch.randn(2, 3, 32, 48)
     plain.eval(), net.eval()
     for a, b in zip(net(x), plain(x), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
@@ -105,7 +105,7 @@ def test_two_plugins_at_one_position(library):
     net, blocks = build_resnet(library, two)
     assert len(blocks) == 2 * 4
     fill(blocks)
-    changed = train_step(net, torch.randn(2, 3, 64, 48))
+    changed = train_step(net, torch.randn(2, 3, 32, 48))
     first, second = (value_weights(net, f'gcnl_block{n}') for n in ('_1', '_2'))
     assert len(first) == len(second) == 4
     assert second <= changed
@@ -121,6 +121,6 @@ def test_plugins_at_two_positions(library):
     ]
     net, blocks = build_resnet(library, plugins)
     fill(blocks)
-    changed = train_step(net, torch.randn(2, 3, 64, 48))
+    changed = train_step(net, torch.randn(2, 3, 32, 48))
     for block in ('gcnl_block_1', 'gcnl_block_2'):
         assert value_weights(net, block) <= changed

@@ -58,6 +58,7 @@ def valid_block(draw, in_channels=None):
         kv_stride=draw(st.integers(1, 4)),
         scale=draw(st.none() | st.floats(0.01, 4)),
         wavelength=draw(st.floats(1.01, 1e5)),
+        implementation=draw(st.sampled_from([None, 'dense', 'blockwise'])),
         norm_cfg=draw(
             st.sampled_from([None, dict(type='BN'), dict(type='GN', num_groups=1)])
         ),
@@ -78,6 +79,7 @@ INVALID_BLOCK = dict(
     attn_drop_rate=NO_SHARE,
     scale=[0, -1, float('nan'), float('inf'), '1', [1]],
     wavelength=[1, 0, -5, float('nan'), '1000', None, [10]],
+    implementation=['fast', '', 1, ['dense']],
     norm_cfg=[
         *NO_LAYER,
         dict(type='GN'),
@@ -177,10 +179,14 @@ def one_invalid(draw, valid, invalid):
     value = draw(st.sampled_from(invalid[path]))
     outer, _, option = path.rpartition('.')
     if outer:
-        inner = dict(type='GCNonLocal2d') if outer == 'refine' else {}
+        inner = dict(
+            num_heads=1, **(dict(type='GCNonLocal2d') if outer == 'refine' else {})
+        )
         cfg[outer] = {**inner, option: value}
     else:
         cfg[option] = value
+    if option == 'wavelength':
+        cfg['position'] = 'relative_raw'  # without position there is no use for it
     return cfg, option
 
 

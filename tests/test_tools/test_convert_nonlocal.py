@@ -98,7 +98,6 @@ CASES = [
     *(('detector', bfp, ebfpn, {}, priors) for priors in PRIORS),
     ('segmentor', nl_head, gcnl_head, {}, {}),
     ('segmentor', nl_head, gcnl_head, dict(use_scale=False), dict(scale=1.0)),
-    ('segmentor', nl_head, gcnl_head, dict(reduction=4), dict(reduction=4)),
     (
         'segmentor',
         nl_head,
