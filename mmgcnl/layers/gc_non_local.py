@@ -102,7 +102,7 @@ class GCNonLocal2d(nn.Module):
             isinstance(scale, (int, float)) and 0 < scale < float('inf')
         ):
             raise ValueError(f'scale={scale!r}: give a number above 0, or None')
-        if implementation is not None and implementation not in IMPLEMENTATIONS:
+        if implementation not in (None, *IMPLEMENTATIONS):
             raise ValueError(
                 f'implementation={implementation!r}: give None or one of '
                 f'{", ".join(map(repr, IMPLEMENTATIONS))}'
