@@ -95,8 +95,8 @@ def outputs(config, checkpoint, x):
 
 
 CASES = [
-    *(('detector', bfp, ebfpn, {}, priors) for priors in PRIORS),
-    ('segmentor', nl_head, gcnl_head, {}, {}),
+    ('detector', bfp, ebfpn, {}, PRIORS[0]),
+    *(('segmentor', nl_head, gcnl_head, {}, priors) for priors in PRIORS),
     ('segmentor', nl_head, gcnl_head, dict(use_scale=False), dict(scale=1.0)),
     (
         'segmentor',
