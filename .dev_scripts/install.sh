@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Make the virtual environment that `make` runs in: install.sh PYTHON VENV
+# Make the virtual environment that `make` runs in: install.sh PYTHON VENV MMINSTALL,
+# the last being the requirements file of the OpenMMLab libraries.
 # Can be run again after a failure: what is already installed is kept.
 set -euo pipefail
 
 base_python=$1
 venv=$2
+mminstall=$3
 python=$venv/bin/python
 logs=$venv/logs
 
@@ -93,7 +95,7 @@ echo '[2/4] mmcv, mmengine, mmdet, mmseg'
 echo "      mmcv has no binary package: the first time, pip compiles it, about 12 minutes on 2 cores."
 echo '      pip keeps what it compiled: later installations take seconds.'
 pip_install mminstall "if the compiler was killed, memory ran out: make MAX_JOBS=1; with a GPU: docs/install.md; otherwise $network" \
-    --no-build-isolation -r requirements/mminstall.txt
+    --no-build-isolation -r "$mminstall"
 ensure_cv2
 echo '[3/4] runtime and test requirements'
 pip_install tests "$network" -r requirements/runtime.txt -r requirements/tests.txt
@@ -102,5 +104,5 @@ pip_install mmgcnl "$network" --no-build-isolation --no-deps -e .
 
 "$python" -c 'import cv2, mmcv.ops, mmdet, mmseg, mmgcnl' >/dev/null ||
     fail 'the installed libraries do not import together (error above).' \
-        "an mmcv compiled for another torch may have been kept: $python -m pip cache remove 'onedl_mmcv*'; make clean; make again"
+        "an mmcv compiled for another torch may have been kept: $python -m pip cache remove '*mmcv*'; make clean; make again"
 echo 'Installed.'

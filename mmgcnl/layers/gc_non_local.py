@@ -206,9 +206,7 @@ class GCNonLocal2d(nn.Module):
                 query_grid=(y, x_),
                 key_grid=(y[:: self.kv_stride], x_[:: self.kv_stride]),
                 size=x.shape[2:],
-            )
-            position = position._replace(
-                rows=self.scale * position.rows, columns=self.scale * position.columns
+                scale=self.scale,
             )
         content_scale = x.new_full((1, 1, 1, 1, 1), self.scale, dtype=dtype)
         if self.context is not None:

@@ -72,9 +72,9 @@ class AxisPosition(nn.Module):
         angle = distance[..., None] * self.wavelength ** (-exponent / frequencies)
         return torch.cat((angle.sin(), angle.cos()), dim=-1)
 
-    def forward(self, query: Tensor, key: Tensor, size: int) -> Tensor:
-        """This axis' part of r_ij, (Q or 1, K, C)."""
-        return self.code(query, key, size) @ self.weight.to(key.dtype).t()
+    def forward(self, query: Tensor, key: Tensor, size: int, scale: float = 1.0) -> Tensor:
+        """This axis' part of r_ij, (Q or 1, K, C), times ``scale``."""
+        return self.code(query, key, size) @ (scale * self.weight.to(key.dtype)).t()
 
 
 class PositionTerm(nn.Module):
@@ -132,6 +132,7 @@ class PositionTerm(nn.Module):
         query_grid: tuple[Tensor, Tensor],
         key_grid: tuple[Tensor, Tensor],
         size: tuple[int, int],
+        scale: float = 1.0,
     ) -> Position:
         """What the row and the column part of the logits are made of.
 
@@ -141,12 +142,13 @@ class PositionTerm(nn.Module):
             key_grid: y coordinates (h,) and x coordinates (w,) of the keys, in the same
                 unit. The coordinates' dtype is the precision of the codes.
             size: Height and width by which raw coordinates are divided.
+            scale: Factor on the logits.
         """
         if not self.content_dependent:
             query = self.u[None, :, None, None].expand_as(query[:1])
         with torch.autocast(query.device.type, enabled=False):
             codes = [
-                axis(query_grid[i], key_grid[i], size[i])
+                axis(query_grid[i], key_grid[i], size[i], scale)
                 .unflatten(-1, (self.num_heads, -1))
                 .expand(query_grid[i].shape[0], -1, -1, -1)
                 for i, axis in enumerate((self.y, self.x))

@@ -91,7 +91,10 @@ def errors(
 ) -> list[float]:
     """Relative errors; of gradients below ``least`` per element, relative to that."""
     return [
-        float((a.double() - b).norm() / b.norm().clamp(min=i and least * b.numel() ** 0.5))
+        float(
+            (a.double() - b).norm()
+            / b.norm().clamp(min=least * b.numel() ** 0.5 if i else 1e-9)
+        )
         for i, (a, b) in enumerate(zip(results, expected))
         if b.numel()
     ]
@@ -122,9 +125,16 @@ def check(case: Case, name: str, dtype: torch.dtype) -> None:
     # A fused backward pass takes sum_j(a_ij * da_ij) from the rounded output. What would
     # cancel, as where a query has one key, then leaves rounding of the size of its terms.
     least = 1e-2 if name == 'blockwise' else 0.3 * max(1.0, case.magnitude)
-    own = errors(case.run('dense', dtype), expected, least)
-    for error, reference in zip(errors(case.run(name, dtype), expected, least), own):
-        assert error <= max(TOLERANCE[dtype], 2 * reference)
+    error = max(errors(case.run(name, dtype), expected, least), default=0.0)
+    if error <= TOLERANCE[dtype]:
+        return
+    # How the dense one does on such inputs: on one alone its rounding may be lucky.
+    own = []
+    for seed in range(case.seed, case.seed + 8):
+        other = case._replace(seed=seed)
+        exact = other.run('dense', dtype, compute=torch.float64)
+        own += errors(other.run('dense', dtype), exact, least)
+    assert error <= 2 * max(own)
 
 
 @settings(max_examples=40, deadline=None)
@@ -209,13 +219,23 @@ def test_dropout_keeps_the_share_that_it_says():
 
 def test_tiles_cover_the_grid_once():
     for size in [(1, 1), (1, 50), (50, 1), (7, 9), (20, 20)]:
-        for num_keys in (1, 10, 2**18, 2**22):
+        for keys in [(1, 1), (2, 5), (2**9, 2**9), (2**20, 1), (1, 2**21)]:
             seen = torch.zeros(size)
-            for tile in tiles.query_tiles(size, num_keys, 'cpu'):
-                seen[tile] += 1
-                numel = seen[tile].numel()
-                assert numel == 1 or numel * num_keys <= 2**20
+            numbers = []
+            for tiles_of_one in tiles.query_tiles(size, keys, 'cpu'):
+                first = tiles_of_one[0]
+                rectangle = seen[first.rows, first.columns]
+                assert rectangle.numel() == 1 or rectangle.numel() * sum(keys) <= 2**20
+                flat = torch.zeros(rectangle.numel())
+                for tile in tiles_of_one:
+                    assert (tile.rows, tile.columns) == (first.rows, first.columns)
+                    flat[tile.queries] += 1
+                    queries = flat[tile.queries].numel()
+                    assert queries == 1 or queries * keys[0] * keys[1] <= 2**19
+                    numbers.append(tile.number)
+                rectangle += flat.view(rectangle.shape)
             assert (seen == 1).all()
+            assert numbers == list(range(len(numbers)))
 
 
 def test_blockwise_memory_is_linear():
@@ -226,7 +246,7 @@ def test_blockwise_memory_is_linear():
     with torch.profiler.profile(profile_memory=True) as profile:
         block(x).sum().backward()
     largest = max(event.self_cpu_memory_usage for event in profile.events())
-    assert 2**16 < largest < num_weights / 4 * 4  # bytes; a quarter of the weights
+    assert 2**16 < largest < 4 * num_weights / 8  # bytes; an eighth of the weights
 
 
 def block_and_input(**kwargs) -> tuple[GCNonLocal2d, Tensor]:

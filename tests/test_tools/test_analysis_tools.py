@@ -1,6 +1,8 @@
 """The tools that look into a trained model, on tiny models with random weights."""
 
 import json
+import sys
+from pathlib import Path
 
 import mmcv
 import numpy as np
@@ -9,6 +11,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
+
+TOOLS = Path(__file__).parents[2] / 'tools'
 
 
 @pytest.fixture
@@ -192,3 +196,52 @@ def test_point_outside(call, trained, capsys, tmp_path, segmentor, squares):
     last = capsys.readouterr().err.splitlines()[-1]
     assert 'the point 32,4 is outside of the image: x goes from 0 to 31' in last
     assert not out.exists()
+
+
+def test_benchmark_attention(run, tmp_path):
+    out = tmp_path / 'new' / 'attention.json'
+    small = '--height 12 --width 9 --channels 16 --heads 2 --repeats 1'.split()
+    small += ['--scales', '0.5', '1']
+    skip = ['--skip', 'ours, dense', 'ours, dropout 0.1']
+    tool = TOOLS / 'analysis_tools' / 'benchmark_attention.py'
+    said = run(sys.executable, tool, *small, '--mode', 'train', '--json', out, *skip)
+    written = json.loads(out.read_text())
+    assert written['hardware'] and written['mode'] == 'train'
+    assert list(written['results']) == ['6x4', '12x9']
+    for contenders in written['results'].values():
+        assert list(contenders) == [
+            'floor',
+            'NonLocal2d',
+            'GeneralizedAttention',
+            'ours, blockwise',
+        ]
+        assert all(c['error'] is None for c in contenders.values())
+        assert all(c['median_seconds'] > 0 for c in contenders.values())
+    assert out.with_suffix('.png').exists()
+    assert 'ours, blockwise' in said
+
+
+def test_benchmark_neck(run, tmp_path):
+    out = tmp_path / 'neck.json'
+    tool = TOOLS / 'analysis_tools' / 'benchmark_neck.py'
+    run(sys.executable, tool, *'--shape 70 64 --repeats 1 --json'.split(), out)
+    written = json.loads(out.read_text())['results']
+    assert list(written) == ['refine block', 'neck']
+    assert list(written['neck']) == ['BFP', 'BFP, no refinement', 'EBFPN']
+    assert all(c['error'] is None for group in written.values() for c in group.values())
+
+
+@pytest.mark.parametrize(
+    ('tool', 'arguments', 'message'),
+    [
+        ('benchmark_attention', ['--height', '0'], '--height: 1 or more, not 0'),
+        ('benchmark_attention', ['--heads', '3'], '--channels 256 is not divisible by 4 x'),
+        ('benchmark_attention', ['--skip', 'floor'], '--skip: cannot leave out floor'),
+        ('benchmark_neck', ['--repeats', '0'], 'are 1 or more'),
+    ],
+)
+def test_benchmarks_refuse(call, capsys, tool, arguments, message):
+    with pytest.raises(SystemExit) as stopped:
+        call(f'analysis_tools/{tool}', *arguments)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err

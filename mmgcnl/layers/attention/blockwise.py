@@ -5,7 +5,7 @@ anew from the parts of the logits, in the backward pass. Both are operators of t
 so that torch.compile takes them as they are instead of unrolling the loop over the tiles.
 
 Shape shorthand: B images, n heads, d channels of a head, (H, W) the query grid, (h, w)
-the key grid, M = h * w, (Y, X) a tile of the query grid, T = Y * X.
+the key grid, M = h * w, (Y, X) a rectangle of the query grid, T queries of a tile.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .logits import Logits
-from .tiles import KeepMask, query_tiles
+from .tiles import KeepMask, Tile, query_tiles
 
 
 def blockwise_attention(
@@ -51,6 +51,7 @@ class _Head:
         columns: Tensor | None,
     ) -> None:
         dtype = torch.promote_types(query.dtype, torch.float32)
+        self.index = index
         self.scale = content_scale[index].item()
         self.query = query[index].to(dtype)  # (H, W, d)
         self.key = key[index].flatten(0, 1).to(dtype)  # (M, d)
@@ -61,33 +62,44 @@ class _Head:
             self.rows = rows[:, :, index[1]].to(dtype)  # (H, h, d)
             self.columns = columns[:, :, index[1]].to(dtype)  # (W, w, d)
 
-    def weights(self, tile: tuple[slice, slice], scratch: Tensor, out: Tensor) -> Tensor:
-        """The softmax over keys, (T, M), in ``out``."""
-        query = self.query[tile].flatten(0, 1)
+    def tables(self, tile: Tile) -> tuple[Tensor, Tensor] | None:
+        """Row table (Y * X, h) and column table (Y * X, w) of the tile's rectangle."""
         if self.met is None:
-            torch.mm(query, self.key.t(), out=scratch).mul_(self.scale)
-        else:
-            met = self.met[tile]
-            # The queries of a row share its codes, those of a column its codes.
-            row_table = met @ self.rows[tile[0]].mT
-            column_table = (met.transpose(0, 1) @ self.columns[tile[1]].mT).transpose(0, 1)
-            grid = (*met.shape[:2], row_table.shape[2], column_table.shape[2])
-            torch.add(
-                row_table.unsqueeze(3), column_table.unsqueeze(2), out=scratch.view(grid)
-            )
-            scratch.addmm_(query, self.key.t(), alpha=self.scale)
-        return torch.softmax(scratch, dim=-1, out=out)
+            return None
+        met = self.met[tile.rows, tile.columns]
+        # The queries of a row share its codes, those of a column its codes.
+        by_row = met @ self.rows[tile.rows].mT
+        by_column = met.transpose(0, 1) @ self.columns[tile.columns].mT
+        return by_row.flatten(0, 1), by_column.transpose(0, 1).flatten(0, 1)
 
 
-def _heads(query: Tensor, *inputs: Any) -> Iterator[tuple[tuple[int, ...], _Head]]:
-    """Index (image, head) and :class:`_Head` of each head of each image."""
+def _heads(query: Tensor, *inputs: Any) -> Iterator[_Head]:
     for index in itertools.product(*map(range, query.shape[:2])):
-        yield index, _Head(index, query, *inputs)
+        yield _Head(index, query, *inputs)
 
 
-def _buffers(count: int, query: Tensor, num_keys: int, tiles: list) -> list[Tensor]:
+def _weights(
+    head: _Head,
+    query: Tensor,
+    tables: tuple[Tensor, Tensor] | None,
+    tile: Tile,
+    out: Tensor,
+) -> Tensor:
+    """The softmax over keys of a tile of ``query``, (T, M), in ``out``."""
+    if tables is not None:
+        by_row, by_column = (table[tile.queries] for table in tables)
+        on_grid = out.view(-1, by_row.shape[1], by_column.shape[1])
+        torch.add(by_row.unsqueeze(2), by_column.unsqueeze(1), out=on_grid)
+    # With beta=0 what is in out, if only memory that was never set, is not looked at.
+    beta = 0 if tables is None else 1
+    out.addmm_(query[tile.queries], head.key.t(), beta=beta, alpha=head.scale)
+    # In place: each row is read for the last time where it is written.
+    return torch.softmax(out, dim=-1, out=out)
+
+
+def _buffers(count: int, query: Tensor, num_keys: int, rectangles: list) -> list[Tensor]:
     """Room for the (T, M) of any tile: to allocate it anew costs as much as its use."""
-    queries = max(query[0, 0][tile][..., 0].numel() for tile in tiles)
+    queries = max(t.queries.stop - t.queries.start for tiles in rectangles for t in tiles)
     dtype = torch.promote_types(query.dtype, torch.float32)
     return [query.new_empty((queries, num_keys), dtype=dtype) for _ in range(count)]
 
@@ -115,20 +127,27 @@ def _forward(
     out = value.new_empty(query.shape)
     if out.numel() == 0:
         return out
-    num_keys = key.shape[2:4].numel()
-    tiles = query_tiles(query.shape[2:4], num_keys, query.device.type)
+    rectangles = query_tiles(query.shape[2:4], key.shape[2:4], query.device.type)
     mask = KeepMask(dropout_p, seed, query.device) if seed is not None else None
-    buffers = _buffers(2, query, num_keys, tiles)
+    (buffer,) = _buffers(1, query, key.shape[2:4].numel(), rectangles)
     with torch.autocast(query.device.type, enabled=False):
-        for index, head in _heads(query, key, value, content_scale, met, rows, columns):
-            for number, tile in enumerate(tiles):
-                y = out[index][tile]
-                scratch, weights = (buffer[: y[..., 0].numel()] for buffer in buffers)
-                head.weights(tile, scratch, out=weights)
+        for head in _heads(query, key, value, content_scale, met, rows, columns):
+            for tiles in rectangles:
+                of_rectangle = tiles[0].rows, tiles[0].columns
+                q = head.query[of_rectangle].flatten(0, 1)
+                tables = head.tables(tiles[0])
+                y = torch.empty_like(q)
+                for tile in tiles:
+                    queries = tile.queries
+                    weights = buffer[: queries.stop - queries.start]
+                    _weights(head, q, tables, tile, out=weights)
+                    if mask is not None:
+                        weights *= mask(head.index, tile.number, weights.shape)
+                    torch.mm(weights, head.value, out=y[queries])
                 if mask is not None:
-                    weights *= mask(index, number, weights.shape)
-                    weights *= mask.scale
-                y.copy_((weights @ head.value).view(y.shape))
+                    y *= mask.scale
+                at = out[head.index][of_rectangle]
+                at.copy_(y.view(at.shape))
     return out
 
 
@@ -160,48 +179,62 @@ def _backward(
     grads = [d_query, d_key, d_value]
     if met is not None and rows is not None and columns is not None:
         d_met = met.new_zeros(met.shape)
-        # These collect from all images and tiles.
+        # These collect from all images.
         d_rows, d_columns = (t.new_zeros(t.shape, dtype=dtype) for t in (rows, columns))
         grads += [d_met, d_rows, d_columns]
     if grad.numel() == 0:
         return grads
-    num_keys = key.shape[2:4].numel()
-    tiles = query_tiles(query.shape[2:4], num_keys, query.device.type)
+    rectangles = query_tiles(query.shape[2:4], key.shape[2:4], query.device.type)
     mask = KeepMask(dropout_p, seed, query.device) if seed is not None else None
-    buffers = _buffers(2 if mask is None else 3, query, num_keys, tiles)
+    buffers = _buffers(2, query, key.shape[2:4].numel(), rectangles)
     with torch.autocast(query.device.type, enabled=False):
-        for index, head in _heads(query, key, value, content_scale, met, rows, columns):
+        for head in _heads(query, key, value, content_scale, met, rows, columns):
             d_k, d_v = torch.zeros_like(head.key), torch.zeros_like(head.value)
-            for number, tile in enumerate(tiles):
-                dy = grad[index][tile].to(dtype).flatten(0, 1)
-                scratch, weights, *kept = (buffer[: dy.shape[0]] for buffer in buffers)
-                head.weights(tile, scratch, out=weights)
-                d_weights = torch.mm(dy, head.value.t(), out=scratch)
-                if mask is None:
-                    d_v.addmm_(weights.t(), dy)
-                else:
-                    keep = mask(index, number, weights.shape)
-                    torch.mul(weights, keep, out=kept[0])
-                    d_v.addmm_(kept[0].t(), dy, alpha=mask.scale)
-                    d_weights *= keep
-                    d_weights *= mask.scale
-                d_logits = torch.ops.aten._softmax_backward_data.out(
-                    d_weights, weights, -1, dtype, grad_input=d_weights
-                )
-                d_q = (d_logits @ head.key).mul_(head.scale)
-                d_query[index][tile] = d_q.view(d_query[index][tile].shape)
-                d_k.addmm_(d_logits.t(), head.query[tile].flatten(0, 1), alpha=head.scale)
+            for tiles in rectangles:
+                of_rectangle = tiles[0].rows, tiles[0].columns
+                q = head.query[of_rectangle].flatten(0, 1)
+                dy = grad[head.index][of_rectangle].to(dtype).flatten(0, 1)
+                if mask is not None:
+                    dy = dy * mask.scale
+                d_q = torch.empty_like(q)
+                tables = head.tables(tiles[0])
+                d_tables = [torch.empty_like(table) for table in tables or ()]
+                for tile in tiles:
+                    queries = tile.queries
+                    weights, d_weights = (
+                        b[: queries.stop - queries.start] for b in buffers
+                    )
+                    _weights(head, q, tables, tile, out=weights)
+                    torch.mm(dy[queries], head.value.t(), out=d_weights)
+                    dropped = weights
+                    if mask is not None:
+                        keep = mask(head.index, tile.number, weights.shape)
+                        d_weights *= keep
+                        dropped = weights * keep
+                    d_v.addmm_(dropped.t(), dy[queries])
+                    d_logits = torch.ops.aten._softmax_backward_data.out(
+                        d_weights, weights, -1, dtype, grad_input=d_weights
+                    )
+                    torch.mm(d_logits, head.key, out=d_q[queries])
+                    d_k.addmm_(d_logits.t(), q[queries], alpha=head.scale)
+                    if tables is not None:
+                        d_bias = d_logits.view(-1, *key.shape[2:4])
+                        for axis, d_table in zip((2, 1), d_tables):
+                            torch.sum(d_bias, axis, out=d_table[queries])
+                at = d_query[head.index][of_rectangle]
+                at.copy_((d_q * head.scale).view(at.shape))
                 if head.met is not None:
-                    m = head.met[tile]
-                    d_bias = d_logits.view(*m.shape[:2], *key.shape[2:4])
-                    by_row, by_column = d_bias.sum(3), d_bias.sum(2).transpose(0, 1)
-                    d_met[index][tile] = by_row @ head.rows[tile[0]] + (
-                        by_column @ head.columns[tile[1]]
+                    m = head.met[of_rectangle]
+                    by_row, by_column = (t.unflatten(0, m.shape[:2]) for t in d_tables)
+                    by_column = by_column.transpose(0, 1)
+                    y, x = of_rectangle
+                    d_met[head.index][of_rectangle] = by_row @ head.rows[y] + (
+                        by_column @ head.columns[x]
                     ).transpose(0, 1)
-                    d_rows[tile[0], :, index[1]] += by_row.mT @ m
-                    d_columns[tile[1], :, index[1]] += by_column.mT @ m.transpose(0, 1)
-            d_key[index] = d_k.view(d_key[index].shape)
-            d_value[index] = d_v.view(d_value[index].shape)
+                    d_rows[y, :, head.index[1]] += by_row.mT @ m
+                    d_columns[x, :, head.index[1]] += by_column.mT @ m.transpose(0, 1)
+            d_key[head.index] = d_k.view(d_key[head.index].shape)
+            d_value[head.index] = d_v.view(d_value[head.index].shape)
     if rows is not None and columns is not None:
         grads[4:] = [d_rows.to(rows.dtype), d_columns.to(columns.dtype)]
     return grads

@@ -58,9 +58,17 @@ def _dropout(weights: Tensor, logits: Logits, dropout_p: float, seed: Tensor) ->
     size = logits.query.shape[2:4]
     keep = torch.empty(weights.shape, dtype=torch.bool, device=weights.device)
     on_grid = keep.unflatten(2, size)
-    tiles = query_tiles(size, weights.shape[-1], weights.device.type)
+    rectangles = query_tiles(size, logits.key.shape[2:4], weights.device.type)
     for index in itertools.product(*map(range, weights.shape[:2])):
-        for number, tile in enumerate(tiles):
-            kept = on_grid[index][tile]
-            kept.copy_(mask(index, number, kept.flatten(0, 1).shape).view(kept.shape))
+        for tiles in rectangles:
+            kept = on_grid[index][tiles[0].rows, tiles[0].columns]
+            masks = [
+                mask(
+                    index,
+                    tile.number,
+                    (tile.queries.stop - tile.queries.start, kept.shape[2]),
+                )
+                for tile in tiles
+            ]
+            kept.copy_(torch.cat(masks).view(kept.shape))
     return weights * keep * mask.scale

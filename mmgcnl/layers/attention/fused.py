@@ -245,7 +245,7 @@ def _backward(
     d_query, d_key, d_value = (t.new_empty(t.shape) for t in (query, key, value))
     position = row_table is not None and column_table is not None
     # The kernel adds to the row table's: a query meets its entries once a stretch of keys.
-    tables = [torch.zeros_like(t) for t in (row_table, column_table) if t is not None]
+    tables = [t.new_zeros(t.shape) for t in (row_table, column_table) if t is not None]
     if grad.numel() == 0:
         return [d_query, d_key.zero_(), d_value.zero_(), *tables]
     grad = grad.contiguous()

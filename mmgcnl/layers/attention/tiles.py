@@ -6,39 +6,75 @@ M = h * w, T queries of a tile.
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 # Attention weights of a tile: on a CPU so few that they stay in its cache, on a GPU
 # enough to keep it busy.
-_NUMEL = {'cpu': 2**20}
+_NUMEL = {'cpu': 2**19}
 _OTHER_NUMEL = 2**25
+# Entries of the position tables that are made at a time.
+_TABLE_NUMEL = 2**20
+
+
+class Tile(NamedTuple):
+    """Some queries of a rectangle of the query grid.
+
+    Attributes:
+        number: Index among all tiles.
+        rows, columns: The rectangle. Tables are made for all of it.
+        queries: The tile among the rectangle's queries, in row-major order.
+    """
+
+    number: int
+    rows: slice
+    columns: slice
+    queries: slice
 
 
 def query_tiles(
-    size: Sequence[int], num_keys: int, device_type: str
-) -> list[tuple[slice, slice]]:
-    """Cut the query grid into tiles of whole rows, or of pieces of a row if these are long.
+    size: Sequence[int], key_size: Sequence[int], device_type: str
+) -> list[list[Tile]]:
+    """Cut the query grid into rectangles and these into tiles.
 
     Args:
         size: H and W.
-        num_keys: M.
+        key_size: h and w.
         device_type: Such as 'cpu'.
 
     Returns:
-        Rows and columns of each tile, in row-major order.
+        The tiles of each rectangle.
     """
     height, width = size
-    queries = max(1, _NUMEL.get(device_type, _OTHER_NUMEL) // num_keys)
-    rows, columns = max(1, queries // width), min(width, queries)
-    return [
-        (slice(y, min(y + rows, height)), slice(x, min(x + columns, width)))
-        for y in range(0, height, rows)
-        for x in range(0, width, columns)
-    ]
+    num_keys = key_size[0] * key_size[1]
+    together = max(1, _TABLE_NUMEL // sum(key_size))
+    at_a_time = max(1, _NUMEL.get(device_type, _OTHER_NUMEL) // num_keys)
+    if at_a_time > 16:
+        at_a_time -= at_a_time % 16  # what matrix products like
+    rows, columns = max(1, together // width), min(width, together)
+    rectangles: list[list[Tile]] = []
+    number = itertools.count()
+    for y in range(0, height, rows):
+        for x in range(0, width, columns):
+            bottom, right = min(y + rows, height), min(x + columns, width)
+            num_queries = (bottom - y) * (right - x)
+            rectangles.append(
+                [
+                    Tile(
+                        next(number),
+                        slice(y, bottom),
+                        slice(x, right),
+                        slice(start, min(start + at_a_time, num_queries)),
+                    )
+                    for start in range(0, num_queries, at_a_time)
+                ]
+            )
+    return rectangles
 
 
 class KeepMask:
@@ -68,7 +104,7 @@ class KeepMask:
 
         Args:
             index: Image and head.
-            tile: Index of the tile in :func:`query_tiles`.
+            tile: Number of the tile in :func:`query_tiles`.
             shape: T and M.
         """
         # PyTorch's generator on a CPU looks at 32 bits of a seed: they are mixed from all.

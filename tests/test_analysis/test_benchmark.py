@@ -1,0 +1,106 @@
+"""What the benchmarks measure with: that they see time, memory and failures."""
+
+import os
+import signal
+import sys
+import time
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from mmgcnl.analysis.benchmark import (
+    MIB,
+    Measurement,
+    as_table,
+    measure,
+    module_contender,
+    module_step,
+)
+from mmgcnl.analysis.figures import draw_scaling
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != 'linux', reason='memory is measured on Linux only'
+)
+
+
+def take(mib: int, seconds: float):
+    def step() -> None:
+        torch.ones(mib * MIB, dtype=torch.uint8)
+        time.sleep(seconds)
+
+    return step
+
+
+def die():
+    return lambda: os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail():
+    raise RuntimeError('no such thing\nin detail')
+
+
+def test_measures_each_contender_and_survives_its_failure():
+    contenders = {
+        'large': partial(take, 300, 0.0),
+        'slow': partial(take, 10, 0.3),
+        'dying': die,
+        'failing': fail,
+    }
+    found = measure(contenders, repeats=2, threads=1)
+    assert list(found) == list(contenders)
+    assert len(found['large'].seconds) == len(found['large'].mib) == 2
+    assert 295 < found['large'].median_mib < 330
+    assert found['slow'].median_mib < 40
+    assert found['slow'].median_seconds >= 0.3
+    assert 'its process ended with code -9' in found['dying'].error
+    assert found['failing'].error == 'RuntimeError: no such thing'
+    table = '\n'.join(as_table(found, 'slow'))
+    assert '1.00 x' in table and 'RuntimeError' in table
+
+
+class Sum(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3))
+
+    def forward(self, x):
+        assert self.weight.abs().sum() > 0
+        return (
+            [y * self.weight.sum() for y in x]
+            if isinstance(x, list)
+            else x * self.weight[0]
+        )
+
+
+@pytest.mark.parametrize('mode', ['infer', 'train'])
+@pytest.mark.parametrize('shapes', [[(2, 3)], [(2, 3), (4, 5)]])
+def test_module_step_runs_forward_and_in_training_backward(mode, shapes):
+    calls = []
+
+    class Spy(Sum):
+        def forward(self, x):
+            calls.append(torch.is_grad_enabled())
+            return super().forward(x)
+
+    backward = []
+    spy = Spy()
+    spy.weight.register_hook(lambda grad: backward.append(grad))
+    module_step(lambda: spy, shapes, mode, 'cpu')()
+    assert calls == [mode == 'train']
+    assert len(backward) == (mode == 'train')
+
+
+def test_contender_is_picklable():
+    found = measure({'sum': module_contender(Sum, [(2, 3)], 'train', 'cpu')}, repeats=1)
+    assert found['sum'].error is None
+
+
+def test_draws_the_scaling(tmp_path):
+    found = {
+        size: {'floor': Measurement([t], [m]), 'lost': Measurement([], [], 'out of memory')}
+        for size, t, m in (('10x10', 0.1, 1.0), ('20x20', 1.6, 4.0))
+    }
+    draw_scaling(found, tmp_path / 'scaling.png', 'infer')
+    assert (tmp_path / 'scaling.png').stat().st_size > 5000
