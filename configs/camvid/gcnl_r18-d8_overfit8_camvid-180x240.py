@@ -17,5 +17,5 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, begin=0, end=20, by_epoch=False),
     dict(type='PolyLR', eta_min=0, power=0.9, begin=20, end=300, by_epoch=False),
 ]
-train_cfg = dict(max_iters=300, val_interval=100)
+train_cfg = dict(max_iters=300, val_interval=50)
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=300))
