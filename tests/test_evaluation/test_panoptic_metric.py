@@ -172,7 +172,7 @@ def test_two_processes(files, tmp_path):
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
-    mp.start_processes(worker, (port, files, tmp_path), nprocs=2, start_method='fork')
+    mp.start_processes(worker, (port, files, tmp_path), nprocs=2, start_method='spawn')
     for rank in range(2):
         metrics = json.loads((tmp_path / f'{rank}.json').read_text())
         assert metrics == pytest.approx(EXPECTED, abs=1e-9)

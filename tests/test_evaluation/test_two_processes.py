@@ -89,13 +89,12 @@ def worker(rank: int, port: int, folder: Path) -> None:
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.filterwarnings('ignore:.*fork')
 def test_ap_and_miou(tmp_path):
     write_boxes(tmp_path / 'boxes.json')
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
-    mp.start_processes(worker, (port, tmp_path), nprocs=2, start_method='fork')
+    mp.start_processes(worker, (port, tmp_path), nprocs=2, start_method='spawn')
     images = list(range(NUMBER))
     whole = evaluate(tmp_path / 'boxes.json', images)
     for rank in range(2):
