@@ -50,7 +50,7 @@ def triton_attention(
         dropout_p,
         seed,
     )
-    return out.unflatten(2, grid)
+    return out.to(value.dtype).unflatten(2, grid)
 
 
 def reason_against(logits: Logits) -> str | None:
@@ -194,7 +194,8 @@ def _forward(
     dropout_p: float,
     seed: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    out = value.new_empty(query.shape)
+    # The backward pass subtracts two sums that may be all but equal: one is of this.
+    out = value.new_empty(query.shape, dtype=torch.float32)
     lse = query.new_empty(query.shape[:3], dtype=torch.float32)
     if out.numel() == 0:
         return out, lse
@@ -219,7 +220,7 @@ def _contiguous(query: Tensor, *others: Tensor | None) -> list[Tensor]:
 @_forward.register_fake
 def _(query: Tensor, key: Tensor, value: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
     lse = query.new_empty(query.shape[:3], dtype=torch.float32)
-    return value.new_empty(query.shape), lse
+    return value.new_empty(query.shape, dtype=torch.float32), lse
 
 
 @torch.library.custom_op(
@@ -248,8 +249,8 @@ def _backward(
     tables = [t.new_zeros(t.shape) for t in (row_table, column_table) if t is not None]
     if grad.numel() == 0:
         return [d_query, d_key.zero_(), d_value.zero_(), *tables]
-    grad = grad.contiguous()
-    delta = (grad.float() * out.float()).sum(-1)
+    grad = grad.to(value.dtype).contiguous()
+    delta = (grad.float() * out).sum(-1)
     dropout, constants = _common(query, key_grid, position, dropout_p, seed)
     inputs = _contiguous(query, key, value, row_table, column_table, content_scale)
     inputs += [grad, lse, delta]

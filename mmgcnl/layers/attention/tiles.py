@@ -94,7 +94,7 @@ class KeepMask:
     """
 
     def __init__(self, dropout_p: float, seed: Tensor, device: torch.device) -> None:
-        self.threshold = min(max(round(dropout_p * 2**16), 0), 2**16 - 1)
+        self.threshold = min(round(dropout_p * 2**16), 2**16 - 1)
         self.scale = 2**16 / (2**16 - self.threshold)
         self.seed = int(seed)
         self.generator = torch.Generator(device)
