@@ -11,6 +11,7 @@ import gc
 import json
 import statistics
 import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -196,6 +197,33 @@ def module_step(
 def module_contender(build: Callable[[], nn.Module], *args: object) -> Build:
     """:func:`module_step` as a contender of :func:`measure`."""
     return partial(module_step, build, *args)  # type: ignore[arg-type]
+
+
+def add_benchmark_arguments(parser: ArgumentParser) -> None:
+    """Add the options that the benchmarks have in common."""
+    parser.add_argument('--batch', type=int, default=1, help='images (1)')
+    parser.add_argument('--mode', choices=['infer', 'train'], default='infer')
+    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
+    parser.add_argument(
+        '--dtype',
+        choices=['float32', 'bfloat16', 'float16'],
+        default='float32',
+        help='of autocast, unless float32 (float32)',
+    )
+    parser.add_argument('--repeats', type=int, default=5, help='of which medians count (5)')
+    parser.add_argument('--threads', type=int, help="of each process (PyTorch's choice)")
+    parser.add_argument(
+        '--json', type=Path, metavar='FILE', help='where the measurements go'
+    )
+
+
+def check_benchmark_arguments(parser: ArgumentParser, args: Namespace) -> None:
+    """Stop, with exit code 2, where one of these options cannot be."""
+    for name in ('batch', 'repeats'):
+        if getattr(args, name) < 1:
+            parser.error(f'--{name}: 1 or more, not {getattr(args, name)}')
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        parser.error('--device cuda: no GPU is available')
 
 
 def device_name(device: str) -> str:

@@ -16,7 +16,6 @@ import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +26,9 @@ with contextlib.redirect_stdout(sys.stderr):  # the libraries print on import
     from mmcv.cnn.bricks import GeneralizedAttention
 
     from mmgcnl.analysis.benchmark import (
+        add_benchmark_arguments,
         as_table,
+        check_benchmark_arguments,
         device_name,
         measure,
         module_contender,
@@ -96,17 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--channels', type=int, default=256, help='(256)')
     parser.add_argument('--heads', type=int, default=8, help='(8)')
     parser.add_argument('--kv-stride', type=int, default=1, help='(1)')
-    parser.add_argument('--batch', type=int, default=1, help='images (1)')
-    parser.add_argument('--mode', choices=['infer', 'train'], default='infer')
-    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
-    parser.add_argument(
-        '--dtype',
-        choices=['float32', 'bfloat16', 'float16'],
-        default='float32',
-        help='of autocast, unless float32 (float32)',
-    )
-    parser.add_argument('--repeats', type=int, default=5, help='of which medians count (5)')
-    parser.add_argument('--threads', type=int, help="of each process (PyTorch's choice)")
+    add_benchmark_arguments(parser)
     parser.add_argument(
         '--scales',
         nargs='+',
@@ -117,11 +108,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         '--skip', nargs='+', default=[], metavar='NAME', help='contenders to leave out'
     )
-    parser.add_argument(
-        '--json', type=Path, metavar='FILE', help='where the measurements go, and the plot'
-    )
     args = parser.parse_args(argv)
-    for name in ('height', 'width', 'channels', 'heads', 'kv_stride', 'batch', 'repeats'):
+    for name in ('height', 'width', 'channels', 'heads', 'kv_stride'):
         if getattr(args, name) < 1:
             parser.error(
                 f'--{name.replace("_", "-")}: 1 or more, not {getattr(args, name)}'
@@ -130,8 +118,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(
             f'--channels {args.channels} is not divisible by 4 x --heads {args.heads}'
         )
-    if args.device == 'cuda' and not torch.cuda.is_available():
-        parser.error('--device cuda: no GPU is available')
+    check_benchmark_arguments(parser, args)
     blocks = contenders(args)
     if unknown := set(args.skip) - set(blocks) | set(args.skip) & {'floor'}:
         parser.error(

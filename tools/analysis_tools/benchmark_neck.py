@@ -13,7 +13,6 @@ import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -27,7 +26,9 @@ with contextlib.redirect_stdout(sys.stderr):  # the libraries print on import
     from mmgcnl.analysis.benchmark import (
         Build,
         Measurement,
+        add_benchmark_arguments,
         as_table,
+        check_benchmark_arguments,
         device_name,
         measure,
         module_contender,
@@ -131,23 +132,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         default='configs/ebfpn/mask-rcnn_r50_fpn_ebfpn_1x_coco.py',
         help='of the detector, whose neck is exchanged (%(default)s)',
     )
-    parser.add_argument('--batch', type=int, default=1, help='images (1)')
-    parser.add_argument('--mode', choices=['infer', 'train'], default='infer')
-    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
-    parser.add_argument(
-        '--dtype',
-        choices=['float32', 'bfloat16', 'float16'],
-        default='float32',
-        help='of autocast, unless float32 (float32)',
-    )
-    parser.add_argument('--repeats', type=int, default=5, help='of which medians count (5)')
-    parser.add_argument('--threads', type=int, help="of each process (PyTorch's choice)")
-    parser.add_argument('--json', type=Path, metavar='FILE', help='where results go')
+    add_benchmark_arguments(parser)
     args = parser.parse_args(argv)
-    if min(*args.shape, args.batch, args.repeats) < 1:
-        parser.error('--shape, --batch and --repeats are 1 or more')
-    if args.device == 'cuda' and not torch.cuda.is_available():
-        parser.error('--device cuda: no GPU is available')
+    if min(args.shape) < 1:
+        parser.error(f'--shape: height and width are 1 or more, not {args.shape}')
+    check_benchmark_arguments(parser, args)
     if args.detector:
         check_file(parser, '--config', args.config)
     groups = (
