@@ -1,6 +1,5 @@
 """Every implementation of the attention against the dense one in float64."""
 
-import os
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -23,9 +22,6 @@ from mmgcnl.layers import (
 from mmgcnl.layers.attention import blockwise, dense, dispatch, fused, tiles
 
 CUDA = torch.cuda.is_available()
-if not CUDA:
-    # Without a GPU the kernels run in Triton's interpreter. It is chosen on their import.
-    os.environ['TRITON_INTERPRET'] = '1'
 needs_triton = pytest.mark.skipif(
     find_spec('triton') is None, reason='Triton is not installed: pip install triton'
 )
