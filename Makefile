@@ -18,7 +18,7 @@ endif
 .PHONY: help install demo test lint clean
 
 help:
-	@echo 'make demo     train and compare three small models (CPU, minutes); results in work_dirs/probe'
+	@echo 'make demo     train and compare five small models (CPU, minutes); results in work_dirs/probe'
 	@echo 'make test     ruff, mypy and the test suite'
 	@echo 'make lint     ruff and mypy alone'
 	@echo 'make install  the environment alone, in $(VENV); the other targets do it when needed'
@@ -35,8 +35,9 @@ $(stamp):
 demo: $(stamp)
 	$(python) tools/probe.py demo
 
+# A process a core, of one thread each: most tests are too small to share among threads.
 test: lint
-	$(python) -m pytest
+	OMP_NUM_THREADS=1 $(python) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 lint: $(stamp)
 	$(python) -m ruff check .

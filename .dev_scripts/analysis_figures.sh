@@ -13,7 +13,7 @@ read -r config weights <<< "$(model gcnl)"
 "$python" tools/analysis_tools/visualize_attention.py \
     "$nl_config" "$nl_weights" $probe/data/images/val/00000.png \
     --config2 "$config" --checkpoint2 "$weights" --names non-local ours \
-    --point 60,36 --point 20,84 \
+    --point 6,18 --point 34,22 \
     --ground-truth $probe/data/annotations/val/00000.png --out "$out/analysis_attention.png"
 "$python" tools/analysis_tools/visualize_predictions.py "$config" "$weights" \
     --baseline "$nl_config" "$nl_weights" --names non-local ours \

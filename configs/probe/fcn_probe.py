@@ -7,7 +7,7 @@ model = dict(
         mean=[110, 110, 110],
         std=[60, 60, 60],
         bgr_to_rgb=True,
-        size=(96, 96),
+        size=(48, 48),
         seg_pad_val=255,
     ),
     backbone=dict(type='ConvNet'),
@@ -34,20 +34,20 @@ model = dict(
     test_cfg=dict(mode='whole'),
 )
 optim_wrapper = dict(
-    type='OptimWrapper', optimizer=dict(type='AdamW', lr=4e-3, weight_decay=1e-4)
+    type='OptimWrapper', optimizer=dict(type='AdamW', lr=3e-3, weight_decay=1e-4)
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=100, by_epoch=False),
-    dict(type='PolyLR', eta_min=0, power=0.9, begin=100, end=500, by_epoch=False),
+    dict(type='PolyLR', eta_min=0, power=0.9, begin=100, end=600, by_epoch=False),
 ]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=500, val_interval=500)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=600, val_interval=600)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=20, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=500),
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=600),
     sampler_seed=dict(type='DistSamplerSeedHook'),
 )
 randomness = dict(seed=0)

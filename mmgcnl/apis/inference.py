@@ -194,7 +194,7 @@ class Inferencer(BaseInferencer):
         if self.scope == 'mmseg':
             truth.pred_sem_seg = truth.gt_sem_seg
         elif 'gt_sem_seg' in truth:
-            from mmdet.structures import INSTANCE_OFFSET
+            from mmdet.evaluation import INSTANCE_OFFSET
 
             ids = np.asarray(truth.gt_sem_seg.sem_seg[0]).astype(np.int64)
             ids[ids == 255] = len(self.model.dataset_meta['classes'])
@@ -248,7 +248,7 @@ class Inferencer(BaseInferencer):
 
     def _to_dict(self, pred: BaseDataElement) -> dict[str, Any]:
         if 'pred_panoptic_seg' in pred:
-            from mmdet.structures import INSTANCE_OFFSET
+            from mmdet.evaluation import INSTANCE_OFFSET
 
             segments = self._segment_ids(pred.pred_panoptic_seg)
             ids = np.unique(segments[segments > 0]).tolist()
@@ -286,7 +286,7 @@ class Inferencer(BaseInferencer):
 
     def _segment_ids(self, segments: BaseDataElement) -> np.ndarray:
         """(H, W): one more than mmdet's id of each pixel's segment, 0 for none."""
-        from mmdet.structures import INSTANCE_OFFSET
+        from mmdet.evaluation import INSTANCE_OFFSET
 
         ids = np.asarray(segments.sem_seg[0]).astype(np.int32)
         void = ids % INSTANCE_OFFSET == len(self.model.dataset_meta['classes'])

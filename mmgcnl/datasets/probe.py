@@ -1,6 +1,6 @@
 """The probe: drawn scenes in which context and position are each worth something.
 
-A scene has a sky, four lamps of different hues, lit or not, dark crates and bright barrels.
+A scene has a sky, six lamps of different hues, lit or not, dark crates and bright barrels.
 The sky has the hue of one of the lamps, and that lamp alone counts. A crate is labelled by
 whether it lies left or right of the lamp that counts, a barrel by whether that lamp is lit.
 Neither can be told from its neighbourhood.
@@ -8,9 +8,10 @@ Neither can be told from its neighbourhood.
 - *Side* is a matter of position: without it, attention can find the lamp but not say
   where it is.
 - *Which lamp* is a matter of the whole scene. A plain non-local block does hand the sky
-  and all lamps on through its values, but as a sum. In the probe's head nothing
-  non-linear follows the block, and there are fewer heads than lamps, so the choice must
-  be made where the context makes it: in the attention.
+  and all lamps on through its values, but as a sum, divided by that of the weights. In
+  the probe's head nothing non-linear follows the block, and there are fewer heads than
+  lamps, so the choice must be made where the context makes it: in the attention. (The
+  division is not linear either: trained for longer, a plain block tells ever more lamps.)
 
 What could leak, and does not:
 
@@ -19,7 +20,7 @@ What could leak, and does not:
 - *Absolute position*, from padding: the outermost cells hold neither lamps nor crates,
   and the backbone's padding reaches no further.
 - *Counting*, the bar for models that cannot choose the lamp: the side of most lamps is
-  right for 84 % of the crates, the state of most lamps in 11 of 16 scenes.
+  right for 82 % of the crates, the state of most lamps in 21 of 32 scenes.
 
 :class:`ProbeMetric` reports how often side and state are right.
 """
@@ -37,11 +38,20 @@ from mmengine.utils import track_iter_progress
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, METRICS
 
-CELL = 8  # pixels
+CELL = 4  # pixels
 GRID = 12  # cells
 SKY = 3  # rows of cells
 NUM_OBJECTS = 16  # crates and barrels, half and half
-_LAMPS = np.array([[220, 60, 50], [60, 180, 70], [60, 90, 220], [230, 200, 60]])
+_LAMPS = np.array(
+    [
+        [220, 60, 50],
+        [60, 180, 70],
+        [60, 90, 220],
+        [230, 200, 60],
+        [180, 70, 200],
+        [60, 190, 210],
+    ]
+)
 _OBJECTS = (50, 170)  # gray of a crate, of a barrel
 _FIRST_CLASS = 3  # of crates and barrels
 CRATES = (3, 4)  # their classes
@@ -54,7 +64,7 @@ def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         rng: Decides everything.
 
     Returns:
-        RGB image (96, 96, 3) and label map (96, 96), both uint8.
+        RGB image (48, 48, 3) and label map (48, 48), both uint8.
     """
     cells = np.zeros((GRID, GRID), np.uint8)
     image = np.full((GRID * CELL, GRID * CELL, 3), 110.0)
@@ -73,7 +83,7 @@ def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     for lamp, (y, x) in enumerate(lamps):
         paint(y, x, _LAMPS[lamp])
         if lit[lamp]:
-            paint(y, x, 255, margin=2)
+            paint(y, x, 255, margin=1)
         cells[y, x] = 2
     counting_x = lamps[counts][1]
     free = [

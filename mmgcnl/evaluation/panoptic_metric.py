@@ -9,12 +9,12 @@ from typing import Any
 import mmcv
 import numpy as np
 from mmdet.datasets.api_wrappers import COCOPanoptic
+from mmdet.evaluation import INSTANCE_OFFSET
 from mmdet.evaluation.metrics.coco_panoptic_metric import (
     parse_pq_results,
     print_panoptic_table,
 )
 from mmdet.registry import METRICS
-from mmdet.structures import INSTANCE_OFFSET
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import dump, get_local_path
 from mmengine.logging import MMLogger

@@ -15,18 +15,18 @@ from torch import Tensor
 class ConvNet(BaseModule):
     """3x3 convolutions of stride 2, for the probe.
 
-    Three of them see 15 x 15 pixels, so that whatever depends on something further away
-    is left to what follows.
+    Two of them see 7 x 7 pixels, so that whatever depends on something further away is
+    left to what follows.
 
     Args:
-        channels (Sequence[int]): Output channels of each. Default: (24, 48, 32).
+        channels (Sequence[int]): Output channels of each. Default: (24, 32).
         norm_cfg (dict): Norm after each. Default: BN.
         init_cfg (dict or list[dict], optional): Default: None.
     """
 
     def __init__(
         self,
-        channels: Sequence[int] = (24, 48, 32),
+        channels: Sequence[int] = (24, 32),
         norm_cfg: dict = dict(type='BN'),
         init_cfg: Any = None,
     ) -> None:
@@ -41,5 +41,5 @@ class ConvNet(BaseModule):
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
-        """(B, 3, H, W) to one map (B, channels[-1], H / 8, W / 8)."""
+        """(B, 3, H, W) to one map, its sides halved by each convolution."""
         return (self.layers(x),)

@@ -27,12 +27,12 @@ def read(image, labels):
     cells = labels[::CELL, ::CELL]
 
     def hue(y, x):
-        corner = image[y * CELL : y * CELL + 2, x * CELL : (x + 1) * CELL].mean((0, 1))
+        corner = image[y * CELL, x * CELL : (x + 1) * CELL].mean(0)
         return int(np.abs(_LAMPS - corner).sum(1).argmin())
 
     lamps = {}
     for y, x in np.argwhere(cells == 2):
-        middle = image[y * CELL + 3 : y * CELL + 5, x * CELL + 3 : x * CELL + 5]
+        middle = image[y * CELL + 1 : y * CELL + 3, x * CELL + 1 : x * CELL + 3]
         lamps[hue(y, x)] = (int(y), int(x), bool(middle.mean() > 200))
     objects = [(int(y), int(x), int(cells[y, x]) - 3) for y, x in np.argwhere(cells > 2)]
     return lamps, hue(0, 0), objects
@@ -41,11 +41,11 @@ def read(image, labels):
 def test_labels_follow_the_rule(scenes):
     for image, labels in scenes:
         lamps, sky, objects = read(image, labels)
-        assert len(lamps) == 4
+        assert len(lamps) == 6
         assert len(objects) == 16
         y, x, lit = lamps[sky]
         for row, column, label in objects:
-            barrel = image[row * CELL : (row + 1) * CELL, column * CELL + 4].mean() > 110
+            barrel = image[row * CELL : (row + 1) * CELL, column * CELL + 1].mean() > 110
             assert column != x
             assert label == (2 + lit if barrel else column > x)
 
@@ -71,7 +71,7 @@ def test_counting_lamps_is_right_as_often_as_documented(scenes):
                 votes = np.sign(sum(np.sign(x - u) for _, u, _ in lamps.values()))
                 right += 0.5 + votes * (label - 0.5)
                 total += 1
-    assert right / total == pytest.approx(0.84, abs=0.02)
+    assert right / total == pytest.approx(0.82, abs=0.02)
     assert classes.min() > 0.2 * classes.sum()
 
 

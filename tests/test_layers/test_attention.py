@@ -350,6 +350,11 @@ def test_choice(logits, monkeypatch):
     assert choose_implementation(logits) == 'blockwise'
     assert choose_implementation(logits.of_queries(slice(3))) == 'dense'
     assert choose_implementation(logits, 'dense') == 'dense'
+    # Many small heads: to go through them one by one would take longer.
+    small = torch.randn(64, 8, 10, 10, 4)
+    assert choose_implementation(logits._replace(query=small, key=small)) == 'dense'
+    small = torch.randn(128, 8, 10, 10, 4)
+    assert choose_implementation(logits._replace(query=small, key=small)) == 'blockwise'
     monkeypatch.setenv('MMGCNL_ATTENTION', 'blockwise')
     assert choose_implementation(logits.of_queries(slice(3)), 'dense') == 'blockwise'
     monkeypatch.setenv('MMGCNL_ATTENTION', 'fast')

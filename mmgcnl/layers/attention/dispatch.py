@@ -23,6 +23,9 @@ IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
 IMPLEMENTATION_VARIABLE = 'MMGCNL_ATTENTION'
 # Attention weights of all heads and images that are no burden.
 _FEW = 2**20
+# As many are none either, where a head has so few that to go through the heads one by one
+# takes longer than to compute with all of them.
+_MORE, _FEW_OF_A_HEAD = 2**23, 2**15
 
 
 def attention(
@@ -86,8 +89,9 @@ def choose_implementation(logits: Logits, implementation: str | None = None) -> 
         return 'blockwise'
     if torch.compiler.is_compiling():
         return 'blockwise'  # to ask for the size would compile for it
-    weights = logits.query.shape[:4].numel() * logits.key.shape[2:4].numel()
-    return 'dense' if weights <= _FEW else 'blockwise'
+    of_a_head = logits.query.shape[2:4].numel() * logits.key.shape[2:4].numel()
+    few = _MORE if of_a_head <= _FEW_OF_A_HEAD else _FEW
+    return 'dense' if logits.query.shape[:2].numel() * of_a_head <= few else 'blockwise'
 
 
 def _exporting() -> bool:
