@@ -21,6 +21,7 @@ def draw_predictions(
     """Have the visualization hook show the predictions or draw them to files."""
     hook = cfg.default_hooks.visualization
     hook.draw = True
+    hook.interval = 1  # mmseg 1.2.2 keeps to it in tests as well
     if show:
         hook.show = True
         hook.wait_time = wait_time
