@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 # Attention weights of a tile: on a CPU so few that they stay in its cache, on a GPU
-# enough to keep it busy.
+# enough to keep it busy. But fewer queries than this make slow matrix products.
 _NUMEL = {'cpu': 2**19}
 _OTHER_NUMEL = 2**25
+_LEAST_QUERIES = 32
 # Entries of the position tables that are made at a time.
 _TABLE_NUMEL = 2**20
 
@@ -53,7 +54,7 @@ def query_tiles(
     height, width = size
     num_keys = key_size[0] * key_size[1]
     together = max(1, _TABLE_NUMEL // sum(key_size))
-    at_a_time = max(1, _NUMEL.get(device_type, _OTHER_NUMEL) // num_keys)
+    at_a_time = max(_LEAST_QUERIES, _NUMEL.get(device_type, _OTHER_NUMEL) // num_keys)
     if at_a_time > 16:
         at_a_time -= at_a_time % 16  # what matrix products like
     rows, columns = max(1, together // width), min(width, together)
