@@ -57,9 +57,12 @@ class _Head:
         self.scale = content_scale[index].item()
         self.query = query[index].to(dtype)  # (H, W, d)
         self.num_keys = key.shape[2] * key.shape[3]
-        padding = (0, 0, 0, _padding(self.num_keys))
-        self.key = F.pad(key[index].flatten(0, 1).to(dtype), padding)  # (P, d)
-        self.value = F.pad(value[index].flatten(0, 1).to(dtype), padding)  # (P, d)
+        self.key = key[index].flatten(0, 1).to(dtype)  # (P, d)
+        self.value = value[index].flatten(0, 1).to(dtype)  # (P, d)
+        if padding := _padding(self.num_keys):
+            self.key, self.value = (
+                F.pad(t, (0, 0, 0, padding)) for t in (self.key, self.value)
+            )
         self.met = None
         if met is not None and rows is not None and columns is not None:
             self.met = met[index].to(dtype)  # (H, W, d)
@@ -110,7 +113,9 @@ def _weights(
 def _keep(mask: KeepMask, head: _Head, tile: Tile) -> Tensor:
     """Which weights dropout keeps, (T, P)."""
     shape = tile.queries.stop - tile.queries.start, head.num_keys
-    return F.pad(mask(head.index, tile.number, shape), (0, _padding(head.num_keys)))
+    keep = mask(head.index, tile.number, shape)
+    padding = _padding(head.num_keys)
+    return F.pad(keep, (0, padding)) if padding else keep  # to pad by nothing would copy
 
 
 def _buffers(count: int, query: Tensor, num_keys: int, rectangles: list) -> list[Tensor]:
