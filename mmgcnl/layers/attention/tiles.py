@@ -54,9 +54,8 @@ def query_tiles(
     height, width = size
     num_keys = key_size[0] * key_size[1]
     together = max(1, _TABLE_NUMEL // sum(key_size))
-    at_a_time = max(_LEAST_QUERIES, _NUMEL.get(device_type, _OTHER_NUMEL) // num_keys)
-    if at_a_time > 16:
-        at_a_time -= at_a_time % 16  # what matrix products like
+    fitting = _NUMEL.get(device_type, _OTHER_NUMEL) // num_keys
+    at_a_time = max(_LEAST_QUERIES, fitting // 16 * 16)  # 16: what matrix products like
     rows, columns = max(1, together // width), min(width, together)
     rectangles: list[list[Tile]] = []
     number = itertools.count()
