@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-
 import torch
 from torch import Tensor
 
+from .dropout import KeepMask
 from .logits import Logits
-from .tiles import KeepMask, query_tiles
 
 
 def attention_weights(logits: Logits) -> Tensor:
@@ -41,34 +39,16 @@ def dense_attention(
         logits: What makes the logits.
         value: (B, n, h, w, d).
         dropout_p: Probability with which a weight is zeroed; the others grow to make up.
-        seed: Says which weights are zeroed, see :class:`.tiles.KeepMask`. None: none.
+        seed: Says which weights are zeroed, see :class:`.dropout.KeepMask`. None: none.
 
     Returns:
         (B, n, H, W, d) in ``value``'s dtype.
     """
     weights = attention_weights(logits)
     if seed is not None:
-        weights = _dropout(weights, logits, dropout_p, seed)
+        size = logits.query.shape[:4]
+        mask = KeepMask(dropout_p, seed, size, logits.key.shape[2:4], weights.device)
+        keep = mask(mask.queries.flatten(2), mask.keys.flatten(2))
+        weights = weights * keep * mask.scale
     out = weights.to(value.dtype) @ value.flatten(2, 3)
     return out.unflatten(2, logits.query.shape[2:4])
-
-
-def _dropout(weights: Tensor, logits: Logits, dropout_p: float, seed: Tensor) -> Tensor:
-    mask = KeepMask(dropout_p, seed, weights.device)
-    size = logits.query.shape[2:4]
-    keep = torch.empty(weights.shape, dtype=torch.bool, device=weights.device)
-    on_grid = keep.unflatten(2, size)
-    rectangles = query_tiles(size, logits.key.shape[2:4], weights.device.type)
-    for index in itertools.product(*map(range, weights.shape[:2])):
-        for tiles in rectangles:
-            kept = on_grid[index][tiles[0].rows, tiles[0].columns]
-            masks = [
-                mask(
-                    index,
-                    tile.number,
-                    (tile.queries.stop - tile.queries.start, kept.shape[2]),
-                )
-                for tile in tiles
-            ]
-            kept.copy_(torch.cat(masks).view(kept.shape))
-    return weights * keep * mask.scale

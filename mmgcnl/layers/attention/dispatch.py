@@ -39,8 +39,8 @@ def attention(
     Args:
         logits: What makes the logits.
         value: (B, n, h, w, d).
-        dropout_p: Probability with which a weight is zeroed, to multiples of 2^-16; the
-            others grow to make up for it.
+        dropout_p: Probability with which a weight is zeroed; the others grow to make
+            up for it.
         implementation: A key of :data:`IMPLEMENTATIONS`; None chooses one.
 
     Returns:

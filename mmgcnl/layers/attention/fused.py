@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .dense import dense_attention
+from .dropout import KeepMask
 from .logits import Logits, Position
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -25,8 +26,7 @@ def triton_attention(
 ) -> Tensor:
     """As :func:`.dense.dense_attention`, with no N x M tensor in memory.
 
-    Its dropout draws from another generator than the other implementations'. There are
-    no second derivatives.
+    There are no second derivatives.
     """
     query, key, content_scale, position = logits
     grid = query.shape[2:4]
@@ -160,8 +160,11 @@ def _common(
     seed: Tensor | None,
 ) -> tuple[list[Any], dict[str, Any]]:
     """What all kernels are given: the arguments of dropout, and the constants."""
-    threshold = min(round(dropout_p * 2**32), 2**32 - 1) if seed is not None else 0
-    dropout = [0 if seed is None else int(seed), threshold, 2**32 / (2**32 - threshold)]
+    dropout = [query, query, 0, 1.0]  # not looked at
+    if seed is not None:
+        size = *query.shape[:2], 1, query.shape[2]
+        mask = KeepMask(dropout_p, seed, size, key_grid, query.device)
+        dropout = [mask.queries, mask.keys, mask.threshold, mask.scale]
     constants = dict(
         _blocks(query.shape[-1], query.dtype, key_grid[1]),
         POSITION=position,

@@ -17,26 +17,11 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
-def _keep(seed, head, queries, keys, threshold):
-    """Bool (queries, keys), from Philox: the numbers of these indices, whoever asks."""
-    zero = queries[:, None] * 0 + keys[None, :] * 0
-    bits, _, _, _ = tl.philox(
-        seed, zero + keys[None, :], zero + queries[:, None], zero + head, zero
-    )
-    return bits.to(tl.uint32, bitcast=True) >= threshold
-
-
-@triton.jit
-def keep_kernel(keep, seed, threshold, N, M, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
-    """What dropout keeps, (G, N, M), for tests."""
-    head = tl.program_id(1).to(tl.int64)
-    queries = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    for start in range(0, M, BLOCK_N):
-        keys = start + tl.arange(0, BLOCK_N)
-        inside = (queries < N)[:, None] & (keys < M)[None, :]
-        index = (head * N + queries[:, None]) * M + keys[None, :]
-        kept = _keep(seed, tl.program_id(1), queries, keys, threshold)
-        tl.store(keep + index, kept.to(tl.int8), mask=inside)
+def _keep(query_numbers, key_numbers, head, queries, keys, N, M, threshold):
+    """Bool (queries, keys), as :class:`.dropout.KeepMask` says."""
+    a = tl.load(query_numbers + head * N + queries, mask=queries < N, other=0)
+    b = tl.load(key_numbers + head * M + keys, mask=keys < M, other=0)
+    return a[:, None] * b[None, :] >= threshold
 
 
 @triton.jit
@@ -50,8 +35,8 @@ def _load(start, rows, columns, num_rows, num_columns, stride):
 
 @triton.jit
 def forward_kernel(
-    query, key, value, row_table, column_table, content_scale, out, lse, seed, threshold,
-    keep_scale, N, h, w,
+    query, key, value, row_table, column_table, content_scale, out, lse, query_numbers,
+    key_numbers, threshold, keep_scale, N, h, w,
     d: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     POSITION: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -84,7 +69,9 @@ def forward_kernel(
             shrink = tl.exp2(largest - new_largest)
             total = total * shrink + tl.sum(weights, 1)
             if DROPOUT:
-                kept = _keep(seed, tl.program_id(1), queries, keys, threshold)
+                kept = _keep(
+                    query_numbers, key_numbers, head, queries, keys, N, M, threshold
+                )
                 weights = tl.where(kept, weights * keep_scale, 0.0)
             v = _load(value + head * M * d, keys, channels, M, d, d)
             y = y * shrink[:, None]
@@ -100,7 +87,7 @@ def forward_kernel(
 @triton.jit
 def _d_logits(
     q, k, v, dy, scale, by_row, by_column, lse, delta, inside,
-    seed, head, queries, keys, threshold, keep_scale,
+    query_numbers, key_numbers, head, queries, keys, N, M, threshold, keep_scale,
     POSITION: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The weights after dropout, and the gradient of the logits, of a tile."""
@@ -111,7 +98,7 @@ def _d_logits(
     d_weights = tl.dot(dy, tl.trans(v), input_precision=PRECISION)
     dropped = weights
     if DROPOUT:
-        kept = _keep(seed, head, queries, keys, threshold)
+        kept = _keep(query_numbers, key_numbers, head, queries, keys, N, M, threshold)
         dropped = tl.where(kept, weights * keep_scale, 0.0)
         d_weights = tl.where(kept, d_weights * keep_scale, 0.0)
     return dropped, weights * (d_weights - delta[:, None])
@@ -119,8 +106,9 @@ def _d_logits(
 
 @triton.jit
 def query_gradient_kernel(
-    query, key, value, row_table, column_table, content_scale, d_out, lse, delta, seed,
-    threshold, keep_scale, d_query, d_row_table, d_column_table, N, h, w,
+    query, key, value, row_table, column_table, content_scale, d_out, lse, delta,
+    query_numbers, key_numbers, threshold, keep_scale,
+    d_query, d_row_table, d_column_table, N, h, w,
     d: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     POSITION: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -154,8 +142,8 @@ def query_gradient_kernel(
                 )
             _, d_logits = _d_logits(
                 q, k, v, dy, scale * LOG2_E, by_row, by_column, L, D, inside,
-                seed, tl.program_id(1), queries, keys, threshold, keep_scale,
-                POSITION, DROPOUT, PRECISION,
+                query_numbers, key_numbers, head, queries, keys, N, M,
+                threshold, keep_scale, POSITION, DROPOUT, PRECISION,
             )  # fmt: skip
             dq += tl.dot(d_logits.to(k.dtype), k, input_precision=PRECISION)
             if POSITION:
@@ -176,8 +164,8 @@ def query_gradient_kernel(
 
 @triton.jit
 def key_gradient_kernel(
-    query, key, value, row_table, column_table, content_scale, d_out, lse, delta, seed,
-    threshold, keep_scale, d_key, d_value, N, h, w,
+    query, key, value, row_table, column_table, content_scale, d_out, lse, delta,
+    query_numbers, key_numbers, threshold, keep_scale, d_key, d_value, N, h, w,
     d: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     POSITION: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -210,7 +198,7 @@ def key_gradient_kernel(
             )
         weights, d_logits = _d_logits(
             q, k, v, dy, scale * LOG2_E, by_row, by_column, L, D, inside,
-            seed, tl.program_id(1), queries, keys, threshold, keep_scale,
+            query_numbers, key_numbers, head, queries, keys, N, M, threshold, keep_scale,
             POSITION, DROPOUT, PRECISION,
         )  # fmt: skip
         dv += tl.dot(tl.trans(weights.to(dy.dtype)), dy, input_precision=PRECISION)
