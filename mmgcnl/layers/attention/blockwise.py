@@ -186,7 +186,8 @@ def _compute_dtype(query: Tensor) -> torch.dtype:
 
 def _exp(x: Tensor, less: Tensor) -> Tensor:
     """exp(x - less), in the memory of x."""
-    # PyTorch's exp takes three times as long as its exp2 on some CPUs.
+    # PyTorch's exp takes three times as long as its exp2 on some CPUs. Only what is left
+    # of large logits is rescaled, where that costs no precision.
     return x.sub_(less).mul_(math.log2(math.e)).exp2_()
 
 
@@ -274,12 +275,13 @@ def _forward_head(head: _Head, work: _Work, results: tuple[Tensor, ...]) -> None
                 new_top = torch.maximum(top, weights.amax(1, keepdim=True))
                 _exp(weights, new_top)
                 shrink = _exp(top, new_top)
-                sum_.mul_(shrink).add_(weights.sum(1, keepdim=True))
+                torch.addcmul(weights.sum(1, keepdim=True), sum_, shrink, out=sum_)
                 keep = work.keep(tile, keys, keep_memory)
                 if keep is not None:
                     weights *= keep
                 y.mul_(shrink).addmm_(weights, keys.value)
-                top.copy_(new_top)
+                top = new_top
+            largest[span] = top
         out /= total if work.mask is None else total / work.mask.scale
         for result, of_rectangle in zip(results, (out, largest, total)):
             result[at] = of_rectangle.view(result[at].shape)
