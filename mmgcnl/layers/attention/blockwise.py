@@ -203,11 +203,15 @@ class _Work:
         if seed is not None:
             self.mask = KeepMask(dropout_p, seed, size, key_size, query.device)
 
-    def memory(self, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """For the weights of any tile: to allocate it anew costs as much as its use."""
+    def memory(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """For the weights of any tile, and for what dropout keeps of them.
+
+        To allocate it anew for each costs as much as its use.
+        """
         queries = max(t.stop - t.start for r in self.rectangles for t in r.tiles)
-        keys = max(block.keys.stop - block.keys.start for block in self.blocks)
-        return like.new_empty(queries * keys, dtype=dtype)
+        numel = queries * max(b.keys.stop - b.keys.start for b in self.blocks)
+        kept = 0 if self.mask is None else numel
+        return like.new_empty(numel), like.new_empty(kept, dtype=torch.int32)
 
     def keep(self, queries: _Queries, keys: _Keys, memory: Tensor) -> Tensor | None:
         """Which weights dropout keeps, (T, K), at the start of ``memory``; None for all."""
@@ -259,8 +263,7 @@ def _results(query: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _forward_head(head: _Head, work: _Work, results: tuple[Tensor, ...]) -> None:
-    memory = work.memory(head.key)
-    keep_memory = work.memory(head.key, torch.int32)
+    memory, keep_memory = work.memory(head.key)
     all_keys = head.keys(work.blocks, work.mask)
     for rectangle in work.rectangles:
         at = rectangle.rows, rectangle.columns
@@ -338,8 +341,8 @@ def _backward_head(
     head: _Head, work: _Work, saved: list[Tensor], grads: list[Tensor]
 ) -> list[Tensor]:
     """Fill ``grads`` of query, key, value and met; return those of rows and columns."""
-    memory, d_memory = work.memory(head.key), work.memory(head.key)
-    keep_memory = work.memory(head.key, torch.int32)
+    memory, keep_memory = work.memory(head.key)
+    d_memory = torch.empty_like(memory)
     d_key, d_value = torch.zeros_like(head.key), torch.zeros_like(head.value)
     all_keys = [
         (keys, d_key[keys.block.keys], d_value[keys.block.keys])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 # Attention weights of a tile, and its keys: on a CPU so few that what is computed with
 # them stays in the cache of its core, on a GPU enough to keep it busy.
-_NUMEL = {'cpu': 2**19}
+_NUMEL = {'cpu': 2**18}
 _OTHER_NUMEL = 2**24
 _KEYS = {'cpu': 2**10}
 _OTHER_KEYS = 2**12
