@@ -298,12 +298,10 @@ def _(query: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
 @torch.library.custom_op(
     'mmgcnl::blockwise_attention_backward',
     mutates_args=(),
-    schema=f'(Tensor grad, Tensor out, Tensor largest, Tensor total, {_INPUTS})'
-    ' -> Tensor[]',
+    schema=f'(Tensor grad, Tensor largest, Tensor total, {_INPUTS}) -> Tensor[]',
 )
 def _backward(
     grad: Tensor,
-    out: Tensor,
     largest: Tensor,
     total: Tensor,
     query: Tensor,
@@ -321,13 +319,13 @@ def _backward(
     grads = [t.new_zeros(t.shape) for t in of_images]
     # These collect from all images.
     codes = [t for t in (rows, columns) if t is not None]
-    d_codes = [t.new_zeros(t.shape, dtype=out.dtype) for t in codes]
+    d_codes = [t.new_zeros(t.shape, dtype=largest.dtype) for t in codes]
     if grad.numel() > 0:
         work = _Work(query, key, dropout_p, seed)
 
         def compute(index: tuple[int, ...]) -> list[Tensor]:
             head = _Head(index, query, key, value, content_scale, met, rows, columns)
-            of_head = [t[index] for t in (grad, out, largest, total)]
+            of_head = [t[index] for t in (grad, largest, total)]
             return _backward_head(head, work, of_head, [t[index] for t in grads])
 
         indices = itertools.product(*map(range, query.shape[:2]))
@@ -351,26 +349,39 @@ def _backward_head(
     d_codes = []
     if head.met is not None:
         d_codes = [torch.zeros_like(head.rows), torch.zeros_like(head.columns)]
+
+    def products(
+        tile: _Queries, keys: _Keys, top: Tensor, d_y: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Weights, their gradients, and which of them dropout keeps."""
+        weights = _exp(tile.logits(keys, memory), top)
+        d_weights = tile.room(keys, d_memory)
+        torch.mm(d_y, keys.value.t(), out=d_weights)
+        keep = work.keep(tile, keys, keep_memory)
+        if keep is not None:
+            d_weights *= keep
+        return weights, d_weights, keep
+
     for rectangle in work.rectangles:
         at = rectangle.rows, rectangle.columns
         queries = head.queries(at, work.mask)
-        dy, y, largest, total = (t[at].flatten(0, 1) for t in saved)
+        dy, largest, total = (t[at].flatten(0, 1) for t in saved)
         # The weights are left undivided by their sum: what they meet is divided.
-        dy = dy / total
-        means = (dy * y).sum(1, keepdim=True)
-        if work.mask is not None:
-            dy *= work.mask.scale
+        dy = dy / (total if work.mask is None else total / work.mask.scale)
         d_queries = queries.zeros()
         for span in rectangle.tiles:
             tile, d_tile = queries.tile(span), d_queries.tile(span)
-            top, d_y, mean = largest[span], dy[span], means[span]
+            top, sum_, d_y = largest[span], total[span], dy[span]
+            # From the same products as the rest, as what it is taken from may be all but
+            # equal to it. The output, which has it too, is rounded otherwise.
+            mean = torch.zeros_like(top)
+            for keys, _, _ in all_keys:
+                weights, d_weights, keep = products(tile, keys, top, d_y)
+                mean += (weights * d_weights).sum(1, keepdim=True)
+            mean /= sum_
             for keys, d_k, d_v in all_keys:
-                weights = _exp(tile.logits(keys, memory), top)
-                d_weights = tile.room(keys, d_memory)
-                torch.mm(d_y, keys.value.t(), out=d_weights)
-                keep = work.keep(tile, keys, keep_memory)
-                if keep is not None:
-                    d_weights *= keep
+                if len(all_keys) > 1:
+                    weights, d_weights, keep = products(tile, keys, top, d_y)
                 d_logits = d_weights.sub_(mean).mul_(weights)
                 if keep is not None:
                     weights *= keep
@@ -399,9 +410,7 @@ def _backward_head(
 
 
 @_backward.register_fake
-def _(
-    grad: Tensor, out: Tensor, largest: Tensor, total: Tensor, *inputs: Any
-) -> list[Tensor]:
+def _(grad: Tensor, largest: Tensor, total: Tensor, *inputs: Any) -> list[Tensor]:
     query, key, value, _, *position = inputs[:7]
     return [t.new_empty(t.shape) for t in (query, key, value, *position) if t is not None]
 
@@ -410,7 +419,7 @@ def _setup_context(
     ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]
 ) -> None:
     *tensors, ctx.dropout_p, seed = inputs
-    ctx.save_for_backward(*output, *tensors, seed)
+    ctx.save_for_backward(*output[1:], *tensors, seed)
     ctx.mark_non_differentiable(*output[1:])
 
 
