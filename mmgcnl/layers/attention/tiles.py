@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-# Attention weights of a tile, and its keys: on a CPU so few that what is computed with
-# them stays in the cache of its core, on a GPU enough to keep it busy.
-_NUMEL = {'cpu': 2**18}
+# Attention weights of a tile: on a CPU so few that they stay close to its cores, on a GPU
+# enough to keep it busy.
+_NUMEL = {'cpu': 2**19}
 _OTHER_NUMEL = 2**24
-_KEYS = {'cpu': 2**10}
-_OTHER_KEYS = 2**12
+# Keys of a tile. Where they are all the keys, the backward pass computes weights once.
+_KEYS = 2**14
 # Entries of the position tables that are made at a time.
 _TABLE_NUMEL = 2**20
 
@@ -61,11 +61,10 @@ def cut(
         device_type: Such as 'cpu'.
     """
     (height, width), (key_height, key_width) = size, key_size
-    most_keys = _KEYS.get(device_type, _OTHER_KEYS)
     blocks = [
         KeyBlock(rows, columns, _keys(rows, columns, key_width))
-        for rows in _spans(key_height, max(1, most_keys // key_width))
-        for columns in _spans(key_width, most_keys)
+        for rows in _spans(key_height, max(1, _KEYS // key_width))
+        for columns in _spans(key_width, _KEYS)
     ]
     num_keys = max(block.keys.stop - block.keys.start for block in blocks)
     most_queries = max(1, _NUMEL.get(device_type, _OTHER_NUMEL) // num_keys)
