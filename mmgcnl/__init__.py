@@ -29,7 +29,5 @@ if 'GCNLHead' in __all__:
 def __getattr__(name: str) -> None:
     missing = [need for need in _needs.get(name, ()) if need not in _installed]
     if missing:
-        raise ImportError(
-            f'{name} needs {", ".join(missing)}: {how_to_install(*missing)}'
-        )
+        raise ImportError(f'{name} needs {", ".join(missing)}: {how_to_install(*missing)}')
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -183,9 +183,7 @@ def test_version_is_read_without_importing(tmp_path):
     (tmp_path / 'mmcv').mkdir()
     (tmp_path / 'mmcv' / '__init__.py').write_text('raise RuntimeError("imported")')
     (tmp_path / 'mmcv' / 'version.py').write_text("__version__ = '1.7.2'")
-    result = run(
-        sys.executable, '-c', 'import mmgcnl', PYTHONPATH=f'{tmp_path}:{ROOT}'
-    )
+    result = run(sys.executable, '-c', 'import mmgcnl', PYTHONPATH=f'{tmp_path}:{ROOT}')
     assert_import_error(result, 'mmcv 2.1.0 or later, found 1.7.2', 'pip install')
 
 

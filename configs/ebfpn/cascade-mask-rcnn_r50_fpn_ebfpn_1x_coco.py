@@ -5,6 +5,4 @@ _base_ = [
     'mmdet::_base_/default_runtime.py',
 ]
 custom_imports = dict(imports=['mmgcnl'], allow_failed_imports=False)
-model = dict(
-    neck=[_base_.model.neck, dict(type='EBFPN', in_channels=256, num_levels=5)]
-)
+model = dict(neck=[_base_.model.neck, dict(type='EBFPN', in_channels=256, num_levels=5)])

@@ -48,9 +48,7 @@ test_dataloader = dict(
 )
 test_evaluator = dict(ann_file=None)
 train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=200)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, begin=0, end=50, by_epoch=False)
-]
+param_scheduler = [dict(type='LinearLR', start_factor=0.1, begin=0, end=50, by_epoch=False)]
 log_processor = dict(by_epoch=False, window_size=10)
 default_hooks = dict(
     logger=dict(interval=10),

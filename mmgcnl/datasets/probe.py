@@ -89,8 +89,7 @@ def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     free = [
         (y, x)
         for y, x in inner
-        if x != counting_x
-        and all(max(abs(y - v), abs(x - u)) > 1 for v, u in lamps)
+        if x != counting_x and all(max(abs(y - v), abs(x - u)) > 1 for v, u in lamps)
     ]
     for index, (y, x) in enumerate(free[:NUM_OBJECTS]):
         barrel = index % 2

@@ -20,9 +20,7 @@ class Library(NamedTuple):
 # OpenMMLab have different names but install the same packages over each other.
 LIBRARIES = {
     'torch': Library('2.4', '2.14', 'torch==2.13.0', 'torch==2.13.0'),
-    'mmengine': Library(
-        '0.10.7', '0.11', 'onedl-mmengine==0.10.12', 'mmengine==0.10.7'
-    ),
+    'mmengine': Library('0.10.7', '0.11', 'onedl-mmengine==0.10.12', 'mmengine==0.10.7'),
     'mmcv': Library('2.1.0', '2.4', 'onedl-mmcv==2.3.6', 'mmcv==2.1.0'),
     'mmdet': Library('3.3.0', '3.6', 'onedl-mmdetection==3.5.1', 'mmdet==3.3.0'),
     'mmseg': Library(
@@ -80,8 +78,7 @@ def check_libraries() -> set[str]:
             )
         if TorchVersion(version) >= library.untested:
             warnings.warn(
-                f'mmgcnl is tested with {name} below {library.untested}, '
-                f'found {version}',
+                f'mmgcnl is tested with {name} below {library.untested}, found {version}',
                 stacklevel=3,
             )
     return installed

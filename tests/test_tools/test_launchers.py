@@ -187,9 +187,7 @@ def test_slurm(run, tmp_path, tool, expected):
     assert words.endswith(f'{tool}.py {expected}')
 
 
-@pytest.mark.parametrize(
-    'script', ['dist_train', 'dist_test', 'slurm_train', 'slurm_test']
-)
+@pytest.mark.parametrize('script', ['dist_train', 'dist_test', 'slurm_train', 'slurm_test'])
 def test_usage(run, script):
     output = run('bash', '-c', f'bash {TOOLS}/{script}.sh; test $? = 2')
     assert output.startswith('usage: ')

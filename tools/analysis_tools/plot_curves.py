@@ -34,9 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('work_dirs', nargs='+', type=Path, metavar='WORK_DIR')
-    parser.add_argument(
-        '--keys', nargs='+', default=['loss'], help='one plot each (loss)'
-    )
+    parser.add_argument('--keys', nargs='+', default=['loss'], help='one plot each (loss)')
     parser.add_argument('--out', type=Path, default=Path('curves.png'))
     args = parser.parse_args(argv)
     size = (4.5 * len(args.keys), 3)

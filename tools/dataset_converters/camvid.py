@@ -32,16 +32,10 @@ CLASSES = [
         Wall=(64, 192, 0),
     ),
     dict(Column_Pole=(192, 192, 128), TrafficCone=(0, 0, 64)),
-    dict(
-        Road=(128, 64, 128), LaneMkgsDriv=(128, 0, 192), LaneMkgsNonDriv=(192, 0, 64)
-    ),
-    dict(
-        Sidewalk=(0, 0, 192), ParkingBlock=(64, 192, 128), RoadShoulder=(128, 128, 192)
-    ),
+    dict(Road=(128, 64, 128), LaneMkgsDriv=(128, 0, 192), LaneMkgsNonDriv=(192, 0, 64)),
+    dict(Sidewalk=(0, 0, 192), ParkingBlock=(64, 192, 128), RoadShoulder=(128, 128, 192)),
     dict(Tree=(128, 128, 0), VegetationMisc=(192, 192, 0)),
-    dict(
-        SignSymbol=(192, 128, 128), Misc_Text=(128, 128, 64), TrafficLight=(0, 64, 64)
-    ),
+    dict(SignSymbol=(192, 128, 128), Misc_Text=(128, 128, 64), TrafficLight=(0, 64, 64)),
     dict(Fence=(64, 64, 128)),
     dict(
         Car=(64, 0, 128),
@@ -60,9 +54,7 @@ CLASSES = [
     dict(Void=(0, 0, 0)),
 ]
 VALUE_OF = {
-    colour: value
-    for value, colours in enumerate(CLASSES)
-    for colour in colours.values()
+    colour: value for value, colours in enumerate(CLASSES) for colour in colours.values()
 }
 
 
