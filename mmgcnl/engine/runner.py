@@ -92,6 +92,33 @@ class Runner(_Runner):
             }.get(loop['type'], loop['type'])
         return super().build_train_loop(loop)
 
+    def scale_lr(self, optim_wrapper: Any, auto_scale_lr: dict | None = None) -> None:
+        """mmengine's, which scales only when asked to; otherwise say what differs."""
+        super().scale_lr(optim_wrapper, auto_scale_lr)
+        options = auto_scale_lr or {}
+        base = options.get('base_batch_size')
+        if base is None or options.get('enable'):
+            return
+        loader = self._train_dataloader
+        batch = loader['batch_size'] if isinstance(loader, dict) else loader.batch_size
+        steps = getattr(optim_wrapper, '_accumulative_counts', 1)
+        total = self.world_size * batch * steps
+        if total == base:
+            return
+        processes = 'process' if self.world_size == 1 else 'processes'
+        factors = f'{self.world_size} {processes} x {batch}'
+        factors += f' x {steps} accumulated' if steps > 1 else ''
+        same, rest = divmod(base, self.world_size * steps)
+        remedy = (
+            'change the number of processes'
+            if rest or not same
+            else f'keep it by --cfg-options train_dataloader.batch_size={same}'
+        )
+        self.logger.warning(
+            f'Batch size {total} ({factors}) instead of the {base} that the learning rate '
+            f'is for: scale the rate by --auto-scale-lr, or {remedy}'
+        )
+
     def register_hook(self, hook: Hook | dict, priority: Any = None) -> None:
         if isinstance(hook, dict) and hook.get('type') == 'CheckpointHook':
             hook = dict(hook, type=CheckpointHook)
