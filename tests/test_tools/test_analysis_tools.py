@@ -228,7 +228,10 @@ def test_benchmark_attention(run, tmp_path):
     tool = TOOLS / 'analysis_tools' / 'benchmark_attention.py'
     said = run(sys.executable, tool, *small, '--mode', 'train', '--json', out, *skip)
     written = json.loads(out.read_text())
-    assert written['hardware'] and written['mode'] == 'train'
+    assert written['mode'] == 'train'
+    for key in ('hardware', 'threads', 'torch', 'mmcv'):
+        assert written[key]
+    assert 'revision' in written  # None outside of a checkout
     assert list(written['results']) == ['6x4', '12x9']
     for contenders in written['results'].values():
         assert list(contenders) == [
