@@ -61,6 +61,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         help='scale the learning rate by the batch size over all processes, '
         'relative to auto_scale_lr.base_batch_size of the config',
     )
+    parser.add_argument(
+        '--trainval',
+        action='store_true',
+        help='train on the training and the validation images together, for the '
+        "benchmark's server; for configs with `trainval` (Cityscapes, CamVid)",
+    )
     add_common_arguments(parser)
     args = parser.parse_args(argv)
 
@@ -88,6 +94,13 @@ def main(argv: Sequence[str] | None = None) -> None:
                 '--cfg-options auto_scale_lr.base_batch_size=N'
             )
         cfg.auto_scale_lr.enable = True
+    if args.trainval:
+        if 'trainval' not in cfg:
+            parser.error(
+                '--trainval: the config does not say what it would train on; '
+                'those on Cityscapes and CamVid do'
+            )
+        cfg.merge_from_dict(cfg.trainval)
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume

@@ -1,10 +1,3 @@
-_base_ = [
-    '../_base_/models/gcnl_r50-d8.py',
-    '../_base_/datasets/ade20k.py',
-    '../_base_/schedules/schedule_160k.py',
-    '../_base_/default_runtime.py',
-]
-model = dict(
-    data_preprocessor=dict(size=_base_.crop_size), decode_head=dict(num_classes=150)
-)
-optim_wrapper = dict(optimizer=dict(lr=0.01))
+# The paper's block at the end of the FCN. The reduction is that of mmseg's NLHead.
+_base_ = './fcn_r50-d8_4xb2-160k_ade20k-512x512.py'
+model = dict(decode_head=dict(type='GCNLHead', block=dict(reduction=2)))

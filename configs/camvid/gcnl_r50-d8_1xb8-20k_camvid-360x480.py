@@ -1,13 +1,3 @@
-_base_ = [
-    '../_base_/models/gcnl_r50-d8.py',
-    '../_base_/datasets/camvid.py',
-    '../_base_/schedules/schedule_20k.py',
-    '../_base_/default_runtime.py',
-]
-# One GPU: BN is SyncBN then, and it also runs without a GPU.
-norm_cfg = dict(type='BN', requires_grad=True)
-model = dict(
-    data_preprocessor=dict(size=_base_.crop_size),
-    backbone=dict(norm_cfg=norm_cfg),
-    decode_head=dict(norm_cfg=norm_cfg, num_classes=11),
-)
+# The paper's block at the end of the FCN. The reduction is that of mmseg's NLHead.
+_base_ = './fcn_r50-d8_1xb8-20k_camvid-360x480.py'
+model = dict(decode_head=dict(type='GCNLHead', block=dict(reduction=2)))

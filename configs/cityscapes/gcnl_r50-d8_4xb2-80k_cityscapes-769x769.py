@@ -1,11 +1,3 @@
-_base_ = [
-    '../_base_/models/gcnl_r50-d8.py',
-    '../_base_/datasets/cityscapes_769x769.py',
-    '../_base_/schedules/schedule_80k.py',
-    '../_base_/default_runtime.py',
-]
-model = dict(
-    data_preprocessor=dict(size=_base_.crop_size),
-    decode_head=dict(num_classes=19, align_corners=True),
-    test_cfg=dict(mode='slide', crop_size=_base_.crop_size, stride=(513, 513)),
-)
+# The paper's block at the end of the FCN. The reduction is that of mmseg's NLHead.
+_base_ = './fcn_r50-d8_4xb2-80k_cityscapes-769x769.py'
+model = dict(decode_head=dict(type='GCNLHead', block=dict(reduction=2)))

@@ -9,3 +9,5 @@ model = dict(
     decode_head=dict(num_classes=59),
     test_cfg=dict(mode='slide', crop_size=_base_.crop_size, stride=(320, 320)),
 )
+# mmseg's on this data set; 0.0005 on the others.
+optim_wrapper = dict(optimizer=dict(weight_decay=0.0001))

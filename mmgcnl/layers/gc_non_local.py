@@ -15,6 +15,7 @@ d = E / n, (H, W) the map, (h, w) the key grid of stride kv_stride.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +25,12 @@ from torch import Tensor
 from .attention import IMPLEMENTATIONS, Logits, attention, attention_weights
 from .context import GlobalContext
 from .position import PositionTerm
+
+#: How the layers that make the logits and the values start.
+INITS: dict[str, Callable[[Tensor], Tensor]] = {
+    'xavier': nn.init.xavier_uniform_,
+    'normal': partial(nn.init.normal_, std=0.01),
+}
 
 
 class GCNonLocal2d(nn.Module):
@@ -48,6 +55,9 @@ class GCNonLocal2d(nn.Module):
         scale: Factor on the logits; None for ``d ** -0.5`` (assumed).
         wavelength: Base of the sinusoid code. 10000 is the Transformer's (assumed), 1000
             that of mmcv's GeneralizedAttention.
+        init: How the query, key, value and position layers start: 'normal' draws from
+            N(0, 0.01) as mmcv's NonLocal2d does, so that the attention starts uniform;
+            'xavier' draws from Xavier's uniform distribution, so that it starts selective.
         implementation: How the attention is computed, a key of
             :data:`mmgcnl.layers.IMPLEMENTATIONS`; None chooses by device and size.
         norm_layer: Makes the norm after the output layer from its channels, for example
@@ -72,6 +82,7 @@ class GCNonLocal2d(nn.Module):
         kv_stride: int = 1,
         scale: float | None = None,
         wavelength: float = 10000.0,
+        init: str = 'xavier',
         implementation: str | None = None,
         norm_layer: Callable[[int], nn.Module] | None = None,
     ) -> None:
@@ -102,6 +113,8 @@ class GCNonLocal2d(nn.Module):
             isinstance(scale, (int, float)) and 0 < scale < float('inf')
         ):
             raise ValueError(f'scale={scale!r}: give a number above 0, or None')
+        if init not in INITS:
+            raise ValueError(f'init={init!r}: give one of {", ".join(map(repr, INITS))}')
         if implementation not in (None, *IMPLEMENTATIONS):
             raise ValueError(
                 f'implementation={implementation!r}: give None or one of '
@@ -109,6 +122,7 @@ class GCNonLocal2d(nn.Module):
             )
 
         self.in_channels = in_channels
+        self.init = init
         self.implementation = implementation
         self.num_heads = num_heads
         self.attn_drop_rate = attn_drop_rate
@@ -136,14 +150,25 @@ class GCNonLocal2d(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start as the identity: whatever the output layers add is zero."""
+        """Start as the identity: the last layer, norm or output, is zero.
+
+        ``init='normal'`` gives all layers of a plain block the distributions that mmcv's
+        NonLocal2d gives them, also the output layer in front of a norm.
+        """
+        draw = INITS[self.init]
+        for conv in (self.query, self.key, self.value):
+            draw(conv.weight)
+        if self.init == 'normal':
+            nn.init.kaiming_normal_(self.out.weight, mode='fan_out', nonlinearity='relu')
+        else:
+            draw(self.out.weight)
         for conv in (self.query, self.key, self.value, self.out):
-            nn.init.xavier_uniform_(conv.weight)
             if conv.bias is not None:
                 nn.init.zeros_(conv.bias)
-        for prior in (self.context, self.position):
-            if prior is not None:
-                prior.reset_parameters()
+        if self.context is not None:
+            self.context.reset_parameters()
+        if self.position is not None:
+            self.position.reset_parameters(draw)
         norm = list(self.norm.parameters())
         for last in norm if norm else [self.out.weight]:
             nn.init.zeros_(last)
@@ -242,5 +267,5 @@ class GCNonLocal2d(nn.Module):
     def extra_repr(self) -> str:
         return (
             f'num_heads={self.num_heads}, attn_drop_rate={self.attn_drop_rate}, '
-            f'kv_stride={self.kv_stride}, scale={self.scale:.4g}'
+            f'kv_stride={self.kv_stride}, scale={self.scale:.4g}, init={self.init!r}'
         )

@@ -11,6 +11,7 @@ query is therefore a row table plus a column table, and r_ij is never made for a
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import torch
 import torch.nn as nn
@@ -120,9 +121,12 @@ class PositionTerm(nn.Module):
             self.u = nn.Parameter(torch.empty(num_heads, embed_dims // num_heads))
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        nn.init.xavier_uniform_(self.y.weight)
-        nn.init.xavier_uniform_(self.x.weight)
+    def reset_parameters(
+        self, draw: Callable[[Tensor], Tensor] = nn.init.xavier_uniform_
+    ) -> None:
+        """Fill the codes' layers with ``draw``, an initialiser that works in place."""
+        draw(self.y.weight)
+        draw(self.x.weight)
         if not self.content_dependent:
             nn.init.normal_(self.u, std=self.u.shape[1] ** -0.5)
 

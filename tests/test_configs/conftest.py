@@ -154,15 +154,12 @@ def reduce(cfg: Config) -> None:
             loader = cfg[f'{split}_dataloader']
             loader.update(num_workers=0, persistent_workers=False)
             loader.batch_size = min(loader.batch_size, 2)
-            for transform in loader.dataset.pipeline:
-                if 'scale' in transform:
-                    transform.scale = (64, 64)
-                if 'crop_size' in transform:
-                    transform.crop_size = CROP
+            reduce_pipeline(loader.dataset.pipeline)
+    if 'trainval' in cfg:
+        for dataset in cfg.trainval.train_dataloader.dataset.datasets:
+            reduce_pipeline(dataset.pipeline)
     if 'submission' in cfg:
-        for transform in cfg.submission.test_dataloader.dataset.get('pipeline', ()):
-            if 'scale' in transform:
-                transform.scale = (64, 64)
+        reduce_pipeline(cfg.submission.test_dataloader.dataset.get('pipeline', ()))
     if 'max_epochs' in cfg.train_cfg:
         cfg.train_cfg.max_epochs = 1
     else:
@@ -171,6 +168,14 @@ def reduce(cfg: Config) -> None:
             cfg.train_cfg.val_interval = 2
         cfg.default_hooks.checkpoint.interval = 2
     reduce_model(cfg.model)
+
+
+def reduce_pipeline(pipeline: Any) -> None:
+    for transform in pipeline:
+        if 'scale' in transform:
+            transform.scale = (64, 64)
+        if 'crop_size' in transform:
+            transform.crop_size = CROP
 
 
 def reduce_model(model: Any) -> None:

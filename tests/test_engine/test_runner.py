@@ -1,5 +1,8 @@
+from unittest.mock import patch
+
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, MODELS
 from torch import nn
@@ -35,7 +38,7 @@ class Ones(Dataset):
         return dict(inputs=torch.ones(1, 1, 1))
 
 
-def train(tmp_path, **model):
+def make_runner(tmp_path, **model):
     config = dict(
         model=dict(type='OneConv', **model),
         work_dir=str(tmp_path),
@@ -48,7 +51,11 @@ def train(tmp_path, **model):
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
         log_level='ERROR',
     )
-    Runner.from_cfg(config).train()
+    return Runner.from_cfg(Config(config))
+
+
+def train(tmp_path, **model):
+    make_runner(tmp_path, **model).train()
 
 
 def test_missing_weights_name_the_key_of_their_config(tmp_path):
@@ -64,3 +71,38 @@ def test_missing_weights_name_the_key_of_their_config(tmp_path):
 def test_other_errors_are_left_alone(tmp_path):
     with pytest.raises(OSError, match='disk on fire'):
         train(tmp_path, broken=True)
+
+
+@pytest.mark.parametrize(
+    'base, counts, expected',
+    [
+        (1, 1, None),
+        (2, 2, None),
+        (4, 1, 'Batch size 1 (1 process x 1) instead of the 4'),
+        (4, 2, 'keep it by --cfg-options train_dataloader.batch_size=2'),
+        (3, 2, 'or change the number of processes'),
+    ],
+)
+def test_other_batch_size_is_said(tmp_path, base, counts, expected):
+    """One process of batch size 1, with gradients of `counts` iterations accumulated."""
+    runner = make_runner(tmp_path)
+    runner.cfg.optim_wrapper.accumulative_counts = counts
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.cfg.optim_wrapper)
+    with patch.object(runner.logger, 'warning') as warning:
+        runner.scale_lr(runner.optim_wrapper, dict(enable=False, base_batch_size=base))
+    if expected is None:
+        warning.assert_not_called()
+    else:
+        (message,) = warning.call_args.args
+        assert expected in message
+        assert '--auto-scale-lr' in message
+        assert '\n' not in message
+
+
+def test_scaled_learning_rate_is_not_warned_about(tmp_path):
+    runner = make_runner(tmp_path)
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.cfg.optim_wrapper)
+    with patch.object(runner.logger, 'warning') as warning:
+        runner.scale_lr(runner.optim_wrapper, dict(enable=True, base_batch_size=4))
+    warning.assert_not_called()
+    assert runner.optim_wrapper.get_lr()['lr'] == [0.1 / 4]

@@ -12,6 +12,7 @@ from mmengine.registry import MODELS, init_default_scope  # noqa: E402
 from mmengine.utils import get_installed_path  # noqa: E402
 
 from mmgcnl import EBFPN  # noqa: E402
+from mmgcnl.analysis import iter_attention, mean_cosine_distance  # noqa: E402
 from mmgcnl.models import ebfpn  # noqa: E402
 
 
@@ -48,6 +49,32 @@ def test_equals_bfp(sizes, refine_level, refined):
     if refined:
         unrefined = EBFPN(8, len(sizes), refine_level, refine=None)(inputs)
         assert not torch.allclose(unrefined[0], expected[0], atol=1e-3)
+
+
+def test_plain_block_starts_as_bfps():
+    """Also where the neck's init_weights has run: its parts draw for themselves."""
+    torch.manual_seed(0)
+    theirs = BFP(256, 1, 0, refine_type='non_local')
+    plain = dict(num_heads=1, context=None, position=None, attn_drop_rate=0.0)
+    block = dict(type='GCNonLocal2d', reduction=1, scale=1.0, init='normal', **plain)
+    ours = EBFPN(256, 1, 0, refine=block)
+    theirs.init_weights()
+    ours.init_weights()
+    pairs = dict(query='theta', key='phi', value='g', out='conv_out')
+    for our_name, their_name in pairs.items():
+        layer = getattr(ours.refine, our_name)
+        expected = getattr(theirs.refine, their_name).conv
+        assert not layer.bias.any() and not expected.bias.any()
+        for moment in (torch.std, lambda w: w.pow(4).mean().pow(0.25)):
+            torch.testing.assert_close(
+                moment(layer.weight), moment(expected.weight), rtol=0.02, atol=0
+            )
+    x = torch.randn(1, 256, 12, 10)
+    distances = []
+    for neck in (ours, theirs):
+        (weights,) = iter_attention(neck.refine, x)
+        distances.append(mean_cosine_distance(weights[0, 0]).item())
+    assert distances[0] == pytest.approx(distances[1], rel=0.05)
 
 
 def test_default_refine_is_the_papers():

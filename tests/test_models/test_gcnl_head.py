@@ -9,6 +9,7 @@ NLHead = pytest.importorskip('mmseg.models.decode_heads').NLHead
 from mmseg.registry import MODELS  # noqa: E402
 
 from mmgcnl import GCNLHead, GCNonLocal2d  # noqa: E402
+from mmgcnl.analysis import mean_cosine_distance  # noqa: E402
 
 HEAD = dict(
     in_channels=[8, 16],
@@ -32,6 +33,14 @@ def features(height=8, width=10):
     return [torch.randn(2, 8, height, width), torch.randn(2, 16, *half)]
 
 
+def our_name(name: str) -> str:
+    """GCNLHead's name of a parameter of mmseg's NLHead."""
+    name = name.replace('nl_block.conv_out.bn', 'block.norm')
+    for ours, theirs in dict(query='theta', key='phi', value='g', out='conv_out').items():
+        name = name.replace(f'nl_block.{theirs}.conv', f'block.{ours}')
+    return name
+
+
 @pytest.mark.parametrize('concat_input', [True, False])
 def test_equals_nl_head_without_priors(concat_input):
     theirs = randomize(NLHead(**HEAD, concat_input=concat_input)).double().eval()
@@ -47,14 +56,8 @@ def test_equals_nl_head_without_priors(concat_input):
         .double()
         .eval()
     )
-    names = {'query': 'theta', 'key': 'phi', 'value': 'g', 'out': 'conv_out'}
-    state = {}
-    for name, value in theirs.state_dict().items():
-        name = name.replace('nl_block.conv_out.bn', 'block.norm')
-        for our_name, their_name in names.items():
-            name = name.replace(f'nl_block.{their_name}.conv', f'block.{our_name}')
-        state[name] = value
-    ours.load_state_dict(state)
+    state = theirs.state_dict()
+    ours.load_state_dict({our_name(name): value for name, value in state.items()})
     x = [level.double() for level in features()]
     torch.testing.assert_close(ours(x), theirs(x))
     theirs.nl_block = nn.Identity()
@@ -72,6 +75,44 @@ def test_fresh_head_is_fcn_head():
     assert all(name.startswith('block.') for name in missing)
     x = features()
     torch.testing.assert_close(ours(x), fcn(x))
+
+
+def test_plain_head_starts_as_nl_head():
+    """The drawn weights have the same distributions, also after init_weights."""
+    torch.manual_seed(0)
+    options = dict(in_channels=8, channels=512, num_classes=5, norm_cfg=dict(type='BN'))
+    plain = dict(num_heads=1, context=None, position=None, attn_drop_rate=0.0)
+    theirs = NLHead(**options)
+    ours = GCNLHead(**options, block=dict(plain, init='normal'))
+    for drawn_anew in (False, True):
+        if drawn_anew:
+            theirs.init_weights()
+            ours.init_weights()
+        our_state = ours.state_dict()
+        for name, weight in theirs.nl_block.state_dict(prefix='nl_block.').items():
+            if weight.dtype is not torch.float32:
+                continue  # BN's counter
+            assert moments(our_state[our_name(name)]) == pytest.approx(
+                moments(weight), rel=0.03, abs=1e-3
+            ), name
+
+    # Attention that starts uniform is what tells the two ways to start apart.
+    x = torch.randn(1, 512, 12, 10).relu()  # as after the convolution, BN and ReLU
+    attention = ours.block.attention_weights(x)
+    assert mean_cosine_distance(attention).item() < 1e-3
+    selective = GCNLHead(**options, block=dict(plain, init='xavier')).block
+    assert mean_cosine_distance(selective.attention_weights(x)).item() > 0.05
+
+
+def moments(weight: torch.Tensor) -> list[float]:
+    """Mean, standard deviation and the fourth root of the fourth moment."""
+    weight = weight.double()
+    deviation = weight - weight.mean()
+    return [
+        weight.mean().item(),
+        deviation.square().mean().sqrt().item(),
+        deviation.pow(4).mean().pow(0.25).item(),
+    ]
 
 
 def test_block_options_come_from_the_config():

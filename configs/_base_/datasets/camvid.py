@@ -56,3 +56,16 @@ test_dataloader = dict(
 )
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
+# What tools/train.py --trainval changes: the validation images join the training images.
+trainval = dict(
+    train_dataloader=dict(
+        dataset=dict(
+            _delete_=True,
+            type='ConcatDataset',
+            datasets=[
+                train_dataloader['dataset'],
+                dict(val_dataloader['dataset'], pipeline=train_pipeline),
+            ],
+        )
+    )
+)

@@ -46,6 +46,20 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
+# Training takes the training images alone, as mmseg's. What tools/train.py --trainval
+# changes: the validation images join them, as is common for the server's figures.
+trainval = dict(
+    train_dataloader=dict(
+        dataset=dict(
+            _delete_=True,
+            type='ConcatDataset',
+            datasets=[
+                train_dataloader['dataset'],
+                dict(val_dataloader['dataset'], pipeline=train_pipeline),
+            ],
+        )
+    )
+)
 # What tools/test.py --submission changes: the images without public labels, and their
 # files for the benchmark's server.
 submission = dict(

@@ -1,7 +1,6 @@
 # The paper's network for segmentation without a block: a ResNet-50 FCN without the last
-# two down-samplings, with a multi-grid in the last stage; no auxiliary loss. Assumed, as
-# the paper gives none: the head's channels, which are those of mmseg's fcn_r50-d8, and
-# the rates of the multi-grid, which are DeepLabv3's.
+# two down-samplings, with a multi-grid in the last stage, and without an auxiliary loss.
+# The head's channels are assumed: they are those of mmseg's fcn_r50-d8.
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 data_preprocessor = dict(
     type='SegDataPreProcessor',
@@ -21,7 +20,9 @@ model = dict(
         out_indices=(0, 1, 2, 3),
         dilations=(1, 1, 2, 4),
         strides=(1, 2, 1, 1),
-        multi_grid=(1, 2, 4),
+        # DeepLabv3's unit rates (1, 2, 4) times the stage's rate, 4. mmseg takes these in
+        # place of the stage's dilation, so that its (1, 2, 4) would not multiply.
+        multi_grid=(4, 8, 16),
         norm_cfg=norm_cfg,
         norm_eval=False,
         style='pytorch',
