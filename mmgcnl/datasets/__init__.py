@@ -2,16 +2,20 @@
 
 from importlib.util import find_spec
 
+from mmgcnl.utils.deprecation import moved_names
+
 from .checks import build_dataloader, check_dataset
 
 __all__ = ['build_dataloader', 'check_dataset']
 
 if find_spec('mmseg'):
     from .camvid import CamVidDataset  # noqa: F401
-    from .probe import ProbeDataset, ProbeMetric  # noqa: F401
+    from .probe import ProbeDataset  # noqa: F401
 
-    __all__ += ['CamVidDataset', 'ProbeDataset', 'ProbeMetric']
+    __all__ += ['CamVidDataset', 'ProbeDataset']
 if find_spec('mmdet'):
     from .panoptic import LoadPanopticSegments  # noqa: F401
 
     __all__ += ['LoadPanopticSegments']
+
+__getattr__ = moved_names(__name__, {'ProbeMetric': 'mmgcnl.evaluation.ProbeMetric'})

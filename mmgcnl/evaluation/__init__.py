@@ -6,6 +6,10 @@ from .panoptic_quality import average, count_matches
 
 __all__ = ['average', 'count_matches']
 
+if find_spec('mmseg'):
+    from .probe_metric import ProbeMetric  # noqa: F401
+
+    __all__ += ['ProbeMetric']
 if find_spec('mmdet'):
     from .panoptic_metric import PanopticQuality  # noqa: F401
 

@@ -5,8 +5,10 @@ Wrong input is reported the way argparse does it: one line, exit code 2.
 
 import os
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import DictAction
 
@@ -80,11 +82,22 @@ def check_file(parser: ArgumentParser, name: str, path: str) -> None:
         parser.error(f'{name}: no such file: {path}')
 
 
+@contextmanager
+def reporting_errors(parser: ArgumentParser, name: str) -> Iterator[None]:
+    """Report a ValueError inside as an error of the argument ``name``, with exit code 2."""
+    try:
+        yield
+    except ValueError as error:
+        parser.error(f'{name}: {error}')
+
+
 def _exists(path: str) -> bool:
     return '://' in path or os.path.isfile(os.path.expanduser(path))
 
 
-def add_size_argument(parser: ArgumentParser, name: str = '--shape', **options) -> None:
+def add_size_argument(
+    parser: ArgumentParser, name: str = '--shape', **options: Any
+) -> None:
     """Add an option that takes the height and the width of an image, in pixels."""
     parser.add_argument(name, nargs=2, type=positive_int, metavar=('H', 'W'), **options)
 
