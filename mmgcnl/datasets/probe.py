@@ -42,7 +42,7 @@ CELL = 4  # pixels
 GRID = 12  # cells
 SKY = 3  # rows of cells
 NUM_OBJECTS = 16  # crates and barrels, half and half
-_LAMPS = np.array(
+LAMPS = np.array(
     [
         [220, 60, 50],
         [60, 180, 70],
@@ -70,18 +70,18 @@ def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     image = np.full((GRID * CELL, GRID * CELL, 3), 110.0)
     inner = [(y, x) for y in range(SKY + 1, GRID - 1) for x in range(1, GRID - 1)]
     rng.shuffle(inner)
-    counts = rng.integers(len(_LAMPS))
-    lit = rng.integers(2, size=len(_LAMPS))
+    counts = rng.integers(len(LAMPS))
+    lit = rng.integers(2, size=len(LAMPS))
 
     def paint(y: int, x: int, color: Any, margin: int = 0) -> None:
         rows, columns = (slice(c * CELL + margin, (c + 1) * CELL - margin) for c in (y, x))
         image[rows, columns] = color
 
-    image[: SKY * CELL] = _LAMPS[counts]
+    image[: SKY * CELL] = LAMPS[counts]
     cells[:SKY] = 1
-    lamps = [inner.pop() for _ in _LAMPS]
+    lamps = [inner.pop() for _ in LAMPS]
     for lamp, (y, x) in enumerate(lamps):
-        paint(y, x, _LAMPS[lamp])
+        paint(y, x, LAMPS[lamp])
         if lit[lamp]:
             paint(y, x, 255, margin=1)
         cells[y, x] = 2
