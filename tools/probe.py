@@ -195,9 +195,13 @@ def demo(rows: list[str], out: Path, seed: int) -> None:
             found, _ = attention_at(
                 runner.model.eval(), image_pipeline(runner.cfg), image, points
             )
-            maps[ROWS[row].strip('+ ')] = found.mean(axis=1)
+            if row == 'nl':
+                maps['non-local, mean of heads'] = found.mean(axis=1)
+            else:
+                for head in range(found.shape[1]):
+                    maps[f'ours, head {head + 1}'] = found[:, head]
         queries = [
-            Query(point, {name: heads[i] for name, heads in maps.items()})
+            Query(point, {name: found[i] for name, found in maps.items()})
             for i, point in enumerate(points)
         ]
         draw_attention(image[..., ::-1], queries, out / 'attention.png')
