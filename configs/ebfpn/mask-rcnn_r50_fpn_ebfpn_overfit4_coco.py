@@ -1,6 +1,6 @@
 # Overfits 4 training images, from scratch and at a small size, for machines without a GPU.
-# No stage is frozen and BN is trained, because nothing is pretrained. tools/test.py evaluates
-# on the same images.
+# No stage is frozen and BN is trained, because nothing is pretrained. tools/test.py
+# evaluates on the same images.
 _base_ = './mask-rcnn_r50_fpn_ebfpn_1x_coco.py'
 img_scale = (320, 192)
 model = dict(

@@ -1,4 +1,4 @@
-# As in mmseg, with batches of 2 for 4 GPUs. Class 0 of the files is the background, which is
+# As in mmseg, with batches of 2 for 4 GPUs. Class 0 of the files is the background: it is
 # ignored.
 dataset_type = 'ADE20KDataset'
 data_root = '{{$ADE20K_ROOT:data/ade/ADEChallengeData2016}}'

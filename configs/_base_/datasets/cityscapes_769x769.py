@@ -60,8 +60,8 @@ trainval = dict(
         )
     )
 )
-# Merged by tools/test.py --submission: the images without public labels, and the metric that
-# writes the files for the benchmark's server.
+# Merged by tools/test.py --submission: the images without public labels, and the metric
+# that writes the files for the benchmark's server.
 submission = dict(
     test_dataloader=dict(
         dataset=dict(
