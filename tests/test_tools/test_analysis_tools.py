@@ -108,6 +108,8 @@ def test_distances_at_iteration_0(call, capsys, tmp_path, segmentor):
     for path in (fresh, started):
         (block,) = json.loads(path.read_text())['blocks'].values()
         heads.append(block['attention']['heads'])
+        assert block['output'] == dict(mean=None, std=None)  # it adds nothing yet
+        assert 0 < block['input']['mean'] < 0.5
     assert min(heads[0]) > 0
     assert heads[0] == pytest.approx(heads[1], rel=0.02)
 
@@ -228,7 +230,10 @@ def test_benchmark_attention(run, tmp_path):
     tool = TOOLS / 'analysis_tools' / 'benchmark_attention.py'
     said = run(sys.executable, tool, *small, '--mode', 'train', '--json', out, *skip)
     written = json.loads(out.read_text())
-    assert written['hardware'] and written['mode'] == 'train'
+    assert written['mode'] == 'train'
+    for key in ('hardware', 'threads', 'torch', 'mmcv'):
+        assert written[key]
+    assert 'revision' in written  # None outside of a checkout
     assert list(written['results']) == ['6x4', '12x9']
     for contenders in written['results'].values():
         assert list(contenders) == [
