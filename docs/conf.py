@@ -27,7 +27,7 @@ extensions = [
     'sphinx_copybutton',
 ]
 root_doc = 'docs/index'
-include_patterns = ['*.md', 'docs/**', 'configs/*/README.md']
+include_patterns = ['*.md', 'docs/**', 'configs/README.md', 'configs/*/README.md']
 exclude_patterns = [
     '.*',
     '**/__pycache__',
@@ -91,9 +91,7 @@ class LinksToFolders(SphinxPostTransform):
                 continue
             readme = self.env.path2doc(folder / 'README.md')
             if readme in self.env.all_docs:
-                node.update_all_atts(
-                    dict(refdomain='doc', reftarget=readme, reftargetid=None), replace=True
-                )
+                node.attributes.update(refdomain='doc', reftarget=readme, reftargetid=None)
             else:
                 node.replace_self([child.deepcopy() for child in node.children])
 
