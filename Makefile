@@ -2,6 +2,9 @@ PYTHON ?= python3
 # Where the OpenMMLab libraries come from: onedl, the maintained builds, or openmmlab, the
 # original releases.
 STACK ?= onedl
+# Where torch comes from when not from the default index: the URL of an index, or a folder of
+# wheels.
+TORCH_INDEX ?=
 mminstall := $(if $(filter openmmlab,$(STACK)),mminstall-openmmlab,mminstall)
 VENV := $(if $(filter openmmlab,$(STACK)),.venv-openmmlab,.venv)
 python := $(VENV)/bin/python
@@ -10,7 +13,10 @@ python := $(VENV)/bin/python
 # that the environment was installed from and of the path of the checkout, so that a change
 # of either installs again.
 sources := setup.py $(addprefix requirements/,$(addsuffix .txt,build $(mminstall) runtime tests))
-stamp := $(VENV)/.installed-$(shell (pwd; cat $(sources)) | cksum | cut -d' ' -f1)
+key := $(shell (pwd; cat $(sources)) | cksum | cut -d' ' -f1)
+stamp := $(VENV)/.installed-$(key)
+# The demo needs less; what it needs is part of the complete environment.
+demo_stamp := $(VENV)/.segmentation-$(key)
 docs_stamp := $(VENV)/.docs-$(shell cksum requirements/docs.txt | cut -d' ' -f1)
 
 ifeq ($(filter $(STACK),onedl openmmlab),)
@@ -21,22 +27,28 @@ endif
 .PHONY: help install demo test lint docs clean
 
 help:
-	@echo 'make demo     train and compare five small models (CPU, minutes); results in work_dirs/probe'
+	@echo 'make demo     train and compare five small models (CPU, minutes); results in work_dirs/probe;'
+	@echo '              compiles nothing'
 	@echo 'make test     make lint and the test suite'
 	@echo 'make lint     ruff, codespell and mypy'
 	@echo 'make docs     build the documentation in docs/_build/html and check its links'
 	@echo 'make install  only make the environment, $(VENV); the other targets do so when needed'
 	@echo 'make clean    remove $(VENV), builds and caches, but not work_dirs'
 	@echo 'STACK=openmmlab with any of these uses the releases of OpenMMLab, in .venv-openmmlab'
+	@echo 'TORCH_INDEX=URL or TORCH_INDEX=FOLDER takes torch from another index or a folder of wheels'
 	@echo 'Python 3.10 or later is needed; to choose one: make PYTHON=/path/to/python3.11 TARGET'
 
 install: $(stamp)
 
 $(stamp):
-	@bash .dev_scripts/install.sh '$(PYTHON)' $(VENV) requirements/$(mminstall).txt
+	@TORCH_INDEX='$(TORCH_INDEX)' bash .dev_scripts/install.sh '$(PYTHON)' $(VENV) requirements/$(mminstall).txt all
 	@rm -f $(VENV)/.installed-* && touch $@
 
-demo: $(stamp)
+$(demo_stamp):
+	@TORCH_INDEX='$(TORCH_INDEX)' bash .dev_scripts/install.sh '$(PYTHON)' $(VENV) requirements/$(mminstall).txt segmentation
+	@rm -f $(VENV)/.segmentation-* && touch $@
+
+demo: $(if $(wildcard $(stamp)),,$(demo_stamp))
 	$(python) tools/probe.py demo
 
 # One process per core with one thread each: most tests are too small to gain from threads.
