@@ -9,7 +9,7 @@ missing part raises an ImportError that says what to install.
 is installed. Configs name the block as ``type='GCNonLocal2d'``.
 """
 
-from .utils.libraries import check_libraries, how_to_install
+from .utils.libraries import check_libraries, how_to_install, quiet_imports
 from .version import __version__
 
 _installed = check_libraries()
@@ -23,11 +23,17 @@ _needs = {
 __all__ = ['GCNonLocal2d', '__version__']
 __all__ += [name for name, needs in _needs.items() if _installed.issuperset(needs)]
 
-if 'EBFPN' in __all__:
-    from . import datasets, evaluation  # noqa: F401  only for registration
-    from .models import EBFPN  # noqa: F401
-if 'GCNLHead' in __all__:
-    from .models import GCNLHead  # noqa: F401
+with quiet_imports():
+    if 'EBFPN' in __all__:
+        from . import datasets, evaluation  # noqa: F401  only for registration
+        from .models import EBFPN  # noqa: F401
+    if 'GCNLHead' in __all__:
+        from .models import GCNLHead  # noqa: F401
+if 'mmengine' in _installed:
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    # Lets configs inherit ours: _base_ = 'mmgcnl::ebfpn/...'
+    MODULE2PACKAGE.setdefault('mmgcnl', 'mmgcnl')
 
 
 def __getattr__(name: str) -> None:

@@ -38,9 +38,9 @@ def measure_distances(
         A dict of ``num_images`` and ``blocks``. The latter has for each block its
         ``type``; ``num_maps``, the number of maps seen; ``input``, ``output`` and
         ``attention``, each with the mean and the standard deviation of its distance over
-        the maps; and ``classes``: how the attention of the queries of each class is
-        distributed over the classes. ``classes`` needs ground truth and a model that is
-        not tested in ``slide`` mode.
+        the maps (None for the output of a block that adds nothing); and ``classes``: how
+        the attention of the queries of each class is distributed over the classes.
+        ``classes`` needs ground truth and a model that is not tested in ``slide`` mode.
 
     Raises:
         ValueError: The model has no non-local block.
@@ -77,7 +77,11 @@ def _report(recorder: DistanceRecorder, name: str, classes: Sequence[str]) -> di
         num_maps=len(recorder.images[name]['input']),
     )
     for kind, values in recorder.images[name].items():
-        report[kind] = dict(mean=float(np.mean(values)), std=float(np.std(values)))
+        measured = np.array(values)[~np.isnan(values)]
+        report[kind] = dict(
+            mean=float(measured.mean()) if len(measured) else None,
+            std=float(measured.std()) if len(measured) else None,
+        )
     heads = torch.stack(recorder.heads[name])
     report['attention']['heads'] = heads.mean(0).tolist()
     if name in recorder.queries:
@@ -130,8 +134,9 @@ class DistanceRecorder:
             model.test_step(data)
         recorder.mean(name)  # {'input': ..., 'output': ..., 'attention': ...}
 
-    'output' is what a block adds to its input. The paper does not say how it treats
-    heads: 'attention' is the mean of their distances, which :attr:`heads` has singly.
+    'output' is what a block adds to its input; where that is zero throughout, as in a
+    block that starts as the identity, its distance is NaN. The paper does not say how it
+    treats heads: 'attention' is the mean of their distances, and :attr:`heads` has each.
 
     With :attr:`labels` set to the classes of the image before a forward pass of one
     image, it also sums up which class each query's attention falls on, mean over heads.
@@ -180,7 +185,10 @@ class DistanceRecorder:
             handle.remove()
 
     def mean(self, name: str) -> dict[str, float]:
-        """Each distance of a block averaged over the maps seen."""
+        """Each distance of a block averaged over the maps seen.
+
+        That of the output is NaN if the block added nothing to one of them.
+        """
         return {kind: float(np.mean(v)) for kind, v in self.images[name].items()}
 
     @torch.no_grad()
@@ -188,7 +196,10 @@ class DistanceRecorder:
         images = self.images[name]
         for kind, features in (('input', x), ('output', output - x)):
             vectors = features.flatten(2).transpose(1, 2)
-            images[kind] += mean_cosine_distance(vectors).tolist()
+            distances = mean_cosine_distance(vectors)
+            # Of nothing but zeros, as a block that starts as the identity adds.
+            distances[~vectors.flatten(1).any(dim=1)] = torch.nan
+            images[kind] += distances.tolist()
 
         classes = self._classes(name, x)
         unit_sum: Tensor | float = 0

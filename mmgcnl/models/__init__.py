@@ -1,8 +1,7 @@
 """Adapters that register the block with mmengine, mmdet and mmseg."""
 
-from importlib.util import find_spec
-
 from mmgcnl.utils.deprecation import moved_names
+from mmgcnl.utils.libraries import usable
 
 from .blocks import GCNonLocal2dAdapter, SEBlock
 from .conv_net import ConvNet
@@ -10,7 +9,7 @@ from .ebfpn import EBFPN
 
 __all__ = ['ConvNet', 'EBFPN', 'GCNonLocal2dAdapter', 'SEBlock']
 
-if find_spec('mmseg'):
+if usable('mmseg'):
     from .gcnl_head import GCNLHead  # noqa: F401
 
     __all__ += ['GCNLHead']

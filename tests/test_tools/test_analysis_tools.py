@@ -108,6 +108,8 @@ def test_distances_at_iteration_0(call, capsys, tmp_path, segmentor):
     for path in (fresh, started):
         (block,) = json.loads(path.read_text())['blocks'].values()
         heads.append(block['attention']['heads'])
+        assert block['output'] == dict(mean=None, std=None)  # it adds nothing yet
+        assert 0 < block['input']['mean'] < 0.5
     assert min(heads[0]) > 0
     assert heads[0] == pytest.approx(heads[1], rel=0.02)
 

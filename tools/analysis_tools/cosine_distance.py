@@ -35,8 +35,11 @@ def show(report: dict[str, Any]) -> None:
         table.align = 'r'
         table.align['cosine distance'] = 'l'
         for kind in ('input', 'output', 'attention'):
-            distance = block[kind]
-            table.add_row([kind, f'{distance["mean"]:.3f}', f'{distance["std"]:.3f}'])
+            mean, std = block[kind]['mean'], block[kind]['std']
+            nothing = mean is None  # a block that starts as the identity adds nothing
+            table.add_row(
+                [kind, '-' if nothing else f'{mean:.3f}', '' if nothing else f'{std:.3f}']
+            )
         heads = block['attention']['heads']
         if len(heads) > 1:
             for i, head in enumerate(heads, 1):
