@@ -58,7 +58,11 @@ class EBFPN(BaseModule):
         check_whole_number('in_channels', in_channels)
         check_whole_number('num_levels', num_levels)
         check_layer_cfg('refine', refine)
-        if not isinstance(refine_level, int) or not 0 <= refine_level < num_levels:
+        if (
+            isinstance(refine_level, bool)
+            or not isinstance(refine_level, int)
+            or not 0 <= refine_level < num_levels
+        ):
             raise ValueError(
                 f'refine_level={refine_level!r}: give one of the num_levels={num_levels} '
                 f'levels, 0 to {num_levels - 1}'
