@@ -1,6 +1,3 @@
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -58,15 +55,3 @@ def test_unsupported_roi_head():
     cfg.model.roi_head.reg_roi_scale_factor = 1.3
     with pytest.raises(ValueError, match="roi_head='DoubleHeadRoIHead' cannot be counted"):
         measure_complexity(cfg)
-
-
-def test_tool_prints_json_alone():
-    command = [sys.executable, 'tools/analysis_tools/get_flops.py', '--json']
-    command += ['configs/probe/nl_probe.py', '--shape', '48', '32']
-    out = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
-    channels = Config.fromfile(ROOT / command[3]).model.decode_head.channels
-    result = json.loads(out)
-    assert result['shape'] == [48, 32]
-    assert result['attention_flops'] == 2 * (12 * 8) ** 2 * channels

@@ -7,25 +7,9 @@ import pytest
 from mmdet.datasets import CocoPanopticDataset
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
-from PIL import Image
-
-from mmgcnl.structures import id2rgb, read_segment_ids, rgb2id
 
 CLASSES = CocoPanopticDataset.METAINFO['classes']
 PERSON, CAR, SKY = map(CLASSES.index, ('person', 'car', 'sky-other-merged'))
-
-
-def test_ids_are_bytes_of_the_colours():
-    rgb = np.array([[[1, 2, 3], [255, 255, 255], [0, 0, 0]]], np.uint8)
-    ids = rgb2id(rgb)
-    assert ids.tolist() == [[1 + 256 * 2 + 65536 * 3, 2**24 - 1, 0]]
-    np.testing.assert_array_equal(id2rgb(ids), rgb)
-
-
-def test_read_in_the_order_of_the_file(tmp_path):
-    path = str(tmp_path / 'a.png')
-    Image.fromarray(np.full((1, 2, 3), (7, 1, 0), np.uint8)).save(path)
-    assert read_segment_ids(path).tolist() == [[263, 263]]
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from mmgcnl.datasets.probe import (  # noqa: E402
     draw_scene,
     make_probe,
 )
-from mmgcnl.evaluation import ProbeMetric  # noqa: E402
 
 
 @pytest.fixture(scope='module')
@@ -93,18 +92,3 @@ def test_make_probe(tmp_path):
     np.testing.assert_array_equal(stored[..., ::-1], image)
     stored = cv2.imread(dataset[0]['seg_map_path'], cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(stored, labels)
-
-
-def test_metric():
-    import torch
-
-    truth = torch.tensor([[0, 3, 4, 4, 5, 6, 6, 6, 5]])
-    guess = torch.tensor([[3, 3, 3, 4, 5, 5, 0, 6, 4]])
-    metric = ProbeMetric()
-    sample = dict(gt_sem_seg=dict(data=truth), pred_sem_seg=dict(data=guess))
-    metric.process(None, [sample])
-    metrics = metric.evaluate(1)
-    assert metrics == {
-        'probe/side': pytest.approx(200 / 3),
-        'probe/lamp': pytest.approx(40.0),
-    }

@@ -1,3 +1,5 @@
+"""The command line of tools/analysis_tools/plot_curves.py."""
+
 import json
 import runpy
 from pathlib import Path
@@ -5,8 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 from PIL import Image
-
-from mmgcnl.analysis.curves import read_curve
 
 tool = SimpleNamespace(**runpy.run_path('tools/analysis_tools/plot_curves.py'))
 
@@ -27,11 +27,6 @@ def work_dir(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True)
         path.write_text(''.join(json.dumps(entry) + '\n' for entry in entries))
     return tmp_path
-
-
-def test_curve_of_the_latest_training(work_dir):
-    assert read_curve(work_dir, 'loss') == ([10, 20], [2.0, 1.0])
-    assert read_curve(work_dir, 'aAcc') == ([10], [50.0])
 
 
 def test_picture(work_dir, tmp_path):

@@ -1,0 +1,96 @@
+"""What options of the tools change in a config; tests/test_tools run them."""
+
+import pytest
+from mmengine.config import Config
+
+from mmgcnl.engine import config as edits
+
+
+def detector(**settings):
+    settings['default_scope'] = 'mmdet'
+    return Config(settings, cfg_text='not read', filename='configs/name.py')
+
+
+def segmentor(**settings):
+    return Config(dict(default_scope='mmseg', **settings))
+
+
+def test_amp():
+    cfg = segmentor(optim_wrapper=dict(optimizer=dict(lr=1), dtype='float16'))
+    edits.use_amp(cfg, 'fp16')
+    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
+    assert cfg.optim_wrapper.loss_scale == 'dynamic'
+    edits.use_amp(cfg, 'bf16')
+    assert cfg.optim_wrapper == dict(optimizer=dict(lr=1), type='Bfloat16OptimWrapper')
+
+
+def test_predictions_of_a_detector_are_dumped_beside_its_metrics():
+    cfg = detector(test_evaluator=dict(type='CocoMetric'))
+    edits.save_predictions(cfg, 'a.pkl')
+    dump = dict(type='DumpDetResults', out_file_path='a.pkl')
+    assert cfg.test_evaluator == [dict(type='CocoMetric'), dump]
+
+
+def test_predictions_of_a_segmentor_are_written_by_its_first_metric():
+    cfg = segmentor(test_evaluator=[dict(type='IoUMetric'), dict(type='ProbeMetric')])
+    edits.save_predictions(cfg, 'folder')
+    written = dict(type='IoUMetric', output_dir='folder', keep_results=True)
+    assert cfg.test_evaluator == [written, dict(type='ProbeMetric')]
+
+
+def test_drawing():
+    hooks = dict(visualization=dict(type='A', interval=50))
+    cfg = detector(default_hooks=hooks, visualizer=dict(type='B'))
+    edits.draw_predictions(cfg, show_dir='folder')
+    expected = dict(type='A', interval=1, draw=True, test_out_dir='folder')
+    assert cfg.default_hooks.visualization == expected
+    cfg = segmentor(default_hooks=hooks, visualizer=dict(type='B'))
+    edits.draw_predictions(cfg, True, 'folder', wait_time=3)
+    expected = dict(type='A', interval=1, draw=True, show=True, wait_time=3)
+    assert cfg.default_hooks.visualization == expected
+    assert cfg.visualizer.save_dir == 'folder'
+
+
+def test_tta():
+    loader = dict(dataset=dict(pipeline=[1]))
+    cfg = segmentor(
+        model=dict(type='A'),
+        tta_model=dict(type='T'),
+        tta_pipeline=[2],
+        test_dataloader=loader,
+    )
+    edits.use_tta(cfg)
+    assert cfg.model == dict(type='T', module=dict(type='A'))
+    assert cfg.test_dataloader.dataset.pipeline == [2]
+
+
+def test_submission(tmp_path):
+    submission = dict(test_evaluator=dict(format_only=True))
+    for make, key, value in (
+        (detector, 'outfile_prefix', 'detections_test-dev2017_name_results'),
+        (segmentor, 'output_dir', ''),
+    ):
+        cfg = make(test_evaluator=dict(type='A'), submission=submission)
+        folder = tmp_path / 'new' / make.__name__
+        edits.write_submission(cfg, str(folder))
+        assert folder.is_dir()
+        path = str(folder / value) if value else str(folder)
+        assert cfg.test_evaluator == {'type': 'A', 'format_only': True, key: path}
+
+
+@pytest.mark.parametrize(
+    ('edit', 'arguments', 'message'),
+    [
+        (edits.scale_learning_rate, (), 'auto_scale_lr.base_batch_size=N'),
+        (edits.use_trainval, (), 'does not say what it would train on'),
+        (edits.draw_predictions, (), 'has no default_hooks.visualization'),
+        (edits.use_tta, (), 'has no tta_model'),
+        (edits.save_predictions, ('folder',), 'a detector needs a .pkl file, not folder'),
+        (edits.write_submission, ('folder',), 'does not say what its benchmark evaluates'),
+    ],
+)
+def test_missing_settings_are_named(edit, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        edit(detector(test_evaluator=dict(type='A')), *arguments)
+    assert not list(tmp_path.iterdir())

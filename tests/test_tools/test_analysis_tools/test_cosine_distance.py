@@ -1,0 +1,122 @@
+"""tools/analysis_tools/cosine_distance.py on tiny models with random weights."""
+
+import json
+
+import mmcv
+import numpy as np
+import pytest
+
+from tests.builders import write_segmentor
+
+
+@pytest.mark.parametrize(
+    ('config', 'block'),
+    [
+        ('segmentor', 'decode_head.block'),
+        ('detector', 'neck.1.refine'),
+    ],
+)
+def test_cosine_distance(request, call, trained, capsys, tmp_path, config, block):
+    config = request.getfixturevalue(config)
+    out = tmp_path / 'new' / 'distance.json'
+    arguments = [config, trained(config), '--num-images', '3', '--json', out]
+    call('analysis_tools/cosine_distance', *arguments)
+    report = json.loads(out.read_text())
+    assert report['num_images'] == 3
+    (entry,) = report['blocks'].values()
+    assert list(report['blocks']) == [block]
+    for kind in ('input', 'output', 'attention'):
+        assert 0 < entry[kind]['mean'] <= 0.5
+    heads = entry['attention']['heads']
+    assert len(heads) == 8
+    assert np.mean(heads) == pytest.approx(entry['attention']['mean'])
+    for of_class in entry['classes'].values():
+        assert sum(of_class['attention'].values()) == pytest.approx(1)
+        assert sum(of_class['uniform'].values()) == pytest.approx(1)
+    assert 'square' in entry['classes']
+    printed = capsys.readouterr().out
+    assert f'{block} (GCNonLocal2d), 3 images' in printed
+    assert f'{entry["attention"]["mean"]:.3f}' in printed
+
+
+def test_classes_are_those_of_the_truth(call, trained, tmp_path, segmentor, squares):
+    """As many queries of each class as cells, of which each is 8 x 8 pixels."""
+    out = tmp_path / 'distance.json'
+    arguments = [segmentor, trained(segmentor), '--json', out]
+    call('analysis_tools/cosine_distance', *arguments)
+    (entry,) = json.loads(out.read_text())['blocks'].values()
+    found = {name: of_class['queries'] for name, of_class in entry['classes'].items()}
+    assert sum(found.values()) == 5 * 16
+    maps = [mmcv.imread(str(path), 'unchanged') for path in (squares / 'labels').iterdir()]
+    # the center of a cell is between two pixels: either will do
+    counts = [sum(int(label[o::8, o::8].sum()) for label in maps) for o in (3, 4)]
+    assert min(counts) <= found['square'] <= max(counts)
+
+
+def test_distances_at_iteration_0(call, capsys, tmp_path, segmentor):
+    """Without a checkpoint the model is the one that a training starts from."""
+    options = ['--cfg-options', 'model.backbone.init_cfg=None', 'randomness.seed=3']
+    fresh, started = tmp_path / 'fresh.json', tmp_path / 'started.json'
+    call('analysis_tools/cosine_distance', segmentor, '--json', fresh, *options)
+    lr = 'optim_wrapper.optimizer.lr=0.0'
+    call('train', segmentor, '--work-dir', tmp_path / 'run', *options, lr)
+    checkpoint = tmp_path / 'run/iter_1.pth'
+    call('analysis_tools/cosine_distance', segmentor, checkpoint, '--json', started)
+    heads = []
+    for path in (fresh, started):
+        (block,) = json.loads(path.read_text())['blocks'].values()
+        heads.append(block['attention']['heads'])
+        assert block['output'] == dict(mean=None, std=None)  # it adds nothing yet
+        assert 0 < block['input']['mean'] < 0.5
+    assert min(heads[0]) > 0
+    assert heads[0] == pytest.approx(heads[1], rel=0.02)
+
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match='2'):
+        call('analysis_tools/cosine_distance', segmentor)
+    assert '--cfg-options model.backbone.init_cfg=None' in capsys.readouterr().err
+
+
+def test_no_block(call, trained, capsys, segmentor, squares):
+    write_segmentor(segmentor, squares, decode_head=dict(type='FCNHead'))
+    with pytest.raises(SystemExit) as stop:
+        call('analysis_tools/cosine_distance', segmentor, trained(segmentor))
+    assert stop.value.code == 2
+    assert 'has no non-local block' in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ([], 'does not fit'),
+        (['--num-images', '0'], 'give at least 1'),
+    ],
+)
+def test_bad_input(
+    call,
+    trained,
+    capsys,
+    monkeypatch,
+    tmp_path,
+    segmentor,
+    squares,
+    misfit,
+    arguments,
+    message,
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'broken.png').write_text('no image')
+    checkpoint = misfit(trained(segmentor))
+    fill = {'{image}': squares / 'images/1.png'}
+    arguments = [fill.get(argument, argument) for argument in arguments]
+    arguments += ['--json', tmp_path / 'out.png']
+    with pytest.raises(SystemExit) as stop:
+        call('analysis_tools/cosine_distance', segmentor, checkpoint, *arguments)
+    assert stop.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert message in last
+    if message == 'does not fit':
+        assert (
+            '1 missing (decode_head.block.key.bias), 1 unexpected (decode_head.more' in last
+        )
+    assert not (tmp_path / 'out.png').exists()
