@@ -60,7 +60,7 @@ def test_auto_scale_lr(call, segmentor, tmp_path):
             ['{config}', '--auto-scale-lr', '--cfg-options', 'auto_scale_lr=None'],
             '--cfg-options auto_scale_lr.base_batch_size=N',
         ),
-        (['{config}', '--launcher', 'pytorch'], 'RANK is not set; start through'),
+        (['{config}', '--launcher', 'pytorch'], 'RANK is not set; start with'),
         pytest.param(
             ['{config}', '--launcher', 'slurm'],
             'slurm needs a GPU and none is available',
