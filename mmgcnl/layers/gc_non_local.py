@@ -14,6 +14,7 @@ d = E / n, (H, W) the map, (h, w) the key grid of stride kv_stride.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,8 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from .attention import IMPLEMENTATIONS, Logits, attention, attention_weights
+from .attention import IMPLEMENTATIONS, AttentionInputs, attention, attention_weights
+from .checks import check_number_above, check_rate, check_whole_number
 from .context import GlobalContext
 from .position import PositionTerm
 
@@ -82,8 +84,7 @@ class GCNonLocal2d(nn.Module):
             ('num_heads', num_heads),
             ('kv_stride', kv_stride),
         ):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise ValueError(f'{name}={number!r}: give a whole number of at least 1')
+            check_whole_number(name, number)
         if reduction > in_channels:
             raise ValueError(
                 f'reduction={reduction} leaves no channel of in_channels={in_channels}'
@@ -94,14 +95,8 @@ class GCNonLocal2d(nn.Module):
                 f'num_heads={num_heads} does not divide the {embed_dims} inner channels '
                 f'(in_channels={in_channels} // reduction={reduction})'
             )
-        if not isinstance(attn_drop_rate, (int, float)) or not 0 <= attn_drop_rate < 1:
-            raise ValueError(
-                f'attn_drop_rate={attn_drop_rate!r}: give a number from 0 to below 1'
-            )
-        if scale is not None and not (
-            isinstance(scale, (int, float)) and 0 < scale < float('inf')
-        ):
-            raise ValueError(f'scale={scale!r}: give a number above 0, or None')
+        check_rate('attn_drop_rate', attn_drop_rate)
+        check_number_above('scale', scale, 0, or_none=True)
         if implementation not in (None, *IMPLEMENTATIONS):
             raise ValueError(
                 f'implementation={implementation!r}: give None or one of '
@@ -157,7 +152,7 @@ class GCNonLocal2d(nn.Module):
         self._check_input(x)
         keys = self.kv_pool(x)
         y = attention(
-            self._logits(x, keys),
+            self._attention_inputs(x, keys),
             self._split_heads(self.value(keys)),
             self.attn_drop_rate if self.training else 0.0,
             self.implementation,
@@ -177,14 +172,14 @@ class GCNonLocal2d(nn.Module):
         Raises:
             ValueError: As :meth:`forward`.
         """
-        return attention_weights(self.logits(x))
+        return attention_weights(self.attention_inputs(x))
 
-    def logits(self, x: Tensor) -> Logits:
-        """What the attention of ``x`` is made of.
+    def attention_inputs(self, x: Tensor) -> AttentionInputs:
+        """Query, key and position of the attention of ``x``.
 
-        Of these, :func:`mmgcnl.layers.attention_weights` makes the weights of some
-        queries, and :func:`mmgcnl.layers.choose_implementation` says how the forward
-        pass of such an input computes its attention.
+        :func:`mmgcnl.layers.attention_weights` computes the weights from them, also of
+        some queries only, and :func:`mmgcnl.layers.choose_implementation` tells which
+        implementation the forward pass of ``x`` uses.
 
         Args:
             x: (B, C, H, W), the block's input.
@@ -193,9 +188,19 @@ class GCNonLocal2d(nn.Module):
             ValueError: As :meth:`forward`.
         """
         self._check_input(x)
-        return self._logits(x, self.kv_pool(x))
+        return self._attention_inputs(x, self.kv_pool(x))
 
-    def _logits(self, x: Tensor, keys: Tensor) -> Logits:
+    def logits(self, x: Tensor) -> AttentionInputs:
+        """The former name of :meth:`attention_inputs`. It goes with the next version."""
+        warnings.warn(
+            'GCNonLocal2d.logits is deprecated and will be removed in the next version: '
+            'use GCNonLocal2d.attention_inputs',
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.attention_inputs(x)
+
+    def _attention_inputs(self, x: Tensor, keys: Tensor) -> AttentionInputs:
         dtype = torch.promote_types(x.dtype, torch.float32)
         query = self._split_heads(self.query(x))
         position = None
@@ -214,7 +219,7 @@ class GCNonLocal2d(nn.Module):
             query = query * context.to(query.dtype)
             content_scale = factor * content_scale
         key = self._split_heads(self.key(keys))
-        return Logits(query, key, content_scale, position)
+        return AttentionInputs(query, key, content_scale, position)
 
     def _split_heads(self, x: Tensor) -> Tensor:
         """(B, E, H, W) to (B, n, H, W, d), contiguous: what fast kernels ask for."""
