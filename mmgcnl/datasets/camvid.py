@@ -1,7 +1,7 @@
 """CamVid, the Cambridge-driving Labeled Video Database, with 11 classes.
 
 G. Brostow et al., "Semantic object classes in video: A high-definition ground truth
-database", Pattern Recognition Letters 2009; the classes and the split are SegNet's.
+database", Pattern Recognition Letters 2009. Classes and split are SegNet's.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ class CamVidDataset(BaseSegDataset):
         images/{train,val,test}/NAME.png       or .jpg
         annotations/{train,val,test}/NAME.png  values 0 to 10, 11 for unlabelled
 
-    Pixels without a label become 255, which heads and metrics of mmseg ignore.
+    Unlabelled pixels get the label 255, which the heads and metrics of mmseg ignore.
 
     Args:
-        img_suffix (str, optional): Suffix of the images. Default: '.png' or '.jpg',
-            whichever the folder has.
-        **kwargs: See BaseSegDataset.
+        img_suffix: Suffix of the images. Default: '.png' if the folder has any, else
+            '.jpg'.
+        **kwargs: See mmseg's BaseSegDataset.
 
     Raises:
         RuntimeError: A folder is missing or has no image, an image has no label map, or
-            a sample is faulty (see :class:`CheckedCompose`).
+            a sample is faulty (see :class:`~mmgcnl.datasets.checks.CheckedCompose`).
     """
 
     METAINFO = dict(
@@ -72,9 +72,15 @@ class CamVidDataset(BaseSegDataset):
 
     @classmethod
     def get_label_map(cls, new_classes: Any = None) -> dict[int, int]:
+        """Map the value of unlabelled pixels to 255, besides what mmseg maps."""
         return {**(super().get_label_map(new_classes) or {}), UNLABELLED: 255}
 
     def full_init(self) -> None:
+        """Load the list of samples, and check it.
+
+        Raises:
+            RuntimeError: A folder or label map is missing, or a sample is faulty.
+        """
         if self._fully_initialized:
             return
         check_folders(self)
@@ -89,6 +95,11 @@ class CamVidDataset(BaseSegDataset):
         check_dataset(self)
 
     def load_data_list(self) -> list[dict]:
+        """List the samples.
+
+        Raises:
+            RuntimeError: There is none.
+        """
         if self.img_suffix is None:
             names = os.listdir(self.data_prefix['img_path'])
             png = any(name.endswith('.png') for name in names)
