@@ -16,19 +16,24 @@ def requirements(name):
 
 
 class BuildWithConfigs(build_py):
-    """Put configs and tools into the wheel, where OpenMMLab's packages have them."""
+    """Put configs, tools and the model index into the wheel's mmgcnl/.mim.
+
+    mmengine and mim look for them there. In a checkout that folder has links to them.
+    """
 
     def run(self):
         super().run()
         if self.editable_mode:
-            return  # the checkout itself is there
+            return
+        target = Path(self.build_lib, 'mmgcnl', '.mim')
         for folder in ('configs', 'tools'):
             shutil.copytree(
                 ROOT / folder,
-                Path(self.build_lib, 'mmgcnl', '.mim', folder),
+                target / folder,
                 ignore=shutil.ignore_patterns('__pycache__'),
                 dirs_exist_ok=True,
             )
+        shutil.copy(ROOT / 'model-index.yml', target)
 
 
 setup(
@@ -60,6 +65,7 @@ setup(
         'optional': requirements('optional'),
         'tests': requirements('tests'),
     },
+    package_data={'mmgcnl': ['py.typed']},
     cmdclass={'build_py': BuildWithConfigs},
     zip_safe=False,
 )

@@ -24,6 +24,11 @@ else:
     from .layers import GCNonLocal2d  # type: ignore[assignment]
 if 'GCNLHead' in __all__:
     from .models import GCNLHead  # noqa: F401
+if 'mmengine' in _installed:
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    # Lets configs inherit ours: _base_ = 'mmgcnl::ebfpn/...'
+    MODULE2PACKAGE.setdefault('mmgcnl', 'mmgcnl')
 
 
 def __getattr__(name: str) -> None:

@@ -199,10 +199,10 @@ def test_wheel(tmp_path):
     """The wheel, in a folder of its own, imports and brings configs and tools."""
     source = tmp_path / 'source'
     source.mkdir()
-    for name in ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE'):
+    for name in ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE', 'model-index.yml'):
         shutil.copy(ROOT / name, source)
     for name in ('requirements', 'mmgcnl', 'configs', 'tools'):
-        ignore = shutil.ignore_patterns('__pycache__')
+        ignore = shutil.ignore_patterns('__pycache__', '.mim')
         shutil.copytree(ROOT / name, source / name, ignore=ignore)
     assert_ok(
         run(
@@ -235,6 +235,32 @@ def test_wheel(tmp_path):
     result = run_without(MM_PACKAGES, code, path=installed, cwd=tmp_path)
     assert_ok(result)
     assert result.stdout.strip() == str(installed / 'mmgcnl' / '__init__.py')
+    assert (installed / 'mmgcnl/py.typed').exists()
+    inherit_config(installed, tmp_path)
+
+
+def test_configs_of_a_checkout_can_be_inherited(tmp_path):
+    inherit_config(ROOT, tmp_path)
+
+
+def inherit_config(path, tmp_path):
+    """A config elsewhere has one of ours as its base, from the package in ``path``."""
+    for module in ('mmengine', 'mmcv'):
+        pytest.importorskip(module)
+    config = tmp_path / 'config.py'
+    config.write_text(
+        "_base_ = 'mmgcnl::ebfpn/mask-rcnn_r50_fpn_ebfpn_1x_coco.py'\n"
+        'optim_wrapper = dict(optimizer=dict(lr=0.5))\n'
+    )
+    code = (
+        'import mmgcnl; from mmengine.config import Config; '
+        f'cfg = Config.fromfile({str(config)!r}); '
+        'print(mmgcnl.__file__, cfg.model.neck[1].type, cfg.optim_wrapper.optimizer.lr)'
+    )
+    result = run(sys.executable, '-c', code, cwd=tmp_path, PYTHONPATH=str(path))
+    assert_ok(result)
+    last = result.stdout.splitlines()[-1]
+    assert last == f'{path / "mmgcnl" / "__init__.py"} EBFPN 0.5'
 
 
 def test_version_is_the_same_everywhere():

@@ -109,8 +109,13 @@ def config(row: str, out: Path) -> Config:
     return cfg
 
 
-def evaluate(row: str, out: Path) -> tuple[dict[str, float], Runner]:
-    """Metrics and cosine distances of a trained row, and the runner that holds it."""
+def evaluate(row: str, out: Path, seed: int) -> tuple[dict[str, float], Runner]:
+    """Metrics and cosine distances of a trained row, and the runner that holds it.
+
+    The distances at iteration 0 stand beside those of the trained model: how a block is
+    initialised sets them as much as training does.
+    """
+    start = {} if row == 'fcn' else measure_start(row, out, seed)
     cfg = config(row, out)
     cfg.load_from = (out / row / 'last_checkpoint').read_text().strip()
     runner = Runner.from_cfg(cfg)
@@ -119,7 +124,22 @@ def evaluate(row: str, out: Path) -> tuple[dict[str, float], Runner]:
     with DistanceRecorder(find_blocks(runner.model)) as recorder:
         metrics = runner.test()
     (block,) = recorder.blocks
-    return {**metrics, **recorder.mean(block)}, runner
+    return {**metrics, **start, **recorder.mean(block)}, runner
+
+
+def measure_start(row: str, out: Path, seed: int) -> dict[str, float]:
+    """Cosine distances of the model as it is initialised."""
+    cfg = config(row, out)
+    cfg.randomness = dict(seed=seed)
+    cfg.visualizer.name = f'{row}_start'
+    runner = Runner.from_cfg(cfg)
+    runner.model.init_weights()
+    with DistanceRecorder(find_blocks(runner.model)) as recorder:
+        runner.test()
+    (block,) = recorder.blocks
+    distances = recorder.mean(block)
+    del distances['output']  # a fresh block adds nothing
+    return {f'{kind} at iteration 0': value for kind, value in distances.items()}
 
 
 def demo(rows: list[str], out: Path, seed: int) -> None:
@@ -131,7 +151,7 @@ def demo(rows: list[str], out: Path, seed: int) -> None:
     warnings.filterwarnings('ignore', module='mmseg')
     results, runners = {}, {}
     for row in rows:
-        results[row], runners[row] = evaluate(row, out)
+        results[row], runners[row] = evaluate(row, out, seed)
     dump(results, out / 'results.json', indent=2)
 
     columns = {
@@ -140,20 +160,25 @@ def demo(rows: list[str], out: Path, seed: int) -> None:
         'side': 'probe/side',
         'lamp': 'probe/lamp',
         'cos input': 'input',
+        '(start)': 'input at iteration 0',
         'cos output': 'output',
         'cos att': 'attention',
+        '(start) ': 'attention at iteration 0',
     }
     table = PrettyTable(['model', *columns])
     table.align = 'r'
     table.align['model'] = 'l'
     for row, result in results.items():
         cells = [
-            f'{result[k]:.{3 if "cos" in c else 1}f}' if k in result else '-'
+            f'{result[k]:.{3 if "cos" in c or "start" in c else 1}f}'
+            if k in result
+            else '-'
             for c, k in columns.items()
         ]
         table.add_row([ROWS[row], *cells])
     print(table)
-    print('side, lamp: crates / barrels told right, in percent; chance is 50')
+    print('side, lamp: crates and barrels told right, in percent; chance is 50')
+    print('cos: mean cosine distance between positions, (start): at iteration 0')
     print(f'results  {out}/results.json\nmodels   {out}/*/iter_*.pth')
 
     names = [row for row in ('nl', 'gcnl') if row in rows]
@@ -170,9 +195,13 @@ def demo(rows: list[str], out: Path, seed: int) -> None:
             found, _ = attention_at(
                 runner.model.eval(), image_pipeline(runner.cfg), image, points
             )
-            maps[ROWS[row].strip('+ ')] = found.mean(axis=1)
+            if row == 'nl':
+                maps['non-local, mean of heads'] = found.mean(axis=1)
+            else:
+                for head in range(found.shape[1]):
+                    maps[f'ours, head {head + 1}'] = found[:, head]
         queries = [
-            Query(point, {name: heads[i] for name, heads in maps.items()})
+            Query(point, {name: found[i] for name, found in maps.items()})
             for i, point in enumerate(points)
         ]
         draw_attention(image[..., ::-1], queries, out / 'attention.png')

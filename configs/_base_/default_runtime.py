@@ -1,4 +1,4 @@
-# mmseg's, and the import that registers mmgcnl.
+# mmseg's default runtime, plus the import that registers mmgcnl.
 custom_imports = dict(imports=['mmgcnl'], allow_failed_imports=False)
 default_scope = 'mmseg'
 env_cfg = dict(

@@ -1,4 +1,4 @@
-# For a machine without a GPU: half the size, ResNet-18 with half the channels, no
+# For machines without a GPU: images of half the size, ResNet-18 with half the channels, no
 # pretrained weights.
 _base_ = './fcn_r50-d8_1xb8-20k_camvid-360x480.py'
 img_scale = (240, 180)

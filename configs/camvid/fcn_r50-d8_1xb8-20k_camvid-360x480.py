@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/schedules/schedule_20k.py',
     '../_base_/default_runtime.py',
 ]
-# One GPU: BN is SyncBN then, and it also runs without a GPU.
+# On one GPU, SyncBN equals BN, which also runs on a CPU.
 norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(
     data_preprocessor=dict(size=_base_.crop_size),

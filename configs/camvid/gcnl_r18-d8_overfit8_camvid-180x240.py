@@ -1,4 +1,4 @@
-# Learns the first 8 training images by heart, and is evaluated on them.
+# Overfits the first 8 training images, and evaluates on them.
 _base_ = './gcnl_r18-d8_1xb4-500_camvid-180x240.py'
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -1,4 +1,4 @@
-# A ratio above one widens: 1024 planes, as the paper's parameter count tells.
+# A ratio above one widens the block to 1024 planes, as the paper's parameter count implies.
 _base_ = './mask-rcnn_r50_fpn_1x_coco.py'
 model = dict(
     neck=[

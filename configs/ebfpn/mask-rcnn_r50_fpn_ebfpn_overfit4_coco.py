@@ -1,11 +1,11 @@
-# Learns 4 training images by heart, from scratch and small: for a machine without a
-# GPU. No stage is frozen and BN is trained, as nothing is pretrained. tools/test.py
+# Overfits 4 training images, from scratch and at a small size, for machines without a GPU.
+# No stage is frozen and BN is trained, because nothing is pretrained. tools/test.py
 # evaluates on the same images.
 _base_ = './mask-rcnn_r50_fpn_ebfpn_1x_coco.py'
 img_scale = (320, 192)
 model = dict(
     backbone=dict(frozen_stages=-1, norm_eval=False, init_cfg=None),
-    # the heads of 512 regions would be most of the time
+    # with 512 regions, the heads would take most of the time
     train_cfg=dict(rcnn=dict(sampler=dict(num=64))),
 )
 train_pipeline = [

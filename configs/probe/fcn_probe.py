@@ -1,4 +1,4 @@
-# No block: what can be had without relations. The other configs of this folder add one.
+# Without a block. The other configs of this folder add one.
 _base_ = ['../_base_/datasets/probe.py', '../_base_/default_runtime.py']
 model = dict(
     type='EncoderDecoder',
@@ -18,11 +18,11 @@ model = dict(
         num_classes=7,
         kernel_size=1,  # the head sees no further than the backbone
         concat_input=False,
-        act_cfg=None,  # nothing non-linear behind the block: see ProbeDataset
+        act_cfg=None,  # nothing nonlinear behind the block, see ProbeDataset
         dropout_ratio=0,
         norm_cfg=dict(type='BN'),
         align_corners=False,
-        # mmseg's 0.01 leaves a block that starts as the identity next to no gradient
+        # with mmseg's 0.01, a block that starts as the identity gets almost no gradient
         init_cfg=dict(type='Normal', std=0.07, override=dict(name='conv_seg')),
         loss_decode=dict(
             type='CrossEntropyLoss',

@@ -1,3 +1,3 @@
-# Position alone.
+# Position only.
 _base_ = './gcnl_probe.py'
 model = dict(decode_head=dict(block=dict(context=None)))

@@ -2,7 +2,7 @@
 
 from .attention import attention_at
 from .blocks import Grid, find_blocks, grids, iter_attention
-from .cosine_distance import DistanceRecorder, mean_cosine_distance
+from .cosine_distance import DistanceRecorder, mean_cosine_distance, measure_distances
 from .figures import Query, draw_attention, draw_panels
 from .geometry import PixelMap
 from .samples import Sample, Split, label_map
@@ -22,4 +22,5 @@ __all__ = [
     'iter_attention',
     'label_map',
     'mean_cosine_distance',
+    'measure_distances',
 ]

@@ -226,16 +226,6 @@ def check_benchmark_arguments(parser: ArgumentParser, args: Namespace) -> None:
         parser.error('--device cuda: no GPU is available')
 
 
-def device_name(device: str) -> str:
-    """What the measurements were made on, for the record."""
-    if device == 'cuda':
-        return torch.cuda.get_device_name()
-    for line in Path('/proc/cpuinfo').read_text().splitlines():
-        if line.startswith('model name'):
-            return line.split(':', 1)[1].strip()
-    return 'CPU'
-
-
 def as_table(
     found: Mapping[str, Measurement], reference: str, title: str = 'contender'
 ) -> list[str]:

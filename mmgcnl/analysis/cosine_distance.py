@@ -5,18 +5,101 @@ Shape shorthand: B images, n heads, N query positions, M key positions, K classe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mmengine.dataset import pseudo_collate
+from mmengine.utils import ProgressBar
 from torch import Tensor, nn
 
-from .blocks import Grid, grids, iter_attention
+from .blocks import Grid, find_blocks, grids, iter_attention
+from .geometry import PixelMap
+from .samples import Split, label_map
 
-# Class of a pixel, 0 to K - 1; any other number: none. (rows, columns) of a grid.
+#: Classes of the cells of a grid, given that grid and its (rows, columns): an array of
+#: that size. A class is 0 to K - 1; any other number stands for no class.
 Labels = Callable[[Grid, tuple[int, int]], np.ndarray]
+
+
+def measure_distances(
+    model: nn.Module, pipeline: Callable[[dict], dict], split: Split
+) -> dict[str, Any]:
+    """Measure every block of a model over the images of a split.
+
+    Args:
+        model: As from :func:`mmgcnl.apis.init_model`.
+        pipeline: Its test pipeline, from :func:`mmgcnl.apis.image_pipeline`.
+        split: The images, with ground truth or without.
+
+    Returns:
+        A dict of ``num_images`` and ``blocks``. The latter has for each block its
+        ``type``; ``num_maps``, the number of maps seen; ``input``, ``output`` and
+        ``attention``, each with the mean and the standard deviation of its distance over
+        the maps (None for the output of a block that adds nothing); and ``classes``: how
+        the attention of the queries of each class is distributed over the classes.
+        ``classes`` needs ground truth and a model that is not tested in ``slide`` mode.
+
+    Raises:
+        ValueError: The model has no non-local block.
+    """
+    blocks = find_blocks(model)
+    classes = model.dataset_meta['classes']
+    # Where in the image a window of the slide mode lies is not known to its block.
+    whole = model.cfg.model.get('test_cfg', {}).get('mode') != 'slide'
+    recorder = DistanceRecorder(blocks, len(classes))
+    bar = ProgressBar(len(split))
+    with recorder, torch.no_grad():
+        for sample in split:
+            truth = label_map(sample.truth)
+            recorder.labels = None
+            data = model.data_preprocessor(pseudo_collate([sample.data]), False)
+            if truth is not None and whole:
+                shape = tuple(data['inputs'].shape[2:])
+                pixel_map = PixelMap.of_pipeline(pipeline, truth.shape, shape)
+                recorder.labels = lambda grid, size, t=truth, p=pixel_map: p.labels_at(
+                    t, grid, size
+                )
+            model(**data, mode='predict')
+            bar.update()
+    print()
+    return dict(
+        num_images=len(split),
+        blocks={name: _report(recorder, name, classes) for name in blocks},
+    )
+
+
+def _report(recorder: DistanceRecorder, name: str, classes: Sequence[str]) -> dict:
+    report: dict[str, Any] = dict(
+        type=type(recorder.blocks[name]).__name__,
+        num_maps=len(recorder.images[name]['input']),
+    )
+    for kind, values in recorder.images[name].items():
+        measured = np.array(values)[~np.isnan(values)]
+        report[kind] = dict(
+            mean=float(measured.mean()) if len(measured) else None,
+            std=float(measured.std()) if len(measured) else None,
+        )
+    heads = torch.stack(recorder.heads[name])
+    report['attention']['heads'] = heads.mean(0).tolist()
+    if name in recorder.queries:
+        queries = recorder.queries[name]
+        seen = queries.nonzero()[:, 0].tolist()
+        report['classes'] = {
+            classes[k]: dict(
+                queries=int(queries[k]),
+                attention=_by_class(recorder.shares[name][k] / queries[k], classes),
+                uniform=_by_class(recorder.uniform[name][k] / queries[k], classes),
+            )
+            for k in seen
+        }
+    return report
+
+
+def _by_class(shares: Tensor, classes: Sequence[str]) -> dict[str, float]:
+    return {name: share.item() for name, share in zip([*classes, 'no class'], shares)}
 
 
 def mean_cosine_distance(vectors: Tensor) -> Tensor:
@@ -51,8 +134,9 @@ class DistanceRecorder:
             model.test_step(data)
         recorder.mean(name)  # {'input': ..., 'output': ..., 'attention': ...}
 
-    'output' is what a block adds to its input. The paper does not say how it treats
-    heads: 'attention' is the mean of their distances, which :attr:`heads` has singly.
+    'output' is what a block adds to its input; where that is zero throughout, as in a
+    block that starts as the identity, its distance is NaN. The paper does not say how it
+    treats heads: 'attention' is the mean of their distances, and :attr:`heads` has each.
 
     With :attr:`labels` set to the classes of the image before a forward pass of one
     image, it also sums up which class each query's attention falls on, mean over heads.
@@ -101,7 +185,10 @@ class DistanceRecorder:
             handle.remove()
 
     def mean(self, name: str) -> dict[str, float]:
-        """Each distance of a block averaged over the maps seen."""
+        """Each distance of a block averaged over the maps seen.
+
+        That of the output is NaN if the block added nothing to one of them.
+        """
         return {kind: float(np.mean(v)) for kind, v in self.images[name].items()}
 
     @torch.no_grad()
@@ -109,7 +196,10 @@ class DistanceRecorder:
         images = self.images[name]
         for kind, features in (('input', x), ('output', output - x)):
             vectors = features.flatten(2).transpose(1, 2)
-            images[kind] += mean_cosine_distance(vectors).tolist()
+            distances = mean_cosine_distance(vectors)
+            # Of nothing but zeros, as a block that starts as the identity adds.
+            distances[~vectors.flatten(1).any(dim=1)] = torch.nan
+            images[kind] += distances.tolist()
 
         classes = self._classes(name, x)
         unit_sum: Tensor | float = 0

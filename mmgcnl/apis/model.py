@@ -14,22 +14,26 @@ from mmengine.dataset import Compose
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.runner import set_random_seed
 from torch import nn
 
 from mmgcnl.engine.checkpoint import CheckpointLoader
+from mmgcnl.engine.initialization import explain_missing_weights
 
 
 def init_model(
-    config: str | Path | Config, checkpoint: str, device: str | None = None
+    config: str | Path | Config, checkpoint: str | None, device: str | None = None
 ) -> nn.Module:
-    """Build a detector or segmentor and load its weights, in eval mode.
+    """Build a detector or segmentor with its weights, in eval mode.
 
-    mmdet's init_detector and mmseg's init_model in one, which also take a checkpoint
-    that does not fit and leave what is missing at random.
+    It stands in for mmdet's init_detector and mmseg's init_model, which accept a
+    checkpoint that does not fit and leave the missing weights random.
 
     Args:
         config: The config, or its path.
-        checkpoint: Path or URL.
+        checkpoint: Path or URL. None for the model as a training starts: initialised
+            with ``randomness.seed`` of the config (0 without one), pretrained weights of
+            the backbone included.
         device: Default: the GPU when there is one.
 
     Returns:
@@ -37,11 +41,27 @@ def init_model(
 
     Raises:
         FileNotFoundError: There is no such checkpoint.
+        RuntimeError: The config's pretrained weights cannot be loaded.
         ValueError: The checkpoint cannot be read, or does not fit the config.
     """
     cfg = copy.deepcopy(config) if isinstance(config, Config) else Config.fromfile(config)
-    model: Any = build_model(cfg)
-    loaded = _read(checkpoint)
+    if checkpoint is None:
+        set_random_seed(cfg.get('randomness', {}).get('seed') or 0)
+        model: Any = build_model(cfg)
+        with explain_missing_weights(cfg.model):
+            model.init_weights()
+        loaded: dict[str, Any] = {}
+    else:
+        model = build_model(cfg)
+        loaded = _read(checkpoint)
+        _load(model, loaded, checkpoint, cfg)
+    model.dataset_meta = _dataset_meta(loaded, cfg)
+    model.cfg = cfg
+    return model.to(device or get_device()).eval()
+
+
+def _load(model: nn.Module, loaded: dict, checkpoint: str, cfg: Config) -> None:
+    """Load the weights of a checkpoint that has to fit the model."""
     state = _without_wrapper(loaded.get('state_dict', loaded))
     own = model.state_dict()
     other_shape = [k for k, v in state.items() if k in own and v.shape != own[k].shape]
@@ -71,9 +91,6 @@ def init_model(
             f'{", ".join(faults)}; '
             'give the config that it was trained with'
         )
-    model.dataset_meta = _dataset_meta(loaded, cfg)
-    model.cfg = cfg
-    return model.to(device or get_device()).eval()
 
 
 def build_model(cfg: Config) -> nn.Module:

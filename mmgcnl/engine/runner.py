@@ -1,7 +1,6 @@
 """mmengine's Runner, for machines without a GPU and trainings that are interrupted."""
 
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -20,6 +19,7 @@ from mmgcnl.datasets import build_dataloader
 
 from .checkpoint import CheckpointError, find_checkpoints
 from .hooks import CheckpointHook, GuardHook
+from .initialization import explain_missing_weights
 from .resume import (
     EpochBasedTrainLoop,
     IterBasedTrainLoop,
@@ -242,38 +242,8 @@ class Runner(_Runner):
             set_random_state(state)
 
     def _init_model_weights(self) -> None:
-        try:
+        with explain_missing_weights(self.cfg.model):
             super()._init_model_weights()
-        except (ImportError, OSError) as error:
-            pretrained = dict(_find_pretrained(self.cfg.model, 'model'))
-            if not pretrained:
-                raise
-            found = ', '.join(f'{k}: {v}' for k, v in pretrained.items())
-            off = ' '.join(f'{key}=None' for key in pretrained)
-            local = ' '.join(
-                f'{key if key.endswith(".pretrained") else f"{key}.checkpoint"}'
-                '=/path/to/weights.pth'
-                for key in pretrained
-            )
-            raise RuntimeError(
-                f'The pretrained weights ({found}) cannot be loaded: {error}. '
-                f'Start without them by --cfg-options {off}, '
-                f'or read them from a file by --cfg-options {local}'
-            ) from error
-
-
-def _find_pretrained(node: Any, key: str) -> Iterator[tuple[str, str]]:
-    """Yield the config key and the checkpoint of each pretrained initialisation."""
-    if isinstance(node, dict):
-        if node.get('type') == 'Pretrained':
-            yield key, node['checkpoint']
-        for name, child in node.items():
-            if name == 'pretrained' and isinstance(child, str):
-                yield f'{key}.pretrained', child
-            yield from _find_pretrained(child, f'{key}.{name}')
-    elif isinstance(node, (list, tuple)):
-        for index, child in enumerate(node):
-            yield from _find_pretrained(child, f'{key}.{index}')
 
 
 def _sampler(loader: DataLoader) -> Any:

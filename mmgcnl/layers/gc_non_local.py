@@ -26,7 +26,6 @@ from .attention import IMPLEMENTATIONS, Logits, attention, attention_weights
 from .context import GlobalContext
 from .position import PositionTerm
 
-
 #: How the layers that make the logits and the values start.
 INITS: dict[str, Callable[[Tensor], Tensor]] = {
     'xavier': nn.init.xavier_uniform_,

@@ -1,26 +1,13 @@
 """The environment for a bug report: ``python -m mmgcnl.utils.collect_env``."""
 
-import subprocess
 from importlib.metadata import packages_distributions
-from pathlib import Path
 
 from mmengine.utils.dl_utils import collect_env as collect_base_env
 
-import mmgcnl
+from mmgcnl.version import __version__
 
 from .libraries import installed_version
-
-
-def _git_hash() -> str:
-    """Of the checkout that mmgcnl is imported from; empty for an installed wheel."""
-    root = Path(mmgcnl.__file__).parents[1]
-    if not (root / '.git').exists():
-        return ''
-    command = ['git', '-C', str(root), 'rev-parse', '--short=7', 'HEAD']
-    try:
-        return '+' + subprocess.check_output(command, text=True).strip()
-    except (OSError, subprocess.CalledProcessError):
-        return '+unknown'
+from .provenance import git_revision
 
 
 def collect_env() -> dict[str, str]:
@@ -35,7 +22,8 @@ def collect_env() -> dict[str, str]:
         version = installed_version(name)
         origin = ', '.join(sorted(set(distributions.get(name, ['source']))))
         env[name] = f'{version} ({origin})' if version else 'not installed'
-    env['mmgcnl'] = mmgcnl.__version__ + _git_hash()
+    revision = git_revision()
+    env['mmgcnl'] = __version__ + (f'+{revision}' if revision else '')
     return env
 
 

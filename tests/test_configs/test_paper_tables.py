@@ -1,11 +1,18 @@
-"""configs/paper_tables.yml: the paper's figures, and what the configs cost at full size."""
+"""configs/paper_tables.yml and paper_assumptions.yml against the configs at full size."""
 
 import importlib.util
+import re
+import subprocess
+import zipfile
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
+from mmengine.config import Config
+
+from mmgcnl.analysis.paper_tables import count_costs
 
 ROOT = Path(__file__).parents[2]
 spec = importlib.util.spec_from_file_location(
@@ -14,9 +21,13 @@ spec = importlib.util.spec_from_file_location(
 make_results = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(make_results)
 
-TABLES = {table['table']: table for table in make_results.read_tables()}
+TABLES = {
+    table['table']: table for table in yaml.safe_load(make_results.TABLES.read_text())
+}
 ROWS = [(name, row) for name, table in TABLES.items() for row in table['rows']]
-counted = cache(lambda config, shape: make_results.count(dict(config=config, shape=shape)))
+ASSUMPTIONS = yaml.safe_load(make_results.ASSUMPTIONS.read_text())
+counted = cache(lambda config, shape: count_costs(ROOT / config, shape))
+read_config = cache(lambda config: Config.fromfile(ROOT / config))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +65,48 @@ def test_every_printed_figure_is_there():
             assert row.items() <= ours_row.items()
 
 
+@pytest.mark.parametrize('entry', ASSUMPTIONS, ids=lambda entry: entry['what'])
+def test_assumptions_hold(entry):
+    """The configs of the named tables have the settings that an entry promises."""
+    configs = {row['config'] for name in entry['tables'] for row in TABLES[name]['rows']}
+    configs = {c for c in configs if fnmatch(Path(c).name, entry.get('only', '*'))}
+    assert configs
+    for config in configs:
+        for key, value in entry.get('options', {}).items():
+            found = read_config(config)
+            for part in key.split('.'):
+                found = found[int(part) if isinstance(found, list) else part]
+            found = list(found) if isinstance(found, tuple) else found
+            assert found == value, f'{config}: {key}'
+
+
 def test_results_are_current():
-    assert make_results.RESULTS.read_text() == make_results.render(
-        make_results.read_tables()
-    ), 'run tools/analysis_tools/make_results.py'
+    assert make_results.RESULTS.read_text() == make_results.render(), (
+        'run tools/analysis_tools/make_results.py'
+    )
+
+
+def test_shared_configs_and_server_commands_are_said():
+    lines = make_results.render().splitlines()
+    table_8 = next(i for i, line in enumerate(lines) if line.startswith('## Table 8'))
+    (row,) = (line for line in lines[table_8:] if line.startswith('| ebfpn |'))
+    assert 'same training as Table 4, mask-rcnn+ebfpn' in row
+    config = 'configs/ebfpn/mask-rcnn_r50_fpn_ebfpn_1x_coco.py'
+    assert f'`python tools/test.py {config} CHECKPOINT --submission DIR`' in row
+
+
+def test_packing_for_the_servers(tmp_path):
+    """The commands on the page make the archives that it describes."""
+    stem = 'detections_test-dev2017_x_results'
+    for kind in ('bbox', 'segm'):
+        (tmp_path / f'{stem}.{kind}.json').write_text(kind)
+    (tmp_path / 'a_leftImg8bit.png').touch()
+    page = make_results.render().split('## Evaluation servers')[1]
+    for block in re.findall(r'```shell\n(.*?)```', page, re.DOTALL):
+        subprocess.run(['bash', '-euc', block], cwd=tmp_path, check=True)
+    for kind in ('bbox', 'segm'):
+        with zipfile.ZipFile(tmp_path / f'{kind}/{stem}.zip') as archive:
+            assert archive.namelist() == [f'{stem}.json']
+            assert archive.read(f'{stem}.json').decode() == kind
+    with zipfile.ZipFile(tmp_path / 'cityscapes.zip') as archive:
+        assert archive.namelist() == ['a_leftImg8bit.png']

@@ -95,6 +95,30 @@ def test_classes_are_those_of_the_truth(call, trained, tmp_path, segmentor, squa
     assert min(counts) <= found['square'] <= max(counts)
 
 
+def test_distances_at_iteration_0(call, capsys, tmp_path, segmentor):
+    """Without a checkpoint the model is the one that a training starts from."""
+    options = ['--cfg-options', 'model.backbone.init_cfg=None', 'randomness.seed=3']
+    fresh, started = tmp_path / 'fresh.json', tmp_path / 'started.json'
+    call('analysis_tools/cosine_distance', segmentor, '--json', fresh, *options)
+    lr = 'optim_wrapper.optimizer.lr=0.0'
+    call('train', segmentor, '--work-dir', tmp_path / 'run', *options, lr)
+    checkpoint = tmp_path / 'run/iter_1.pth'
+    call('analysis_tools/cosine_distance', segmentor, checkpoint, '--json', started)
+    heads = []
+    for path in (fresh, started):
+        (block,) = json.loads(path.read_text())['blocks'].values()
+        heads.append(block['attention']['heads'])
+        assert block['output'] == dict(mean=None, std=None)  # it adds nothing yet
+        assert 0 < block['input']['mean'] < 0.5
+    assert min(heads[0]) > 0
+    assert heads[0] == pytest.approx(heads[1], rel=0.02)
+
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match='2'):
+        call('analysis_tools/cosine_distance', segmentor)
+    assert '--cfg-options model.backbone.init_cfg=None' in capsys.readouterr().err
+
+
 def test_visualize_attention(call, trained, capsys, tmp_path, segmentor, squares):
     checkpoint = trained(segmentor)
     arguments = [
@@ -206,7 +230,10 @@ def test_benchmark_attention(run, tmp_path):
     tool = TOOLS / 'analysis_tools' / 'benchmark_attention.py'
     said = run(sys.executable, tool, *small, '--mode', 'train', '--json', out, *skip)
     written = json.loads(out.read_text())
-    assert written['hardware'] and written['mode'] == 'train'
+    assert written['mode'] == 'train'
+    for key in ('hardware', 'threads', 'torch', 'mmcv'):
+        assert written[key]
+    assert 'revision' in written  # None outside of a checkout
     assert list(written['results']) == ['6x4', '12x9']
     for contenders in written['results'].values():
         assert list(contenders) == [

@@ -29,13 +29,13 @@ with contextlib.redirect_stdout(sys.stderr):  # the libraries print on import
         add_benchmark_arguments,
         as_table,
         check_benchmark_arguments,
-        device_name,
         measure,
         module_contender,
         record,
     )
     from mmgcnl.analysis.figures import draw_scaling
     from mmgcnl.layers import IMPLEMENTATIONS, GCNonLocal2d
+    from mmgcnl.utils.provenance import provenance
 
 
 class Floor(nn.Module):
@@ -127,7 +127,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
 
     about = {k: v for k, v in vars(args).items() if k != 'json'}
-    about |= dict(hardware=device_name(args.device), torch=torch.__version__)
+    about['threads'] = args.threads or torch.get_num_threads()
+    about |= provenance(args.device)
     found = {}
     for scale in sorted(args.scales):
         size = (max(1, round(args.height * scale)), max(1, round(args.width * scale)))

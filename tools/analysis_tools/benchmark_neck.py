@@ -29,13 +29,13 @@ with contextlib.redirect_stdout(sys.stderr):  # the libraries print on import
         add_benchmark_arguments,
         as_table,
         check_benchmark_arguments,
-        device_name,
         measure,
         module_contender,
         record,
     )
     from mmgcnl.engine import check_file
     from mmgcnl.layers import GCNonLocal2d
+    from mmgcnl.utils.provenance import provenance
 
 CHANNELS = 256
 STRIDES = (4, 8, 16, 32, 64)
@@ -146,7 +146,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
     about = {k: v for k, v in vars(args).items() if k != 'json'}
-    about |= dict(hardware=device_name(args.device), torch=torch.__version__)
+    about['threads'] = args.threads or torch.get_num_threads()
+    about |= provenance(args.device)
     found: dict[str, dict[str, Measurement]] = {}
     for group, steps in groups.items():
         print(f'{args.mode}, {group}, image of {args.shape[0]}x{args.shape[1]}')

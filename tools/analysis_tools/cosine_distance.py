@@ -6,6 +6,9 @@ positions are alike, 0.5 that they have nothing in common. With ground truth als
 of the attention falls on the query's own class.
 
 python tools/analysis_tools/cosine_distance.py CONFIG CHECKPOINT --num-images 50
+
+Without CHECKPOINT it measures the model as initialised. How a block is initialised sets
+these distances as much as training does: compare a trained model with its own start.
 """
 
 import argparse
@@ -13,82 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from mmengine.dataset import pseudo_collate
+from mmengine.config import Config, DictAction
 from mmengine.fileio import dump
-from mmengine.utils import ProgressBar
 from prettytable import PrettyTable
 
-from mmgcnl.analysis import (
-    DistanceRecorder,
-    PixelMap,
-    Split,
-    find_blocks,
-    label_map,
-)
+from mmgcnl.analysis import Split, find_blocks, measure_distances
 from mmgcnl.apis import image_pipeline, init_model
 from mmgcnl.engine import check_file
-
-
-def measure(model: torch.nn.Module, split: Split) -> dict[str, Any]:
-    """Distances and shares of every block of a model over the images of a split.
-
-    Raises:
-        ValueError: The model has no non-local block.
-    """
-    blocks = find_blocks(model)
-    classes = model.dataset_meta['classes']
-    pipeline = image_pipeline(model.cfg)
-    # Of a window nobody says where in the image it lies.
-    whole = model.cfg.model.get('test_cfg', {}).get('mode') != 'slide'
-    recorder = DistanceRecorder(blocks, len(classes))
-    bar = ProgressBar(len(split))
-    with recorder, torch.no_grad():
-        for sample in split:
-            truth = label_map(sample.truth)
-            recorder.labels = None
-            batch = pseudo_collate([sample.data])
-            if truth is not None and whole:
-                shape = model.data_preprocessor(batch, False)['inputs'].shape[2:]
-                pixel_map = PixelMap.of_pipeline(pipeline, truth.shape, tuple(shape))
-                recorder.labels = lambda grid, size, t=truth, p=pixel_map: p.labels_at(
-                    t, grid, size
-                )
-            model.test_step(pseudo_collate([sample.data]))
-            bar.update()
-    print()
-    return dict(
-        num_images=len(split),
-        blocks={name: _report(recorder, name, classes) for name in blocks},
-    )
-
-
-def _report(recorder: DistanceRecorder, name: str, classes: Sequence[str]) -> dict:
-    report: dict[str, Any] = dict(
-        type=type(recorder.blocks[name]).__name__,
-        num_maps=len(recorder.images[name]['input']),
-    )
-    for kind, values in recorder.images[name].items():
-        report[kind] = dict(mean=float(np.mean(values)), std=float(np.std(values)))
-    heads = torch.stack(recorder.heads[name])
-    report['attention']['heads'] = heads.mean(0).tolist()
-    if name in recorder.queries:
-        queries = recorder.queries[name]
-        seen = queries.nonzero()[:, 0].tolist()
-        report['classes'] = {
-            classes[k]: dict(
-                queries=int(queries[k]),
-                attention=_by_class(recorder.shares[name][k] / queries[k], classes),
-                uniform=_by_class(recorder.uniform[name][k] / queries[k], classes),
-            )
-            for k in seen
-        }
-    return report
-
-
-def _by_class(shares: torch.Tensor, classes: Sequence[str]) -> dict[str, float]:
-    return {name: share.item() for name, share in zip([*classes, 'no class'], shares)}
 
 
 def show(report: dict[str, Any]) -> None:
@@ -101,8 +35,11 @@ def show(report: dict[str, Any]) -> None:
         table.align = 'r'
         table.align['cosine distance'] = 'l'
         for kind in ('input', 'output', 'attention'):
-            distance = block[kind]
-            table.add_row([kind, f'{distance["mean"]:.3f}', f'{distance["std"]:.3f}'])
+            mean, std = block[kind]['mean'], block[kind]['std']
+            nothing = mean is None  # a block that starts as the identity adds nothing
+            table.add_row(
+                [kind, '-' if nothing else f'{mean:.3f}', '' if nothing else f'{std:.3f}']
+            )
         heads = block['attention']['heads']
         if len(heads) > 1:
             for i, head in enumerate(heads, 1):
@@ -139,20 +76,42 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='path of the config')
-    parser.add_argument('checkpoint', help='path or URL of the checkpoint')
-    parser.add_argument('--num-images', type=int, metavar='N', help='the first N (all)')
-    parser.add_argument('--split', choices=['val', 'test'], default='val', help='(val)')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='also write all of it')
-    parser.add_argument('--device', help='e.g. cpu, cuda:1; the GPU when there is one')
+    parser.add_argument(
+        'checkpoint',
+        nargs='?',
+        help='path or URL of the checkpoint; without one, the model as initialised with '
+        'randomness.seed of the config (0 if it has none)',
+    )
+    parser.add_argument(
+        '--num-images', type=int, metavar='N', help='the first N images; default: all'
+    )
+    parser.add_argument(
+        '--split', choices=['val', 'test'], default='val', help='default: %(default)s'
+    )
+    parser.add_argument(
+        '--json', type=Path, metavar='FILE', help='also write everything to this file'
+    )
+    parser.add_argument(
+        '--device', help='e.g. cpu, cuda:1; default: the GPU when there is one'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config, e.g. randomness.seed=1',
+    )
     args = parser.parse_args(argv)
     check_file(parser, 'config', args.config)
     if args.num_images is not None and args.num_images < 1:
         parser.error(f'--num-images {args.num_images}: give at least 1')
     try:
-        model = init_model(args.config, args.checkpoint, args.device)
+        cfg = Config.fromfile(args.config)
+        cfg.merge_from_dict(args.cfg_options or {})
+        model = init_model(cfg, args.checkpoint, args.device)
         find_blocks(model)  # before the data is read
         split = Split(model.cfg, args.split, args.num_images)
-        report = measure(model, split)
+        report = measure_distances(model, image_pipeline(model.cfg), split)
     except (OSError, RuntimeError, ValueError) as error:
         parser.error(str(error).replace('\n', ' '))
     show(report)

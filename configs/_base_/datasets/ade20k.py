@@ -1,4 +1,5 @@
-# mmseg's, in batches of 2 for 4 GPUs. Class 0 of the files is background: ignored.
+# As in mmseg, with batches of 2 for 4 GPUs. Class 0 of the files is the background: it is
+# ignored.
 dataset_type = 'ADE20KDataset'
 data_root = '{{$ADE20K_ROOT:data/ade/ADEChallengeData2016}}'
 crop_size = (512, 512)
@@ -15,7 +16,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=img_scale, keep_ratio=True),
-    # after the resize: the prediction is brought to the size of the label map
+    # after Resize: predictions are evaluated at the size of the label map
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='PackSegInputs'),
 ]

@@ -14,7 +14,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=img_scale, keep_ratio=True),
-    # after the resize: the prediction is brought to the size of the label map
+    # after Resize: predictions are evaluated at the size of the label map
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
@@ -56,7 +56,7 @@ test_dataloader = dict(
 )
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
-# What tools/train.py --trainval changes: the validation images join the training images.
+# Merged by tools/train.py --trainval: the validation images as well.
 trainval = dict(
     train_dataloader=dict(
         dataset=dict(

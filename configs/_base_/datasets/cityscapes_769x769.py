@@ -1,4 +1,4 @@
-# mmseg's, in batches of 2 for 4 GPUs.
+# As in mmseg, with batches of 2 for 4 GPUs.
 dataset_type = 'CityscapesDataset'
 data_root = '{{$CITYSCAPES_ROOT:data/cityscapes}}'
 crop_size = (769, 769)
@@ -15,7 +15,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=img_scale, keep_ratio=True),
-    # after the resize: the prediction is brought to the size of the label map
+    # after Resize: predictions are evaluated at the size of the label map
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
@@ -46,8 +46,8 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
-# Training takes the training images alone, as mmseg's. What tools/train.py --trainval
-# changes: the validation images join them, as is common for the server's figures.
+# Training uses the training images only, as in mmseg. Merged by tools/train.py --trainval:
+# the validation images as well, which is common for the server's figures.
 trainval = dict(
     train_dataloader=dict(
         dataset=dict(
@@ -60,8 +60,8 @@ trainval = dict(
         )
     )
 )
-# What tools/test.py --submission changes: the images without public labels, and their
-# files for the benchmark's server.
+# Merged by tools/test.py --submission: the images without public labels, and the metric
+# that writes the files for the benchmark's server.
 submission = dict(
     test_dataloader=dict(
         dataset=dict(

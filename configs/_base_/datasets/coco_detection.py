@@ -1,4 +1,4 @@
-# mmdet's, with the data root from the environment.
+# As in mmdet, with the data root from the environment.
 _base_ = 'mmdet::_base_/datasets/coco_detection.py'
 data_root = '{{$COCO_ROOT:data/coco}}'
 train_dataloader = dict(dataset=dict(data_root=data_root))
@@ -6,7 +6,7 @@ val_dataloader = dict(dataset=dict(data_root=data_root))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + '/annotations/instances_val2017.json')
 test_evaluator = val_evaluator
-# What tools/test.py --submission changes: test-dev, which the benchmark's server evaluates.
+# Merged by tools/test.py --submission: test-dev, which the benchmark's server evaluates.
 submission = dict(
     test_dataloader=dict(
         dataset=dict(

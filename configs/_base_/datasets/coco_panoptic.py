@@ -1,4 +1,4 @@
-# mmdet's, with the data root from the environment, and without panopticapi.
+# As in mmdet, with the data root from the environment, and without panopticapi.
 _base_ = 'mmdet::_base_/datasets/coco_panoptic.py'
 data_root = '{{$COCO_ROOT:data/coco}}'
 train_pipeline = [
@@ -11,7 +11,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(1333, 800), keep_ratio=True),
-    # after the resize: the prediction is brought to the size of the annotation
+    # after Resize: predictions are evaluated at the size of the annotation
     dict(type='LoadPanopticSegments'),
     dict(
         type='PackDetInputs',

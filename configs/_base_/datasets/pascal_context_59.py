@@ -1,4 +1,4 @@
-# mmseg's, with the data root from the environment and batch size 2.
+# As in mmseg, with the data root from the environment and batches of 2 for 4 GPUs.
 dataset_type = 'PascalContextDataset59'
 data_root = '{{$PASCAL_CONTEXT_ROOT:data/VOCdevkit/VOC2010}}'
 img_scale = (520, 520)
@@ -15,7 +15,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=img_scale, keep_ratio=True),
-    # after the resize: the prediction is brought to the size of the label map
+    # after Resize: predictions are evaluated at the size of the label map
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]

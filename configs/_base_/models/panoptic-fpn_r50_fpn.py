@@ -1,5 +1,5 @@
-# That of mmdet's panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py, which cannot be inherited
-# without its data set.
+# The model of mmdet's panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py, which cannot be
+# inherited without its data set.
 _base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
 model = dict(
     type='PanopticFPN',

@@ -1,5 +1,5 @@
-# mmseg's, with the paper's batch size, 8, its learning rate for all but ADE20K, and its
-# polynomial down to 0.
+# mmseg's 20k schedule with the paper's batch size, 8, its learning rate for all data sets
+# but ADE20K, and its polynomial decay to 0.
 optimizer = dict(type='SGD', lr=0.001, momentum=0.9, weight_decay=0.0005)
 optim_wrapper = dict(type='OptimWrapper', optimizer=optimizer, clip_grad=None)
 param_scheduler = [

@@ -1,5 +1,5 @@
-# The paper's 36 epochs. Assumed: the learning rate falls at the same third parts as in
-# 12 epochs, and the images keep one size, where mmdet's 3x configs vary it.
+# The paper's 36 epochs. Assumed: the learning rate decays after the same fractions as in
+# 12 epochs, and images have one size (mmdet's 3x configs vary it).
 _base_ = './schedule_1x.py'
 train_cfg = dict(max_epochs=36)
 param_scheduler = [

@@ -1,0 +1,72 @@
+"""What a measurement was made with: revision, versions, machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+
+from mmgcnl.version import __version__
+
+from .libraries import installed_version
+
+
+def git_revision() -> str | None:
+    """The commit of the checkout that mmgcnl is imported from.
+
+    Returns:
+        Seven digits or more, followed by '-dirty' when tracked files differ from the
+        commit. None without git, or where mmgcnl is not imported from a checkout.
+    """
+    root = Path(__file__).parents[2]
+    if not (root / '.git').exists():
+        return None
+    command = ['git', '-C', str(root), 'describe', '--always', '--dirty', '--abbrev=7']
+    command += ['--match=']  # no tags
+    try:
+        output = subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return output.strip()
+
+
+def provenance(device: str = 'cpu') -> dict[str, str | int | None]:
+    """Revision, versions and machine, for the record beside a measurement.
+
+    Args:
+        device: 'cpu' or 'cuda': which processor ``hardware`` names.
+    """
+    versions = {
+        name: installed_version(name) for name in ('mmcv', 'mmengine', 'mmdet', 'mmseg')
+    }
+    return dict(
+        mmgcnl=__version__,
+        revision=git_revision(),
+        python=platform.python_version(),
+        torch=torch.__version__,
+        **versions,
+        hardware=device_name(device),
+        cores=os.cpu_count(),
+    )
+
+
+def device_name(device: str) -> str:
+    """The name of the GPU, or of the processor for ``device='cpu'``."""
+    if device == 'cuda':
+        return torch.cuda.get_device_name()
+    cpuinfo = Path('/proc/cpuinfo')
+    if cpuinfo.is_file():
+        fields = {}
+        for line in cpuinfo.read_text().splitlines():
+            key, _, value = line.partition(':')
+            fields.setdefault(key.strip(), value.strip())
+        if 'model name' in fields:
+            numbers = [fields.get(key) for key in ('cpu family', 'model', 'stepping')]
+            if None in numbers:
+                return fields['model name']
+            # Hypervisors shorten the name; family and model still tell generations apart.
+            return f'{fields["model name"]}, family {"/".join(map(str, numbers))}'
+    return platform.processor() or 'unknown CPU'
