@@ -1,48 +1,76 @@
 PYTHON ?= python3
-# onedl, the maintained builds of the OpenMMLab libraries, or openmmlab, its own releases.
+# Where the OpenMMLab libraries come from: onedl, the maintained builds, or openmmlab, the
+# original releases.
 STACK ?= onedl
+# Where torch comes from when not from the default index: the URL of an index, or a folder of
+# wheels.
+TORCH_INDEX ?=
 mminstall := $(if $(filter openmmlab,$(STACK)),mminstall-openmmlab,mminstall)
 VENV := $(if $(filter openmmlab,$(STACK)),.venv-openmmlab,.venv)
 python := $(VENV)/bin/python
 
-# The environment is complete when the stamp of what it was installed from is
-# there. A change of these files, or a checkout that was moved, makes another key.
+# The environment is complete when the stamp file exists. Its name is a checksum of the files
+# that the environment was installed from and of the path of the checkout, so that a change
+# of either installs again.
 sources := setup.py $(addprefix requirements/,$(addsuffix .txt,build $(mminstall) runtime tests))
-stamp := $(VENV)/.installed-$(shell (pwd; cat $(sources)) | cksum | cut -d' ' -f1)
+key := $(shell (pwd; cat $(sources)) | cksum | cut -d' ' -f1)
+stamp := $(VENV)/.installed-$(key)
+# The demo needs less; what it needs is part of the complete environment.
+demo_stamp := $(VENV)/.segmentation-$(key)
+docs_stamp := $(VENV)/.docs-$(shell cksum requirements/docs.txt | cut -d' ' -f1)
 
 ifeq ($(filter $(STACK),onedl openmmlab),)
-$(error STACK=$(STACK): give onedl or openmmlab)
+$(error STACK=$(STACK) is unknown: give onedl or openmmlab)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint clean
+.PHONY: help install demo test lint docs clean
 
 help:
-	@echo 'make demo     train and compare five small models (CPU, minutes); results in work_dirs/probe'
-	@echo 'make test     ruff, mypy and the test suite'
-	@echo 'make lint     ruff and mypy alone'
-	@echo 'make install  the environment alone, in $(VENV); the other targets do it when needed'
-	@echo 'make clean    remove $(VENV), builds and caches; work_dirs stays'
-	@echo 'STACK=openmmlab with any of them: on the releases of OpenMMLab, in .venv-openmmlab'
-	@echo 'Python 3.10 or later is needed: make PYTHON=/path/to/python3.11 TARGET'
+	@echo 'make demo     train and compare five small models (CPU, minutes); results in work_dirs/probe;'
+	@echo '              compiles nothing'
+	@echo 'make test     make lint and the test suite'
+	@echo 'make lint     ruff, codespell and mypy'
+	@echo 'make docs     build the documentation in docs/_build/html and check its links'
+	@echo 'make install  only make the environment, $(VENV); the other targets do so when needed'
+	@echo 'make clean    remove $(VENV), builds and caches, but not work_dirs'
+	@echo 'STACK=openmmlab with any of these uses the releases of OpenMMLab, in .venv-openmmlab'
+	@echo 'TORCH_INDEX=URL or TORCH_INDEX=FOLDER takes torch from another index or a folder of wheels'
+	@echo 'Python 3.10 or later is needed; to choose one: make PYTHON=/path/to/python3.11 TARGET'
 
 install: $(stamp)
 
 $(stamp):
-	@bash .dev_scripts/install.sh '$(PYTHON)' $(VENV) requirements/$(mminstall).txt
+	@TORCH_INDEX='$(TORCH_INDEX)' bash .dev_scripts/install.sh '$(PYTHON)' $(VENV) requirements/$(mminstall).txt all
 	@rm -f $(VENV)/.installed-* && touch $@
 
-demo: $(stamp)
+$(demo_stamp):
+	@TORCH_INDEX='$(TORCH_INDEX)' bash .dev_scripts/install.sh '$(PYTHON)' $(VENV) requirements/$(mminstall).txt segmentation
+	@rm -f $(VENV)/.segmentation-* && touch $@
+
+demo: $(if $(wildcard $(stamp)),,$(demo_stamp))
 	$(python) tools/probe.py demo
 
-# A process a core, of one thread each: most tests are too small to share among threads.
+# One process per core with one thread each: most tests are too small to gain from threads.
 test: lint
 	OMP_NUM_THREADS=1 $(python) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 lint: $(stamp)
 	$(python) -m ruff check .
+	$(python) -m ruff format --check .
+	$(python) -m codespell_lib
 	$(python) -m mypy
 
+# Warnings, among them links that lead nowhere inside the repository, are errors.
+docs: $(docs_stamp)
+	$(python) -m sphinx --fail-on-warning --keep-going --builder html \
+		--conf-dir docs --doctree-dir docs/_build/doctrees . docs/_build/html
+	@echo 'Open docs/_build/html/index.html'
+
+$(docs_stamp): $(stamp)
+	$(python) -m pip install --quiet -r requirements/docs.txt
+	@rm -f $(VENV)/.docs-* && touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,12 +1,18 @@
 #!/usr/bin/env bash
-# Make the virtual environment that `make` runs in: install.sh PYTHON VENV MMINSTALL,
-# the last being the requirements file of the OpenMMLab libraries.
-# Can be run again after a failure: what is already installed is kept.
+# Make the virtual environment that `make` runs in:
+#
+#     install.sh PYTHON VENV MMINSTALL all|segmentation
+#
+# MMINSTALL is the requirements file of the OpenMMLab libraries. `segmentation` is enough for
+# the demo and compiles nothing: no mmdet, and mmcv without its operators. `all` adds the
+# rest to the same environment. After a failure the script can be run again; it keeps what
+# is already installed.
 set -euo pipefail
 
 base_python=$1
 venv=$2
 mminstall=$3
+part=$4
 python=$venv/bin/python
 logs=$venv/logs
 
@@ -25,6 +31,7 @@ check_machine() {
     "$base_python" -c 'import ensurepip, venv' 2>/dev/null ||
         fail "'$base_python' has no venv module." \
             'on Debian: apt-get install python3-venv'
+    [ "$part" = all ] || return 0
     local include
     include=$("$base_python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
     echo '#include <Python.h>' |
@@ -83,26 +90,57 @@ network='see that pip reaches its package index (pip download --no-deps six), th
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 export MAX_JOBS=${MAX_JOBS:-$(nproc)}
 
+# Another index for torch, or a folder of wheels: TORCH_INDEX.
+torch_index=()
+if [ -n "${TORCH_INDEX:-}" ]; then
+    if [ -d "$TORCH_INDEX" ]; then
+        torch_index=(--find-links "$TORCH_INDEX")
+    else
+        torch_index=(--extra-index-url "$TORCH_INDEX")
+    fi
+fi
+
+has_operators() {
+    "$python" -c 'import importlib.util, sys; sys.exit(not importlib.util.find_spec("mmcv._ext"))' 2>/dev/null
+}
+
 check_machine
 echo "Installing into $venv; logs in $logs."
 "$python" -c '' 2>/dev/null || "$base_python" -m venv --clear "$venv" ||
     fail "'$base_python -m venv' failed." 'on Debian: apt-get install python3-venv'
 mkdir -p "$logs"
 
-echo '[1/4] torch and what mmcv is built with'
-pip_install build "$network" -r requirements/build.txt
-echo '[2/4] mmcv, mmengine, mmdet, mmseg'
-echo "      mmcv has no binary package: the first time, pip compiles it, about 12 minutes on 2 cores."
-echo '      pip keeps what it compiled: later installations take seconds.'
-pip_install mminstall "if the compiler was killed, memory ran out: make MAX_JOBS=1; with a GPU: docs/install.md; otherwise $network" \
-    --no-build-isolation -r "$mminstall"
+echo '[1/4] torch and the build tools'
+pip_install build "$network" ${torch_index[@]+"${torch_index[@]}"} -r requirements/build.txt
+if [ "$part" = segmentation ]; then
+    echo '[2/4] mmengine, mmseg, and mmcv without its operators'
+    # Not into pip's cache: a later installation would take it for the complete package.
+    grep 'mmcv' "$mminstall" >"$logs/mmcv.txt"
+    has_operators || MMCV_WITH_OPS=0 pip_install mmcv "$network" \
+        --no-cache-dir --no-deps --no-build-isolation -r "$logs/mmcv.txt"
+    grep -vE '^#|mmdet|pycocotools' "$mminstall" >"$logs/segmentation.txt"
+    pip_install segmentation "$network" --no-build-isolation -r "$logs/segmentation.txt"
+    extra=()
+    modules='cv2, mmseg, mmgcnl'
+else
+    echo '[2/4] mmcv, mmengine, mmdet, mmseg'
+    if ! has_operators; then
+        echo '      mmdet needs the operators of mmcv, and there is no binary package of them.'
+        echo '      pip compiles them once, about 12 minutes on 2 cores, and keeps the result.'
+        "$python" -m pip uninstall -y mmcv onedl-mmcv >"$logs/mmcv.log" 2>&1 || true
+    fi
+    pip_install mminstall "if the compiler was killed, memory ran out: make MAX_JOBS=1; with a GPU: docs/install.md; otherwise $network" \
+        --no-build-isolation -r "$mminstall"
+    extra=(-r requirements/tests.txt)
+    modules='cv2, mmcv.ops, mmdet, mmseg, mmgcnl'
+fi
 ensure_cv2
-echo '[3/4] runtime and test requirements'
-pip_install tests "$network" -r requirements/runtime.txt -r requirements/tests.txt
+echo '[3/4] other requirements'
+pip_install others "$network" -r requirements/runtime.txt ${extra[@]+"${extra[@]}"}
 echo '[4/4] mmgcnl itself, editable'
 pip_install mmgcnl "$network" --no-build-isolation --no-deps -e .
 
-"$python" -c 'import cv2, mmcv.ops, mmdet, mmseg, mmgcnl' >/dev/null ||
+"$python" -c "import $modules" >/dev/null ||
     fail 'the installed libraries do not import together (error above).' \
-        "an mmcv compiled for another torch may have been kept: $python -m pip cache remove '*mmcv*'; make clean; make again"
+        "an mmcv compiled for another torch, or without operators, may have been kept: $python -m pip cache remove '*mmcv*'; make clean; make again"
 echo 'Installed.'

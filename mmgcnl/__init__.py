@@ -6,7 +6,7 @@ without mmseg; with torch alone there is the plain block (see also
 :mod:`mmgcnl.layers`). Asking for a missing part says what to install.
 """
 
-from .utils.libraries import check_libraries, how_to_install
+from .utils.libraries import check_libraries, how_to_install, quiet_imports
 from .version import __version__
 
 _installed = check_libraries()
@@ -17,13 +17,14 @@ _needs = {
 __all__ = ['GCNonLocal2d', '__version__']
 __all__ += [name for name, needs in _needs.items() if _installed.issuperset(needs)]
 
-if 'EBFPN' in __all__:
-    from . import datasets, evaluation  # noqa: F401  only for registration
-    from .models import EBFPN, GCNonLocal2d  # noqa: F401
-else:
-    from .layers import GCNonLocal2d  # type: ignore[assignment]
-if 'GCNLHead' in __all__:
-    from .models import GCNLHead  # noqa: F401
+with quiet_imports():
+    if 'EBFPN' in __all__:
+        from . import datasets, evaluation  # noqa: F401  only for registration
+        from .models import EBFPN, GCNonLocal2d  # noqa: F401
+    else:
+        from .layers import GCNonLocal2d  # type: ignore[assignment]
+    if 'GCNLHead' in __all__:
+        from .models import GCNLHead  # noqa: F401
 if 'mmengine' in _installed:
     from mmengine.config.utils import MODULE2PACKAGE
 

@@ -263,6 +263,22 @@ def inherit_config(path, tmp_path):
     assert last == f'{path / "mmgcnl" / "__init__.py"} EBFPN 0.5'
 
 
+def test_import_says_nothing():
+    """Hints of the libraries about packages that mmgcnl does not need are dropped."""
+    result = run(sys.executable, '-c', 'import mmgcnl', PYTHONPATH=str(ROOT))
+    assert_ok(result)
+    assert result.stdout == ''
+    assert 'faster_coco_eval' not in result.stderr
+
+
+def test_other_output_of_imports_is_kept(capsys):
+    with pytest.raises(ImportError), libraries.quiet_imports():
+        print('Could not import OneDL')
+        print('something else')
+        raise ImportError
+    assert capsys.readouterr().out == 'something else\n'
+
+
 def test_version_is_the_same_everywhere():
     assert f'version: {mmgcnl.__version__}\n' in (ROOT / 'CITATION.cff').read_text()
     assert f'## [{mmgcnl.__version__}]' in (ROOT / 'CHANGELOG.md').read_text()

@@ -124,13 +124,14 @@ def render_results(tables: list[dict], assumptions: list[dict], base: str = '..'
     return '\n'.join([INTRO, *(f'{section}\n' for section in sections), SERVERS])
 
 
-def _title(table: dict) -> str:
+def table_title(table: dict) -> str:
+    """Name a table of configs/paper_tables.yml as the paper does, such as 'Table 2a'."""
     name = table['table']
     return name.capitalize() if name.startswith('text') else f'Table {name}'
 
 
 def _render_table(table: dict, trained: dict[str, str], base: str) -> Iterator[str]:
-    title = _title(table)
+    title = table_title(table)
     yield f'## {title}: {table["title"]}'
     yield ''
     if 'dataset' in table:

@@ -1,7 +1,11 @@
 """The libraries mmgcnl builds on: which are installed, and in a tested version."""
 
+import io
 import runpy
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -82,3 +86,21 @@ def check_libraries() -> set[str]:
                 stacklevel=3,
             )
     return installed
+
+
+@contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Drop what mmdet and mmseg say about their own optional packages on import.
+
+    OneDL's builds print 'Could not import OneDL' several times, and warn that
+    faster_coco_eval is missing; mmgcnl needs neither. Other output is kept.
+    """
+    buffer = io.StringIO()
+    try:
+        with warnings.catch_warnings(), redirect_stdout(buffer):
+            warnings.filterwarnings('ignore', message='faster_coco_eval is not installed')
+            yield
+    finally:
+        for line in buffer.getvalue().splitlines(keepends=True):
+            if not line.startswith('Could not import OneDL'):
+                sys.stdout.write(line)
