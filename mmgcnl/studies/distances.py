@@ -11,15 +11,13 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from mmengine.config import Config, DictAction
-from mmengine.dataset import pseudo_collate
 from mmengine.fileio import dump
-from mmengine.utils import ProgressBar
-from torch import nn
 
-from mmgcnl.analysis import DistanceRecorder, Split, find_blocks
-from mmgcnl.apis import init_model
+from mmgcnl.analysis import Split, find_blocks, measure_distances
+from mmgcnl.apis import image_pipeline, init_model
+
+_KINDS = dict(cos_input='input', cos_output='output', cos_att='attention')
 
 
 def measure_run(cfg: Config, checkpoint: str, number: int | None = None) -> dict[str, Any]:
@@ -37,30 +35,16 @@ def measure_run(cfg: Config, checkpoint: str, number: int | None = None) -> dict
     for when, weights in (('', checkpoint), ('_initial', None)):
         model = init_model(cfg, weights)
         try:
-            blocks = find_blocks(model)
+            find_blocks(model)
         except ValueError:
             return {}
         split = Split(cfg, 'test', number)
-        for name, means in _means(model, blocks, split).items():
+        blocks = measure_distances(model, image_pipeline(cfg), split)['blocks']
+        for name, block in blocks.items():
             place = f'@{name}' if len(blocks) > 1 else ''
-            for kind, value in means.items():
-                values[f'cos_{kind[:3] if kind == "attention" else kind}{when}{place}'] = (
-                    value
-                )
+            for short, kind in _KINDS.items():
+                values[f'{short}{when}{place}'] = block[kind]['mean']
     return values
-
-
-@torch.no_grad()
-def _means(
-    model: nn.Module, blocks: dict[str, nn.Module], split: Split
-) -> dict[str, dict[str, float]]:
-    bar = ProgressBar(len(split))
-    with DistanceRecorder(blocks) as recorder:
-        for sample in split:
-            model.test_step(pseudo_collate([sample.data]))
-            bar.update()
-    print()
-    return {name: recorder.mean(name) for name in blocks}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

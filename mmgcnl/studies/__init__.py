@@ -1,0 +1,19 @@
+"""Studies: from configs and seeds to tables with their spread (tools/study.py)."""
+
+from .records import CsvError, Record, append_records, read_records
+from .runs import Options, Run, Scheduler, plan
+from .spec import Study, StudyError, read_study
+
+__all__ = [
+    'CsvError',
+    'Options',
+    'Record',
+    'Run',
+    'Scheduler',
+    'Study',
+    'StudyError',
+    'append_records',
+    'plan',
+    'read_records',
+    'read_study',
+]
