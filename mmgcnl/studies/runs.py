@@ -479,7 +479,9 @@ class Scheduler:
         for name, value in json.loads(latest.read_text()).items():
             if isinstance(value, (int, float)) and name not in ('time', 'data_time'):
                 values[name] = float(value)
-        values.update(json.loads((run.folder / 'distances.json').read_text()))
+        distances = json.loads((run.folder / 'distances.json').read_text())
+        # What a fresh block adds is zero, and has no direction.
+        values.update((k, v) for k, v in distances.items() if v is not None)
         lines = run.log_lines()
         state = run.state()
         if torch.cuda.is_available():
@@ -500,7 +502,9 @@ class Scheduler:
             settings=run.settings,
         )
         return [
-            Record(metric=name, value=value, **common) for name, value in values.items()
+            # As many digits as float32 has: the metrics come from it.
+            Record(metric=name, value=float(f'{value:.7g}'), **common)
+            for name, value in values.items()
         ]
 
 
