@@ -10,7 +10,7 @@ if usable('mmdet'):
     from .panoptic_metric import PanopticQuality  # noqa: F401
 
     __all__ += ['PanopticQuality']
-if find_spec('mmseg'):
+if usable('mmseg'):
     from .subset_iou_metric import SubsetIoUMetric  # noqa: F401
 
     __all__ += ['SubsetIoUMetric']
