@@ -58,9 +58,7 @@ class SubsetIoUMetric(IoUMetric):
         for subset in self.classes.values():
             unknown = sorted(set(subset) - set(names))
             if unknown:
-                raise ValueError(
-                    f'classes={unknown}: the data set has {", ".join(names)}'
-                )
+                raise ValueError(f'classes={unknown}: the data set has {", ".join(names)}')
         iou = self._iou(results)
         metrics.update({f'IoU/{k}': v for k, v in zip(names, iou) if np.isfinite(v)})
         metrics.update(self._subsets_of_classes(names, iou))

@@ -311,9 +311,16 @@ def _names_of_coco(evaluator: Mapping) -> set[str]:
     }
 
 
+def _names_of_subsets(evaluator: Mapping) -> set[str]:
+    overall = {'aAcc', 'mIoU', *(f'mIoU_{name}' for name in evaluator.get('classes', {}))}
+    groups = {f'{group}/{n}' for group in evaluator.get('images', {}) for n in overall}
+    return {*overall, *groups, 'mAcc'}
+
+
 # Type of an evaluator -> its default prefix, and its metrics from its config.
 _NAMES_OF: dict[str, tuple[str, Any]] = {
     'IoUMetric': ('', _names_of_iou),
+    'SubsetIoUMetric': ('', _names_of_subsets),
     'CocoMetric': ('coco', _names_of_coco),
     'PanopticQuality': (
         'coco_panoptic',
