@@ -1,7 +1,7 @@
-"""Run a study, every row with every seed, and report it.
+"""Run a study, every row with every seed, and report studies.
 
 python tools/study.py run configs/studies/probe.yml --jobs 2
-python tools/study.py report configs/studies/probe.yml
+python tools/study.py report configs/studies/*.yml --out docs/evidence.md
 
 `run` appends the results of every finished run to the study's CSV file. A run that is in
 it is not repeated; a training that was interrupted is resumed.
@@ -12,12 +12,39 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmgcnl.studies import CsvError, Options, Scheduler, StudyError, plan, read_study
+from mmengine.logging import MMLogger
+
+from mmgcnl.studies import (
+    CsvError,
+    Options,
+    Results,
+    Scheduler,
+    Study,
+    StudyError,
+    draw,
+    plan,
+    read_records,
+    read_study,
+    render,
+    render_table,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
+INTRO = """\
+# Evidence
+
+<!-- Written by tools/study.py report from the studies and CSV files named below. -->
+
+What was trained here, and what came out. Each section is one study: a file that was
+written, with its predictions, before the first run. The file names every row's config; the
+CSV file beside it has every value that was measured.
+"""
+
+
 def run(args: argparse.Namespace) -> int:
+    """Carry out the runs that are to do, and print the tables."""
     study = read_study(args.study, ROOT)
     rows = study.select(args.table, args.rows)
     work_dir = (args.work_dir or Path('work_dirs/studies') / study.name).resolve()
@@ -29,21 +56,58 @@ def run(args: argparse.Namespace) -> int:
         gpus=args.gpus,
         images=args.num_images,
     )
-    runs, broken = plan(study, rows, args.seeds or study.seeds, options)
+    seeds = args.seeds or study.seeds
+    runs, broken = plan(study, rows, seeds, options)
     for message in broken:
         print(f'skipped: {message}', file=sys.stderr)
     if args.dry_run:
         for run in runs:
             print(f'# {run.name}', *run.printed(), sep='\n')
         return 0
-    total = len(rows) * len(args.seeds or study.seeds)
+    total = len(rows) * len(seeds)
     print(f'{total - len(runs)} of {total} runs are done; results in {options.csv}')
-    failed = Scheduler(runs, options).run()
+    failed = Scheduler(runs, options).run() if runs else {}
+    results, _ = read_results(study, options.csv)
+    print(f'\n{render_table(results, args.table)}')
     for name, reason in failed.items():
         print(f'failed: {name}: {reason}', file=sys.stderr)
     if failed:
         print('the same command tries them again', file=sys.stderr)
     return int(bool(failed))
+
+
+def report(args: argparse.Namespace) -> int:
+    """Write or print the report of some studies; 1 if a line of a CSV file is broken."""
+    texts, faults = [INTRO] if len(args.study) > 1 else [], []
+    for path in args.study:
+        study = read_study(path, ROOT)
+        csv = args.csv or study.csv
+        if csv is None:
+            csv = Path('work_dirs/studies') / study.name / 'results.csv'
+        results, broken = read_results(study, csv)
+        faults += broken
+        plot = None
+        if args.out and results.runs:
+            plot = args.out.parent / args.out.stem / f'{study.name}.png'
+            draw(results, plot)
+            plot = plot.relative_to(args.out.parent).as_posix()
+        texts.append(render(results, plot))
+    text = '\n'.join(texts)
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(text)
+        print(f'written: {args.out}')
+    else:
+        print(text)
+    for message in faults:
+        print(f'skipped: {message}', file=sys.stderr)
+    return int(bool(faults))
+
+
+def read_results(study: Study, csv: Path) -> tuple[Results, list[str]]:
+    """The results of a study, none without a CSV file, and its broken lines."""
+    records, broken = read_records(csv) if csv.exists() else ([], [])
+    return Results(study, records), broken
 
 
 def _positive(text: str) -> int:
@@ -89,9 +153,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         '--csv', type=Path, help="default: the study's, else WORK_DIR/results.csv"
     )
     command.add_argument('--dry-run', action='store_true', help='only print the commands')
+    command.set_defaults(function=run)
+    command = commands.add_parser('report', help='print or write tables and comparisons')
+    command.add_argument('study', type=Path, nargs='+', help='YAML files')
+    command.add_argument('--csv', type=Path, help="instead of the study's")
+    command.add_argument(
+        '--out',
+        type=Path,
+        help='Markdown file; the pictures go into a folder of the same name beside it',
+    )
+    command.set_defaults(function=report)
     args = parser.parse_args(argv)
     try:
-        sys.exit(run(args))
+        MMLogger.get_current_instance().setLevel('WARNING')  # no line per config
+        sys.exit(args.function(args))
     except (CsvError, StudyError, OSError) as error:
         parser.error(str(error))
     except KeyboardInterrupt:

@@ -182,8 +182,9 @@ def plan(
         StudyError: The CSV file or a folder in the work dir holds results of other
             settings than the study's.
     """
+    configs = {row.name: row.load() for row in rows}
     runs = [
-        Run(study, row, seed, options, row.load(seed)) for seed in seeds for row in rows
+        Run(study, row, seed, options, configs[row.name]) for seed in seeds for row in rows
     ]
     done, broken = done_runs(study, options.csv)
     conflicts = [
