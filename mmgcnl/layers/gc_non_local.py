@@ -30,8 +30,8 @@ from .position import PositionTerm
 
 #: Initialisation of the query, key, value and position layers.
 INITS: dict[str, Callable[[Tensor], Tensor]] = {
-    'xavier': nn.init.xavier_uniform_,
     'normal': partial(nn.init.normal_, std=0.01),
+    'xavier': nn.init.xavier_uniform_,
 }
 
 
@@ -57,9 +57,9 @@ class GCNonLocal2d(nn.Module):
         scale: Factor on the logits; None for ``d ** -0.5`` (assumed).
         wavelength: Base of the sinusoid code. 10000 is the Transformer's (assumed), 1000
             that of mmcv's GeneralizedAttention.
-        init: How the query, key, value and position layers start: 'normal' draws from
-            N(0, 0.01) as mmcv's NonLocal2d does, so that the attention starts uniform;
-            'xavier' draws from Xavier's uniform distribution, so that it starts selective.
+        init: Distribution that the query, key, value and position layers are initialised
+            with. 'normal' is N(0, 0.01), as in mmcv's NonLocal2d, so that the attention is
+            uniform at first; with 'xavier', Xavier's uniform distribution, it is not.
         implementation: A key of :data:`mmgcnl.layers.IMPLEMENTATIONS`; None to choose by
             device and size.
         norm_layer: Called with C to create the norm behind the output layer, for example
@@ -84,7 +84,7 @@ class GCNonLocal2d(nn.Module):
         kv_stride: int = 1,
         scale: float | None = None,
         wavelength: float = 10000.0,
-        init: str = 'xavier',
+        init: str = 'normal',
         implementation: str | None = None,
         norm_layer: Callable[[int], nn.Module] | None = None,
     ) -> None:
