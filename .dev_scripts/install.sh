@@ -116,7 +116,9 @@ if [ "$part" = segmentation ]; then
     echo '[2/4] mmengine, mmseg, and mmcv without its operators'
     # Not into pip's cache: a later installation would take it for the complete package.
     grep 'mmcv' "$mminstall" >"$logs/mmcv.txt"
-    has_operators || MMCV_WITH_OPS=0 pip_install mmcv "$network" \
+    # torch's build commands call a compiler even when there is nothing to compile; any
+    # program that exits with 0 will do.
+    has_operators || MMCV_WITH_OPS=0 CXX=true pip_install mmcv "$network" \
         --no-cache-dir --no-deps --no-build-isolation -r "$logs/mmcv.txt"
     grep -vE '^#|mmdet|pycocotools' "$mminstall" >"$logs/segmentation.txt"
     pip_install segmentation "$network" --no-build-isolation -r "$logs/segmentation.txt"

@@ -263,6 +263,21 @@ def inherit_config(path, tmp_path):
     assert last == f'{path / "mmgcnl" / "__init__.py"} EBFPN 0.5'
 
 
+def test_mmcv_without_operators_is_noticed(tmp_path):
+    """pip's build isolation makes such an mmcv; mmdet's errors do not say so."""
+    pytest.importorskip('mmdet')
+    code = (
+        'from mmgcnl.utils import libraries; '
+        'libraries.has_operators = lambda: False; '
+        'print(sorted(libraries.check_libraries()))'
+    )
+    result = run(sys.executable, '-W', 'default', '-c', code, PYTHONPATH=str(ROOT))
+    assert_ok(result)
+    assert 'mmdet' not in result.stdout
+    for part in ('built without its operators', '--no-build-isolation', 'install.md'):
+        assert part in result.stderr
+
+
 def test_import_says_nothing():
     """Hints of the libraries about packages that mmgcnl does not need are dropped."""
     result = run(sys.executable, '-c', 'import mmgcnl', PYTHONPATH=str(ROOT))

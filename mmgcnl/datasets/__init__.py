@@ -1,17 +1,17 @@
 """Data sets that mmseg and mmdet do not have, and checks of any data set."""
 
-from importlib.util import find_spec
+from mmgcnl.utils.libraries import usable
 
 from .checks import build_dataloader, check_dataset
 
 __all__ = ['build_dataloader', 'check_dataset']
 
-if find_spec('mmseg'):
+if usable('mmseg'):
     from .camvid import CamVidDataset  # noqa: F401
     from .probe import ProbeDataset, ProbeMetric  # noqa: F401
 
     __all__ += ['CamVidDataset', 'ProbeDataset', 'ProbeMetric']
-if find_spec('mmdet'):
+if usable('mmdet'):
     from .panoptic import LoadPanopticSegments  # noqa: F401
 
     __all__ += ['LoadPanopticSegments']

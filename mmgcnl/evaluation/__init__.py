@@ -1,12 +1,12 @@
 """Metrics that mmseg and mmdet do not have, or not without further packages."""
 
-from importlib.util import find_spec
+from mmgcnl.utils.libraries import usable
 
 from .panoptic_quality import average, count_matches
 
 __all__ = ['average', 'count_matches']
 
-if find_spec('mmdet'):
+if usable('mmdet'):
     from .panoptic_metric import PanopticQuality  # noqa: F401
 
     __all__ += ['PanopticQuality']

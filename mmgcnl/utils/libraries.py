@@ -32,6 +32,13 @@ LIBRARIES = {
     ),
 }
 
+#: Builds mmcv with its operators, in an environment that has torch.
+BUILD_MMCV = (
+    "pip install ninja psutil 'setuptools<81' wheel && "
+    f'pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps '
+    f'{LIBRARIES["mmcv"].onedl}'
+)
+
 
 def installed_version(name: str) -> str | None:
     """Version of the package that ``import name`` would find; None if there is none.
@@ -85,20 +92,43 @@ def check_libraries() -> set[str]:
                 f'mmgcnl is tested with {name} below {library.untested}, found {version}',
                 stacklevel=3,
             )
+    if 'mmdet' in installed and not has_operators():
+        warnings.warn(
+            'mmcv was built without its operators, so mmdet does not work: no detection, '
+            'instance or panoptic segmentation. pip builds it like that when it cannot '
+            f'see torch. To build it again: {BUILD_MMCV}; see docs/install.md',
+            stacklevel=3,
+        )
+        installed.remove('mmdet')
     return installed
+
+
+def has_operators() -> bool:
+    """Whether the installed mmcv has its compiled operators, which mmdet needs."""
+    spec = find_spec('mmcv')
+    if spec is None or spec.origin is None:
+        return False
+    return any(Path(spec.origin).parent.glob('_ext*'))
+
+
+def usable(name: str) -> bool:
+    """Whether mmdet or mmseg is installed and imports."""
+    return find_spec(name) is not None and (name != 'mmdet' or has_operators())
 
 
 @contextmanager
 def quiet_imports() -> Iterator[None]:
     """Drop what mmdet and mmseg say about their own optional packages on import.
 
-    OneDL's builds print 'Could not import OneDL' several times, and warn that
-    faster_coco_eval is missing; mmgcnl needs neither. Other output is kept.
+    OneDL's builds print 'Could not import OneDL' several times and warn that
+    faster_coco_eval is missing; mmcv without operators warns of one layer. mmgcnl needs
+    none of them. Other output is kept.
     """
     buffer = io.StringIO()
     try:
         with warnings.catch_warnings(), redirect_stdout(buffer):
             warnings.filterwarnings('ignore', message='faster_coco_eval is not installed')
+            warnings.filterwarnings('ignore', message='Fail to import ``MultiScale')
             yield
     finally:
         for line in buffer.getvalue().splitlines(keepends=True):
