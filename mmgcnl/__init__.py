@@ -1,15 +1,21 @@
 """Non-local self-attention with global context and geometric priors.
 
 ``import mmgcnl`` registers what the installed libraries allow: everything with
-mmengine, mmcv and mmseg; all but the decode head and the segmentation data sets
-without mmseg; with torch alone there is the plain block (see also
-:mod:`mmgcnl.layers`). Asking for a missing part says what to install.
+mmengine, mmcv and mmseg; without mmseg, everything but the decode head and the
+segmentation data sets. With torch alone there is :mod:`mmgcnl.layers`. Asking for a
+missing part raises an ImportError that says what to install.
+
+``mmgcnl.GCNonLocal2d`` is the block itself, :class:`mmgcnl.layers.GCNonLocal2d`, whatever
+is installed. Configs name the block as ``type='GCNonLocal2d'``.
 """
 
 from .utils.libraries import check_libraries, how_to_install, quiet_imports
 from .version import __version__
 
 _installed = check_libraries()
+
+from .layers import GCNonLocal2d  # noqa: E402, F401  torch is there
+
 _needs = {
     'EBFPN': ('mmengine', 'mmcv'),
     'GCNLHead': ('mmengine', 'mmcv', 'mmseg'),
@@ -20,9 +26,7 @@ __all__ += [name for name, needs in _needs.items() if _installed.issuperset(need
 with quiet_imports():
     if 'EBFPN' in __all__:
         from . import datasets, evaluation  # noqa: F401  only for registration
-        from .models import EBFPN, GCNonLocal2d  # noqa: F401
-    else:
-        from .layers import GCNonLocal2d  # type: ignore[assignment]
+        from .models import EBFPN  # noqa: F401
     if 'GCNLHead' in __all__:
         from .models import GCNLHead  # noqa: F401
 if 'mmengine' in _installed:

@@ -1,8 +1,9 @@
-"""Look at all the data of a config before training: count it, find faults, draw some.
+"""Check all data of a config before training: count it, find faults, draw samples.
 
-Every image and every annotation of every split is read, by the config's data sets and
-loading steps, with the config's number of workers. The exit code is 1 when there is a
-fault; each is a line at the end.
+The data sets and loading steps of the config read every image and every annotation of
+every split, with as many workers as the config has. Each fault is one line at the end.
+
+Exit code 1: there are faults. Exit code 2: wrong input.
 """
 
 import argparse
@@ -10,10 +11,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 from mmgcnl.datasets.inspection import SPLITS, Report, draw_samples, inspect_data
-from mmgcnl.engine import check_file
+from mmgcnl.utils.cli import (
+    add_cfg_options,
+    existing_file,
+    file_name,
+    non_negative_int,
+)
 
 
 def format_report(report: Report) -> str:
@@ -36,37 +42,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='path of the config')
+    parser.add_argument('config', type=existing_file, help='path of the config')
     parser.add_argument(
         '--out',
-        type=Path,
+        type=file_name('.png'),
         metavar='PNG',
         help='where the samples are drawn (work_dirs/<name of the config>/data.png)',
     )
     parser.add_argument(
         '--num-samples',
-        type=int,
+        type=non_negative_int,
         default=4,
         metavar='N',
-        help='images to draw of each split; 0: none (%(default)s)',
+        help='number of images to draw from each split; 0: none (%(default)s)',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override settings of the config',
-    )
+    add_cfg_options(parser)
     args = parser.parse_args(argv)
-    check_file(parser, 'config', args.config)
-    if args.num_samples < 0:
-        parser.error(f'--num-samples {args.num_samples}: must be 0 or more')
     out = args.out or Path('work_dirs', Path(args.config).stem, 'data.png')
-    if out.suffix.lower() != '.png':
-        parser.error(f'--out {out}: must end in .png')
     cfg = Config.fromfile(args.config)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg.merge_from_dict(args.cfg_options)
     if not any(cfg.get(f'{split}_dataloader') for split in SPLITS):
         parser.error(f'{args.config} has no data: none of {{train,val,test}}_dataloader')
 

@@ -1,26 +1,28 @@
 """Segment images with a trained model: semantic, instance or panoptic.
 
-python tools/infer.py CONFIG CHECKPOINT IMAGE_OR_FOLDER_OR_GLOB... --out-dir results
+python tools/infer.py CONFIG CHECKPOINT IMAGE_OR_FOLDER_OR_GLOB... --out-dir DIR
 
 DIR/overlays/NAME.png   the prediction drawn over the image
 DIR/labels/NAME.png     semantic: the class of each pixel, from 0
 DIR/instances.json      instances, in COCO's format, with the scores
 DIR/panoptic/NAME.png   panoptic: the segment of each pixel, in COCO's format, with
 DIR/panoptic.json
+
+Exit code 2: wrong input, or images that cannot be read; the others are segmented.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 
-from mmgcnl.engine import check_file
+from mmgcnl.utils.cli import add_device_argument, existing_file, positive_int
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='path of the config')
+    parser.add_argument('config', type=existing_file, help='path of the config')
     parser.add_argument('checkpoint', help='path or URL of the checkpoint')
     parser.add_argument(
         'inputs', nargs='+', metavar='INPUT', help='image, folder of images, or glob'
@@ -34,11 +36,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=0.3,
         help='draw no instance with a lower score (0.3)',
     )
-    parser.add_argument('--batch-size', type=int, default=1, help='(1)')
-    parser.add_argument('--device', help='e.g. cpu, cuda:1; the GPU when there is one')
+    parser.add_argument('--batch-size', type=positive_int, default=1, help='(1)')
+    add_device_argument(parser)
     args = parser.parse_args(argv)
 
-    check_file(parser, 'config', args.config)
     from mmgcnl.apis import Inferencer
 
     try:

@@ -1,63 +1,16 @@
 """Evaluate a detector (mmdet config) or a segmentor (mmseg config)."""
 
 import argparse
-import os
 from collections.abc import Sequence
 
-from mmengine.config import Config
-
-from mmgcnl.engine import (
-    CheckpointError,
-    Runner,
-    add_common_arguments,
-    check_file,
-    load_config,
+from mmgcnl.engine import CheckpointError, Runner, add_common_arguments, load_config
+from mmgcnl.engine.config import (
+    draw_predictions,
+    save_predictions,
+    use_tta,
+    write_submission,
 )
-
-
-def draw_predictions(
-    cfg: Config, show: bool, show_dir: str | None, wait_time: float
-) -> None:
-    """Have the visualization hook show the predictions or draw them to files."""
-    hook = cfg.default_hooks.visualization
-    hook.draw = True
-    hook.interval = 1  # mmseg 1.2.2 keeps to it in tests as well
-    if show:
-        hook.show = True
-        hook.wait_time = wait_time
-    if show_dir:
-        if is_detector(cfg):
-            hook.test_out_dir = show_dir
-        else:
-            cfg.visualizer.save_dir = show_dir
-
-
-def save_predictions(cfg: Config, out: str) -> None:
-    """Have the predictions written to the .pkl file or the folder ``out``."""
-    metrics = cfg.test_evaluator
-    if not isinstance(metrics, list):
-        metrics = [metrics]
-    if is_detector(cfg):
-        metrics.append(dict(type='DumpDetResults', out_file_path=out))
-    else:
-        metrics[0].update(output_dir=out, keep_results=True)
-    cfg.test_evaluator = metrics
-
-
-def write_submission(cfg: Config, folder: str) -> None:
-    """Predict what the benchmark's server evaluates, and write its files."""
-    os.makedirs(folder, exist_ok=True)
-    cfg.merge_from_dict(cfg.submission)
-    if is_detector(cfg):
-        name = os.path.splitext(os.path.basename(cfg.filename))[0]
-        prefix = os.path.join(folder, f'detections_test-dev2017_{name}_results')
-        cfg.test_evaluator.outfile_prefix = prefix
-    else:
-        cfg.test_evaluator.output_dir = folder
-
-
-def is_detector(cfg: Config) -> bool:
-    return cfg.get('default_scope') == 'mmdet'
+from mmgcnl.utils.cli import check_file, reporting_errors
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -97,33 +50,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_file(parser, 'checkpoint', args.checkpoint)
     cfg = load_config(parser, args)
     cfg.load_from = args.checkpoint
-    # A config written by a resumed training asks to resume.
-    cfg.resume = False
-
+    cfg.resume = False  # the config of a resumed training asks to resume
     if args.show or args.show_dir:
-        if 'visualization' not in cfg.get('default_hooks', {}):
-            parser.error(
-                '--show, --show-dir: the config has no '
-                'default_hooks.visualization to draw with'
-            )
-        draw_predictions(cfg, args.show, args.show_dir, args.wait_time)
+        with reporting_errors(parser, '--show, --show-dir'):
+            draw_predictions(cfg, args.show, args.show_dir, args.wait_time)
     if args.tta:
-        for key in ('tta_model', 'tta_pipeline'):
-            if key not in cfg:
-                parser.error(f'--tta: the config has no {key}')
-        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
-        cfg.model = dict(cfg.tta_model, module=cfg.model)
+        with reporting_errors(parser, '--tta'):
+            use_tta(cfg)
     if args.submission:
-        if 'submission' not in cfg:
-            parser.error(
-                '--submission: the config does not say what its benchmark evaluates; '
-                'those on COCO (boxes, masks) and Cityscapes do'
-            )
-        write_submission(cfg, args.submission)
+        with reporting_errors(parser, '--submission'):
+            write_submission(cfg, args.submission)
     if args.out:
-        if is_detector(cfg) and not args.out.endswith(('.pkl', '.pickle')):
-            parser.error(f'--out: a detector needs a .pkl file, not {args.out}')
-        save_predictions(cfg, args.out)
+        with reporting_errors(parser, '--out'):
+            save_predictions(cfg, args.out)
 
     try:
         Runner.from_cfg(cfg).test()

@@ -2,36 +2,17 @@
 
 import argparse
 from collections.abc import Sequence
-from importlib.util import find_spec
 
-from mmengine.config import Config
 from mmengine.device import get_device
 
-from mmgcnl.engine import (
-    CheckpointError,
-    Runner,
-    add_common_arguments,
-    check_file,
-    load_config,
+from mmgcnl.engine import CheckpointError, Runner, add_common_arguments, load_config
+from mmgcnl.engine.config import (
+    make_watchable,
+    scale_learning_rate,
+    use_amp,
+    use_trainval,
 )
-
-
-def make_watchable(cfg: Config) -> None:
-    """Log to TensorBoard too, where it is installed, and draw some of the validation.
-
-    Here and not in the configs, since these are also tested with, and a hook that draws
-    would then draw every image.
-    """
-    hook = cfg.get('default_hooks', {}).get('visualization')
-    if hook is not None:
-        hook.setdefault('draw', True)
-    backends = cfg.get('visualizer', {}).get('vis_backends')
-    tensorboard = dict(type='TensorboardVisBackend')
-    if backends is not None and tensorboard not in backends:
-        if find_spec('tensorboard'):
-            backends.append(tensorboard)
-        else:
-            print('no log for TensorBoard: pip install tensorboard')
+from mmgcnl.utils.cli import check_file, reporting_errors
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -78,29 +59,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_file(parser, '--resume', args.resume)
     cfg = load_config(parser, args)
 
-    if args.amp == 'fp16':
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.loss_scale = 'dynamic'
-    elif args.amp == 'bf16':
-        # The config may ask for float16.
-        cfg.optim_wrapper.pop('loss_scale', None)
-        cfg.optim_wrapper.pop('dtype', None)
-        cfg.optim_wrapper.type = 'Bfloat16OptimWrapper'
+    if args.amp:
+        use_amp(cfg, args.amp)
     if args.auto_scale_lr:
-        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
-            parser.error(
-                '--auto-scale-lr: the config does not say which batch size its '
-                'learning rate is for; set it by '
-                '--cfg-options auto_scale_lr.base_batch_size=N'
-            )
-        cfg.auto_scale_lr.enable = True
+        with reporting_errors(parser, '--auto-scale-lr'):
+            scale_learning_rate(cfg)
     if args.trainval:
-        if 'trainval' not in cfg:
-            parser.error(
-                '--trainval: the config does not say what it would train on; '
-                'those on Cityscapes and CamVid do'
-            )
-        cfg.merge_from_dict(cfg.trainval)
+        with reporting_errors(parser, '--trainval'):
+            use_trainval(cfg)
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume

@@ -1,11 +1,12 @@
 """Studies of what the attention does: functions that the tools call."""
 
-from .attention import attention_at
-from .blocks import Grid, find_blocks, grids, iter_attention
+from .attention import attention_at, head_queries
+from .blocks import Grid, block_type, find_blocks, grids, iter_attention
 from .cosine_distance import DistanceRecorder, mean_cosine_distance, measure_distances
 from .figures import Query, draw_attention, draw_panels
 from .geometry import PixelMap
-from .samples import Sample, Split, label_map
+from .panels import prediction_panels
+from .samples import Sample, Split, label_map, read_label_map
 
 __all__ = [
     'DistanceRecorder',
@@ -15,12 +16,16 @@ __all__ = [
     'Sample',
     'Split',
     'attention_at',
+    'block_type',
     'draw_attention',
     'draw_panels',
     'find_blocks',
     'grids',
+    'head_queries',
     'iter_attention',
     'label_map',
     'mean_cosine_distance',
     'measure_distances',
+    'prediction_panels',
+    'read_label_map',
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from .blocks import find_blocks, grids, iter_attention
+from .figures import Query
 from .geometry import PixelMap
 
 
@@ -72,3 +73,30 @@ def attention_at(
         start += weights.shape[2]
     maps = np.stack([found[cell] for cell in cells])
     return pixel_map.over_image(maps, keys, size), pred.cpu()
+
+
+def head_queries(
+    points: Sequence[tuple[float, float]], maps: Mapping[str, np.ndarray]
+) -> list[Query]:
+    """Make rows of :func:`draw_attention`: the mean over the heads, then each head.
+
+    Args:
+        points: x and y of each query, in pixels.
+        maps: For each model, by its name, what :func:`attention_at` returned for these
+            points: (number of points, n, H, W).
+
+    Returns:
+        A row per point and model.
+    """
+    return [
+        Query(
+            point,
+            {
+                'mean of heads': heads.mean(0),
+                **{f'head {i}': head for i, head in enumerate(heads, 1) if len(heads) > 1},
+            },
+            f'{number}: {name}' if len(points) > 1 else name,
+        )
+        for number, (point, *per_model) in enumerate(zip(points, *maps.values()), 1)
+        for name, heads in zip(maps, per_model)
+    ]

@@ -23,6 +23,8 @@ import torch
 from mmengine.utils import ProgressBar
 from torch import Tensor, nn
 
+from mmgcnl.utils.cli import positive_int
+
 MIB = 2**20
 #: Makes, in its own process, the step that is to be measured.
 Build = Callable[[], Callable[[], object]]
@@ -201,7 +203,7 @@ def module_contender(build: Callable[[], nn.Module], *args: object) -> Build:
 
 def add_benchmark_arguments(parser: ArgumentParser) -> None:
     """Add the options that the benchmarks have in common."""
-    parser.add_argument('--batch', type=int, default=1, help='images (1)')
+    parser.add_argument('--batch', type=positive_int, default=1, help='images (1)')
     parser.add_argument('--mode', choices=['infer', 'train'], default='infer')
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
     parser.add_argument(
@@ -210,18 +212,19 @@ def add_benchmark_arguments(parser: ArgumentParser) -> None:
         default='float32',
         help='of autocast, unless float32 (float32)',
     )
-    parser.add_argument('--repeats', type=int, default=5, help='of which medians count (5)')
-    parser.add_argument('--threads', type=int, help="of each process (PyTorch's choice)")
+    parser.add_argument(
+        '--repeats', type=positive_int, default=5, help='medians are taken over these (5)'
+    )
+    parser.add_argument(
+        '--threads', type=positive_int, help="of each process (PyTorch's choice)"
+    )
     parser.add_argument(
         '--json', type=Path, metavar='FILE', help='where the measurements go'
     )
 
 
 def check_benchmark_arguments(parser: ArgumentParser, args: Namespace) -> None:
-    """Stop, with exit code 2, where one of these options cannot be."""
-    for name in ('batch', 'repeats'):
-        if getattr(args, name) < 1:
-            parser.error(f'--{name}: 1 or more, not {getattr(args, name)}')
+    """Stop with exit code 2 when the device is not available."""
     if args.device == 'cuda' and not torch.cuda.is_available():
         parser.error('--device cuda: no GPU is available')
 

@@ -40,6 +40,12 @@ def find_blocks(model: nn.Module) -> dict[str, nn.Module]:
     return blocks
 
 
+def block_type(block: nn.Module) -> str:
+    """Name the type of a block as configs do: adapters of the block are GCNonLocal2d."""
+    kind = GCNonLocal2d if isinstance(block, GCNonLocal2d) else type(block)
+    return kind.__name__
+
+
 @dataclass(frozen=True)
 class Grid:
     """Where a block's queries or keys lie on the map that it is given.

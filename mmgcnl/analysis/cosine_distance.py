@@ -15,7 +15,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.utils import ProgressBar
 from torch import Tensor, nn
 
-from .blocks import Grid, find_blocks, grids, iter_attention
+from .blocks import Grid, block_type, find_blocks, grids, iter_attention
 from .geometry import PixelMap
 from .samples import Split, label_map
 
@@ -73,7 +73,7 @@ def measure_distances(
 
 def _report(recorder: DistanceRecorder, name: str, classes: Sequence[str]) -> dict:
     report: dict[str, Any] = dict(
-        type=type(recorder.blocks[name]).__name__,
+        type=block_type(recorder.blocks[name]),
         num_maps=len(recorder.images[name]['input']),
     )
     for kind, values in recorder.images[name].items():

@@ -6,11 +6,13 @@ import copy
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import mmcv
 import numpy as np
+import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
-from mmengine.structures import BaseDataElement
+from mmengine.structures import BaseDataElement, PixelData
 
 from mmgcnl.datasets import build_dataloader
 
@@ -73,6 +75,27 @@ class Split:
             info = self.dataset.get_data_info(index)
             truth = self.load(copy.deepcopy(info))['data_samples']
             yield Sample(info['img_path'], self.dataset[index], truth)
+
+
+def read_label_map(path: str, size: tuple[int, int]) -> BaseDataElement:
+    """Read a label map as the ground truth of an image.
+
+    Args:
+        path: Path of the label map, an image of one channel.
+        size: (H, W) of the image.
+
+    Returns:
+        A data sample with ``gt_sem_seg``, (1, H, W), int64.
+
+    Raises:
+        ValueError: The file does not decode, or has another shape than ``size``.
+    """
+    labels = mmcv.imread(path, 'unchanged')
+    if labels is None or labels.shape != size:
+        found = 'no image' if labels is None else f'of shape {labels.shape}'
+        raise ValueError(f'{path} is {found}: give a label map of shape {size}')
+    data = torch.from_numpy(labels.astype(np.int64))[None]
+    return BaseDataElement(gt_sem_seg=PixelData(data=data))
 
 
 def label_map(truth: BaseDataElement) -> np.ndarray | None:

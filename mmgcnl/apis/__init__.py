@@ -1,6 +1,16 @@
 """Trained models in Python: load them, and segment images with them."""
 
-from .inference import Inferencer
-from .model import image_pipeline, init_model
+from .inferencer import Inferencer, find_images
+from .model import build_model, image_pipeline, init_model
+from .overlays import Overlays
+from .writer import ResultWriter
 
-__all__ = ['Inferencer', 'image_pipeline', 'init_model']
+__all__ = [
+    'Inferencer',
+    'Overlays',
+    'ResultWriter',
+    'build_model',
+    'find_images',
+    'image_pipeline',
+    'init_model',
+]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import set_random_seed
 from torch import nn
 
-from mmgcnl.engine.checkpoint import CheckpointLoader
+from mmgcnl.engine.checkpoint import CheckpointLoader, install_safe_loading
 from mmgcnl.engine.initialization import explain_missing_weights
+from mmgcnl.utils.text import first_names
 
 
 def init_model(
@@ -44,6 +44,7 @@ def init_model(
         RuntimeError: The config's pretrained weights cannot be loaded.
         ValueError: The checkpoint cannot be read, or does not fit the config.
     """
+    install_safe_loading()
     cfg = copy.deepcopy(config) if isinstance(config, Config) else Config.fromfile(config)
     if checkpoint is None:
         set_random_seed(cfg.get('randomness', {}).get('seed') or 0)
@@ -77,7 +78,7 @@ def _load(model: nn.Module, loaded: dict, checkpoint: str, cfg: Config) -> None:
         if key not in other_shape and not key.endswith('num_batches_tracked')
     ]
     faults = [
-        f'{len(keys)} {what} ({_some(keys)})'
+        f'{len(keys)} {what} ({first_names(keys)})'
         for what, keys in (
             ('missing', missing),
             ('unexpected', unexpected),
@@ -144,10 +145,6 @@ def _without_wrapper(state: dict[str, Any]) -> OrderedDict[str, Any]:
     versions = {k.removeprefix('module.'): v for k, v in versions.items()}
     plain._metadata = versions  # type: ignore[attr-defined]
     return plain
-
-
-def _some(keys: Sequence[str]) -> str:
-    return ', '.join(keys[:3]) + (', ...' if len(keys) > 3 else '')
 
 
 def _dataset_meta(checkpoint: dict[str, Any], cfg: Config) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Data sets that mmseg and mmdet do not have, and checks of any data set."""
 
+from mmgcnl.utils.deprecation import moved_names
 from mmgcnl.utils.libraries import usable
 
 from .checks import build_dataloader, check_dataset
@@ -8,10 +9,12 @@ __all__ = ['build_dataloader', 'check_dataset']
 
 if usable('mmseg'):
     from .camvid import CamVidDataset  # noqa: F401
-    from .probe import ProbeDataset, ProbeMetric  # noqa: F401
+    from .probe import ProbeDataset  # noqa: F401
 
-    __all__ += ['CamVidDataset', 'ProbeDataset', 'ProbeMetric']
+    __all__ += ['CamVidDataset', 'ProbeDataset']
 if usable('mmdet'):
     from .panoptic import LoadPanopticSegments  # noqa: F401
 
     __all__ += ['LoadPanopticSegments']
+
+__getattr__ = moved_names(__name__, {'ProbeMetric': 'mmgcnl.evaluation.ProbeMetric'})

@@ -23,6 +23,8 @@ from mmengine.utils import track_iter_progress
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import DataLoader, Dataset
 
+from mmgcnl.structures import read_segment_ids
+
 from .checks import (
     NO_SAMPLE,
     SET_ROOT,
@@ -223,8 +225,6 @@ def _find_mismatches(info: dict, results: dict) -> Iterator[str]:
         rows, columns = results['gt_seg_map'].shape
         yield f'{info["seg_map_path"]} is {columns}x{rows}, but {path} {width}x{height}'
     if 'segments_info' in info and 'gt_seg_map' in results:
-        from .panoptic import read_segment_ids  # needs mmdet, as these annotations do
-
         ids = {segment['id'] for segment in info['segments_info']}
         absent = ids.difference(np.unique(read_segment_ids(info['seg_map_path'])).tolist())
         if absent:

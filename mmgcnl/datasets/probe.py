@@ -22,27 +22,27 @@ What could leak, and does not:
 - *Counting*, the bar for models that cannot choose the lamp: the side of most lamps is
   right for 82 % of the crates, the state of most lamps in 21 of 32 scenes.
 
-:class:`ProbeMetric` reports how often side and state are right.
+:class:`mmgcnl.evaluation.ProbeMetric` reports how often side and state are right.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import mmcv
 import numpy as np
-from mmengine.evaluator import BaseMetric
 from mmengine.utils import track_iter_progress
 from mmseg.datasets import BaseSegDataset
-from mmseg.registry import DATASETS, METRICS
+from mmseg.registry import DATASETS
+
+from mmgcnl.utils.deprecation import moved_names
 
 CELL = 4  # pixels
 GRID = 12  # cells
 SKY = 3  # rows of cells
 NUM_OBJECTS = 16  # crates and barrels, half and half
-_LAMPS = np.array(
+LAMPS = np.array(
     [
         [220, 60, 50],
         [60, 180, 70],
@@ -53,8 +53,8 @@ _LAMPS = np.array(
     ]
 )
 _OBJECTS = (50, 170)  # gray of a crate, of a barrel
-_FIRST_CLASS = 3  # of crates and barrels
-CRATES = (3, 4)  # their classes
+CRATES = (3, 4)  # classes: left, right of the lamp that counts
+BARRELS = (5, 6)  # classes: that lamp unlit, lit
 
 
 def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -70,18 +70,18 @@ def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     image = np.full((GRID * CELL, GRID * CELL, 3), 110.0)
     inner = [(y, x) for y in range(SKY + 1, GRID - 1) for x in range(1, GRID - 1)]
     rng.shuffle(inner)
-    counts = rng.integers(len(_LAMPS))
-    lit = rng.integers(2, size=len(_LAMPS))
+    counts = rng.integers(len(LAMPS))
+    lit = rng.integers(2, size=len(LAMPS))
 
     def paint(y: int, x: int, color: Any, margin: int = 0) -> None:
         rows, columns = (slice(c * CELL + margin, (c + 1) * CELL - margin) for c in (y, x))
         image[rows, columns] = color
 
-    image[: SKY * CELL] = _LAMPS[counts]
+    image[: SKY * CELL] = LAMPS[counts]
     cells[:SKY] = 1
-    lamps = [inner.pop() for _ in _LAMPS]
+    lamps = [inner.pop() for _ in LAMPS]
     for lamp, (y, x) in enumerate(lamps):
-        paint(y, x, _LAMPS[lamp])
+        paint(y, x, LAMPS[lamp])
         if lit[lamp]:
             paint(y, x, 255, margin=1)
         cells[y, x] = 2
@@ -95,7 +95,7 @@ def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         barrel = index % 2
         paint(y, x, _OBJECTS[barrel])
         answer = lit[counts] if barrel else x > counting_x
-        cells[y, x] = _FIRST_CLASS + 2 * barrel + answer
+        cells[y, x] = (BARRELS if barrel else CRATES)[int(answer)]
     image += rng.normal(0, 12, image.shape)
     labels = cells.repeat(CELL, axis=0).repeat(CELL, axis=1)
     return image.clip(0, 255).astype(np.uint8), labels
@@ -150,25 +150,6 @@ class ProbeDataset(BaseSegDataset):
         super().__init__(img_suffix='.png', seg_map_suffix='.png', **kwargs)
 
 
-@METRICS.register_module()
-class ProbeMetric(BaseMetric):
-    """How many crates' pixels have the right side, and barrels' the right lamp state.
-
-    Chance is 50 %.
-    """
-
-    default_prefix = 'probe'
-
-    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Count one batch. ``data_samples`` are mmseg's, as dicts."""
-        for sample in data_samples:
-            truth = sample['gt_sem_seg']['data'].cpu() - _FIRST_CLASS
-            right = truth == sample['pred_sem_seg']['data'].cpu() - _FIRST_CLASS
-            crates, barrels = (truth == 0) | (truth == 1), (truth == 2) | (truth == 3)
-            pairs = ((crates, right & crates), (barrels, right & barrels))
-            self.results.append([[mask.sum().item() for mask in pair] for pair in pairs])
-
-    def compute_metrics(self, results: list[list[list[int]]]) -> dict[str, float]:
-        """Percentages over all images."""
-        side, lamp = (100 * right / pixels for pixels, right in np.sum(results, axis=0))
-        return dict(side=side, lamp=lamp)
+__getattr__ = moved_names(
+    __name__, {'ProbeMetric': 'mmgcnl.evaluation.probe_metric.ProbeMetric'}
+)

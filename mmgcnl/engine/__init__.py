@@ -1,7 +1,9 @@
-"""What tools/train.py and tools/test.py share."""
+"""Training and testing: what tools/train.py and tools/test.py share."""
 
-from .checkpoint import CheckpointError
-from .cli import add_common_arguments, check_file, load_config
+from mmgcnl.utils.deprecation import moved_names
+
+from .checkpoint import CheckpointError, install_safe_loading
+from .cli import add_common_arguments, load_config
 from .optim import Bfloat16OptimWrapper
 from .runner import Runner
 
@@ -10,6 +12,8 @@ __all__ = [
     'CheckpointError',
     'Runner',
     'add_common_arguments',
-    'check_file',
+    'install_safe_loading',
     'load_config',
 ]
+
+__getattr__ = moved_names(__name__, {'check_file': 'mmgcnl.utils.cli.check_file'})

@@ -1,9 +1,9 @@
-"""Reading checkpoints without running what is in them, and finding intact ones.
+"""Reading checkpoints without running code in them, and finding intact ones.
 
-A .pth file is a pickle, and a pickle can call any function. Importing this module has
-whatever mmengine loads (load_from, resume, Pretrained; files and URLs) read by torch's
-weights_only loader. Left alone, OpenMMLab's mmengine 0.10.7 cannot resume that way, and
-OneDL's, when that fails, loads without it.
+A .pth file is a pickle, and a pickle can call any function. After
+:func:`install_safe_loading`, everything that mmengine loads (load_from, resume, Pretrained;
+files and URLs) is read by torch's weights_only loader. By itself, OpenMMLab's mmengine
+0.10.7 cannot resume that way, and OneDL's falls back to loading without it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -23,22 +23,31 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, checkpoint
 
-__all__ = ['CheckpointError', 'CheckpointLoader', 'find_checkpoints']
+__all__ = [
+    'CheckpointError',
+    'CheckpointLoader',
+    'find_checkpoints',
+    'install_safe_loading',
+]
 
 
 class CheckpointError(ValueError):
-    """The file is no checkpoint, or is truncated, or would run code when loaded."""
+    """A file is no checkpoint, is truncated, or would run code when loaded."""
 
 
 def find_checkpoints(work_dir: str) -> list[str]:
-    """Paths of the checkpoints that training in ``work_dir`` can go on from.
+    """List the checkpoints from which training in ``work_dir`` may be resumed.
 
-    First the one that mmengine's file last_checkpoint names, then the others of its
-    folder and of ``work_dir``, newest first. None of them was opened.
+    Args:
+        work_dir: Folder of the training.
+
+    Returns:
+        First the path in mmengine's file last_checkpoint, then the other checkpoints of
+        that folder and of ``work_dir``, newest first. None of them has been opened.
     """
     pointer = Path(work_dir, 'last_checkpoint')
     named = pointer.read_text().strip() if pointer.is_file() else ''
-    # Not best_*.pth: they have no optimizer.
+    # best_*.pth are left out: they hold no optimizer state.
     found = {
         path
         for folder in {Path(work_dir), Path(named).parent}
@@ -47,19 +56,19 @@ def find_checkpoints(work_dir: str) -> list[str]:
     }
     newest_first = sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
     paths = [str(path) for path in newest_first if path != Path(named)]
-    # The folder may have been moved since: then its checkpoints are among the others.
+    # If the folder was moved, the named path is gone, and its file is among the others.
     return [named, *paths] if named and Path(named).is_file() else paths
 
 
 def _getattr(owner: Any, name: str) -> Any:
-    """The part of builtins.getattr that mmengine's logs need."""
+    """Do what mmengine's logs need of builtins.getattr, and nothing else."""
     if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
         raise UnpicklingError('GLOBAL builtins.getattr was asked for more')
     return vars(HistoryBuffer)[name]
 
 
 def _as(path: str, function: Callable) -> Callable:
-    """``function``, for torch to find when a pickle asks for ``path``."""
+    """Wrap ``function`` so that torch takes it for the one that a pickle calls ``path``."""
 
     def called(*args: Any) -> Any:
         return function(*args)
@@ -69,28 +78,28 @@ def _as(path: str, function: Callable) -> Callable:
     return called
 
 
-# Besides tensors and Python's own types, what mmengine saves: logs and scores. Numpy 2
-# renamed numpy.core.
-_numpy_s: list[Any] = [value.__reduce__()[0] for value in (np.zeros(1), np.float64(0))]
-torch.serialization.add_safe_globals(
-    [
+def _safe_globals() -> list[Any]:
+    """List what mmengine saves besides tensors and Python's own types: logs and scores."""
+    reconstructors: list[Any] = [
+        value.__reduce__()[0] for value in (np.zeros(1), np.float64(0))
+    ]
+    return [
         HistoryBuffer,
         _as('builtins.getattr', _getattr),
         *(
             _as(f'numpy.{core}.multiarray.{function.__name__}', function)
-            for core in ('core', '_core')
-            for function in _numpy_s
+            for core in ('core', '_core')  # the name before and since numpy 2
+            for function in reconstructors
         ),
         np.ndarray,
         np.dtype,
         *{type(np.dtype(code)) for code in '?bBhHiIlLqQefdU'},
     ]
-)
 
 
 @contextmanager
 def _weights_only() -> Iterator[None]:
-    """Have torch.load be weights_only whatever its caller asks for."""
+    """Make torch.load weights_only, whatever its caller passes."""
     force, never = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
     before = {name: os.environ.pop(name, None) for name in (force, never)}
     os.environ[force] = '1'
@@ -102,37 +111,45 @@ def _weights_only() -> Iterator[None]:
 
 
 def _safe(load: Callable) -> Callable:
-    """mmengine's ``load`` of one kind of address, weights_only."""
+    """Make one of mmengine's loaders weights_only, with errors that name the file."""
 
     @wraps(load)
     def load_safely(filename: str, *args: Any, **kwargs: Any) -> Any:
         try:
             with _weights_only():
                 return load(filename, *args, **kwargs)
-        except Exception as error:  # whatever a broken file makes of pickle and zip
-            # OSError: of some truncated files, torch says that the argument is invalid.
+        except Exception as error:  # a broken file makes pickle and zip raise anything
+            # For some truncated files, torch raises an OSError with EINVAL.
             broken = getattr(error, 'errno', None) == errno.EINVAL
             if isinstance(error, (ImportError, OSError)) and not broken:
-                raise  # there is no such file, no network, no torchvision
-            # Not torch's whole message, which recommends to load it all the same.
+                raise  # there is no such file, no network, or no torchvision
+            # torch's own message recommends weights_only=False: leave that out.
             asked = re.search(r'GLOBAL (\S+) ', str(error))
             if asked:
                 raise CheckpointError(
-                    f'{filename} refused: it asks for {asked[1]}, which is neither weights '
-                    'nor logs, so loading it could run code that someone put there. If you '
-                    'trust who wrote it, load it by torch.load(..., weights_only=False), '
-                    "save its 'state_dict' by torch.save and use that file"
+                    f'{filename} refused: it asks for {asked[1]}, neither a weight nor a '
+                    'log, so that loading the file could run foreign code. If you '
+                    'trust its author, load it with torch.load(..., weights_only=False), '
+                    "save its 'state_dict' with torch.save, and use that file"
                 ) from None
             reason = str(error).split('\n')[0] or type(error).__name__
             raise CheckpointError(
-                f'{filename} is no checkpoint, or truncated: {reason}'
+                f'{filename} is no checkpoint, or is truncated: {reason}'
             ) from None
 
     return load_safely
 
 
-for prefix, loader in list(CheckpointLoader._schemes.items()):
-    CheckpointLoader.register_scheme(prefix, _safe(loader), force=True)
-if hasattr(checkpoint, '_safe_torch_load'):
-    # OneDL's allows all of getattr, and warns of loading unsafely when it may not.
-    checkpoint._safe_torch_load = torch.load
+@cache
+def install_safe_loading() -> None:
+    """Make mmengine load checkpoints without running code, for the rest of the process.
+
+    :class:`~mmgcnl.engine.Runner` and :func:`mmgcnl.apis.init_model` call this before they
+    load anything. Calling it again has no effect.
+    """
+    torch.serialization.add_safe_globals(_safe_globals())
+    for prefix, loader in list(CheckpointLoader._schemes.items()):
+        CheckpointLoader.register_scheme(prefix, _safe(loader), force=True)
+    if hasattr(checkpoint, '_safe_torch_load'):
+        # OneDL's mmengine allows any getattr and falls back to unsafe loading here.
+        checkpoint._safe_torch_load = torch.load

@@ -1,26 +1,21 @@
-"""The part of the command line that training and testing share.
-
-A fault of input is reported as argparse reports its own: one line, exit code 2.
-"""
+"""The part of the command line that training and testing share."""
 
 import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
+
+from mmgcnl.utils.cli import add_cfg_options, check_file
 
 
 def add_common_arguments(parser: ArgumentParser) -> None:
     """Add the options that train.py and test.py have in common to ``parser``."""
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override settings of the config, e.g. train_dataloader.batch_size=1 '
-        'or model.backbone.init_cfg=None (no pretrained weights); lists are '
-        'written "[a,b]", without spaces',
+    add_cfg_options(
+        parser,
+        ', such as train_dataloader.batch_size=1 or model.backbone.init_cfg=None (no '
+        'pretrained weights); write lists as "[a,b]", without spaces',
     )
     parser.add_argument(
         '--launcher',
@@ -32,27 +27,21 @@ def add_common_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
-def check_file(parser: ArgumentParser, name: str, path: str) -> None:
-    """Stop when ``path``, given as ``name``, is neither a file nor a URL."""
-    if '://' not in path and not os.path.isfile(os.path.expanduser(path)):
-        parser.error(f'{name}: no such file: {path}')
-
-
 def load_config(parser: ArgumentParser, args: Namespace) -> Config:
     """Read ``args.config`` and merge the common options into it.
 
     Args:
-        parser (ArgumentParser): Reports what is wrong with the input.
-        args (Namespace): Holds ``config``, ``work_dir`` and the options of
+        parser: Reports wrong input.
+        args: Has ``config``, ``work_dir`` and the options of
             :func:`add_common_arguments`.
 
     Returns:
-        Config: The config, with ``launcher`` and ``work_dir`` set. ``work_dir``
-        is the option's, else the config's, else work_dirs/<name of the config>.
+        The config, with ``launcher`` and ``work_dir`` set. ``work_dir`` is the option if
+        given, else that of the config, else work_dirs/<name of the config>.
 
     Raises:
-        SystemExit: With code 2 when the config or the checkpoint it starts from
-            does not exist, or the launcher cannot work here.
+        SystemExit: With code 2 when the config or its ``load_from`` does not exist, or
+            the launcher cannot work here.
     """
     check_file(parser, 'config', args.config)
     if args.launcher == 'pytorch' and 'RANK' not in os.environ:
@@ -70,7 +59,7 @@ def load_config(parser: ArgumentParser, args: Namespace) -> Config:
     os.environ.setdefault('LOCAL_RANK', local_rank)
 
     cfg = Config.fromfile(args.config)
-    if args.cfg_options is not None:
+    if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     cfg.launcher = args.launcher
     if args.work_dir is not None:

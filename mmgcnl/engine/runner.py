@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from mmgcnl.datasets import build_dataloader
 
-from .checkpoint import CheckpointError, find_checkpoints
+from .checkpoint import CheckpointError, find_checkpoints, install_safe_loading
 from .hooks import CheckpointHook, GuardHook
 from .initialization import explain_missing_weights
 from .resume import (
@@ -45,6 +45,10 @@ class Runner(_Runner):
     """
 
     build_dataloader = staticmethod(build_dataloader)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        install_safe_loading()
+        super().__init__(*args, **kwargs)
 
     # What random numbers to go on with: those of the checkpoint, until its loop has put
     # them back; and those of the training while a validation draws its own.

@@ -6,6 +6,10 @@ from .panoptic_quality import average, count_matches
 
 __all__ = ['average', 'count_matches']
 
+if usable('mmseg'):
+    from .probe_metric import ProbeMetric  # noqa: F401
+
+    __all__ += ['ProbeMetric']
 if usable('mmdet'):
     from .panoptic_metric import PanopticQuality  # noqa: F401
 

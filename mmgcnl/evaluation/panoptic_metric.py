@@ -6,10 +6,8 @@ import os.path as osp
 from collections.abc import Sequence
 from typing import Any
 
-import mmcv
 import numpy as np
 from mmdet.datasets.api_wrappers import COCOPanoptic
-from mmdet.evaluation import INSTANCE_OFFSET
 from mmdet.evaluation.metrics.coco_panoptic_metric import (
     parse_pq_results,
     print_panoptic_table,
@@ -19,9 +17,15 @@ from mmengine.evaluator import BaseMetric
 from mmengine.fileio import dump, get_local_path
 from mmengine.logging import MMLogger
 
-from mmgcnl.datasets.panoptic import id2rgb, read_segment_ids
+from mmgcnl.structures import (
+    PanopticPrediction,
+    coco_panoptic,
+    read_segment_ids,
+    write_segment_ids,
+)
+from mmgcnl.utils.text import first_names
 
-from .panoptic_quality import VOID, average, count_matches
+from .panoptic_quality import average, count_matches
 
 
 @METRICS.register_module()
@@ -86,8 +90,8 @@ class PanopticQuality(BaseMetric):
         classes = list(dataset_meta['classes'])
         if names != classes:
             raise ValueError(
-                f'{self.ann_file} has {len(names)} categories, {_shorten(names)}, but '
-                f'the data set has {len(classes)} classes, {_shorten(classes)}: set '
+                f'{self.ann_file} has {len(names)} categories, {first_names(names)}, but '
+                f'the data set has {len(classes)} classes, {first_names(classes)}: set '
                 'metainfo.classes of the data set to the categories, in their order'
             )
         self._dataset_meta = dataset_meta
@@ -115,40 +119,24 @@ class PanopticQuality(BaseMetric):
                     'the data set that is evaluated?'
                 )
             file_name = self.coco.imgs[image_id]['segm_file']
-            ids, segments = self._find_segments(sample['pred_panoptic_seg'])
+            prediction = PanopticPrediction.decode(
+                sample['pred_panoptic_seg'], len(self.category_ids)
+            )
             stats = annotation = None
             if not self.format_only:
-                stats = self._count_matches(image_id, file_name, ids, segments)
+                stats = self._count_matches(image_id, file_name, prediction)
             if self.outfile_prefix is not None:
-                path = osp.join(f'{self.outfile_prefix}.panoptic', file_name)
-                mmcv.imwrite(np.ascontiguousarray(id2rgb(ids)[..., ::-1]), path)
-                annotation = dict(
-                    image_id=image_id,
-                    file_name=file_name,
-                    segments_info=[
-                        dict(id=id_, category_id=self.category_ids[label])
-                        for id_, label in segments.items()
-                    ],
-                )
+                folder = f'{self.outfile_prefix}.panoptic'
+                write_segment_ids(prediction.ids, osp.join(folder, file_name))
+                segments = [
+                    dict(id=id_, category_id=self.category_ids[label])
+                    for id_, label in prediction.labels.items()
+                ]
+                annotation = coco_panoptic(image_id, file_name, segments)
             self.results.append((stats, annotation))
 
-    def _find_segments(self, prediction: dict) -> tuple[np.ndarray, dict[int, int]]:
-        """Ids from 1 on, (H, W), and the label of each."""
-        num_classes = len(self.category_ids)
-        values, inverse = np.unique(
-            prediction['sem_seg'][0].cpu().numpy(), return_inverse=True
-        )
-        void = (num_classes, prediction.get('ignore_index', num_classes))
-        ids = np.full(len(values), VOID)
-        segments: dict[int, int] = {}
-        for index, label in enumerate((values % INSTANCE_OFFSET).tolist()):
-            if label not in void:
-                ids[index] = len(segments) + 1
-                segments[len(segments) + 1] = label
-        return ids[inverse].reshape(prediction['sem_seg'][0].shape), segments
-
     def _count_matches(
-        self, image_id: int, file_name: str, ids: np.ndarray, segments: dict[int, int]
+        self, image_id: int, file_name: str, prediction: PanopticPrediction
     ) -> np.ndarray:
         path = osp.join(self.seg_prefix, file_name)
         truth_ids = read_segment_ids(path, self.backend_args)
@@ -157,7 +145,9 @@ class PanopticQuality(BaseMetric):
             for segment in self.coco.imgToAnns.get(image_id, [])
         ]
         try:
-            return count_matches(truth_ids, truth, ids, segments, len(self.label_of))
+            return count_matches(
+                truth_ids, truth, prediction.ids, prediction.labels, len(self.label_of)
+            )
         except ValueError as error:
             raise ValueError(f'{path}: {error}') from error
 
@@ -185,7 +175,3 @@ class PanopticQuality(BaseMetric):
             classwise = {name: average(stats[[i]]) for i, name in enumerate(classes)}
         print_panoptic_table(averages, classwise, logger)
         return parse_pq_results(averages)
-
-
-def _shorten(names: list[str]) -> str:
-    return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')

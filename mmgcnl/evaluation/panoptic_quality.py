@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-VOID = 0  # the id of the pixels that belong to no segment
+from mmgcnl.structures import VOID
+
 IOU, TP, FP, FN = range(4)  # columns of the statistics
 
 

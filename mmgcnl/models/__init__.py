@@ -1,14 +1,17 @@
-"""Adapters of the block into mmengine's, mmdet's and mmseg's registries."""
+"""Adapters that register the block with mmengine, mmdet and mmseg."""
 
-from importlib.util import find_spec
+from mmgcnl.utils.deprecation import moved_names
+from mmgcnl.utils.libraries import usable
 
-from .blocks import GCNonLocal2d, SEBlock
+from .blocks import GCNonLocal2dAdapter, SEBlock
 from .conv_net import ConvNet
 from .ebfpn import EBFPN
 
-__all__ = ['ConvNet', 'EBFPN', 'GCNonLocal2d', 'SEBlock']
+__all__ = ['ConvNet', 'EBFPN', 'GCNonLocal2dAdapter', 'SEBlock']
 
-if find_spec('mmseg'):
+if usable('mmseg'):
     from .gcnl_head import GCNLHead  # noqa: F401
 
     __all__ += ['GCNLHead']
+
+__getattr__ = moved_names(__name__, {'GCNonLocal2d': 'mmgcnl.models.GCNonLocal2dAdapter'})

@@ -8,24 +8,26 @@ from typing import Any
 from mmengine.registry import MODELS
 from torch import nn
 
-from mmgcnl import layers
+from mmgcnl.layers import GCNonLocal2d
 
 from .checks import build_norm, check_layer_cfg
 
 
-@MODELS.register_module()
-class GCNonLocal2d(layers.GCNonLocal2d):
-    """:class:`mmgcnl.layers.GCNonLocal2d` for configs: as a ResNet plugin, as the
-    refinement of :class:`EBFPN`, in :class:`GCNLHead`.
+@MODELS.register_module(name='GCNonLocal2d')
+class GCNonLocal2dAdapter(GCNonLocal2d):
+    """What ``type='GCNonLocal2d'`` builds: the block, with options as configs give them.
+
+    It serves as a ResNet plugin, as the refinement of :class:`EBFPN`, and in
+    :class:`GCNLHead`.
 
     Args:
-        in_channels (int): Channels of the map.
-        norm_cfg (dict, optional): Norm after the output layer. Default: None.
+        in_channels: Channels of the map.
+        norm_cfg: Norm after the output layer. Default: none.
         **kwargs: See :class:`mmgcnl.layers.GCNonLocal2d`.
 
     Raises:
         TypeError: ``norm_cfg`` is no dict.
-        ValueError: An option is outside of what it allows.
+        ValueError: An option is outside of its range.
     """
 
     _abbr_ = 'gcnl_block'
@@ -39,8 +41,12 @@ class GCNonLocal2d(layers.GCNonLocal2d):
         super().__init__(in_channels, **kwargs)
 
     def init_weights(self) -> None:
-        """What mmengine calls after a parent's init_cfg has filled every conv."""
+        """Initialise again, after the init_cfg of a parent has filled every conv."""
         self.reset_parameters()
+
+    def _get_name(self) -> str:
+        # torch prints modules by this name; configs know the block as GCNonLocal2d.
+        return GCNonLocal2d.__name__
 
 
 @MODELS.register_module()
@@ -48,7 +54,7 @@ def SEBlock(in_channels: int, **kwargs: Any) -> nn.Module:
     """A squeeze-and-excitation layer in a non-local block's place (Table 8, 'SE').
 
     Args:
-        in_channels (int): Channels of the map, in and out.
+        in_channels: Channels of the map, in and out.
         **kwargs: See mmdet's SELayer.
 
     Raises:

@@ -9,16 +9,16 @@ from mmseg.models.decode_heads import FCNHead
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from .blocks import GCNonLocal2d
+from .blocks import GCNonLocal2dAdapter
 from .checks import build_norm, check_layer_cfg, check_whole_number
 
 
 @MODELS.register_module()
 class GCNLHead(FCNHead):
-    """mmseg's NLHead with :class:`GCNonLocal2d` as its block.
+    """mmseg's NLHead with :class:`GCNonLocal2dAdapter` as its block.
 
     Args:
-        block (dict): Arguments of :class:`GCNonLocal2d` that differ from its defaults, for
+        block: Options of :class:`GCNonLocal2dAdapter` that differ from its defaults, for
             example ``dict(num_heads=1, position=None)``. ``in_channels`` is the head's
             ``channels``; ``norm_cfg`` is the head's unless given here. Default: none.
         **kwargs: See mmseg's FCNHead, ``num_convs`` excepted: it is 2.
@@ -33,7 +33,7 @@ class GCNLHead(FCNHead):
             raise TypeError(f'block={block!r}: give a dict of options of GCNonLocal2d')
         _check_options(kwargs)
         super().__init__(num_convs=2, **kwargs)
-        self.block = GCNonLocal2d(
+        self.block = GCNonLocal2dAdapter(
             **{'in_channels': self.channels, 'norm_cfg': self.norm_cfg, **(block or {})}
         )
 

@@ -46,7 +46,7 @@ def value_path(block, x, weights):
     [
         GCNonLocal2d(8, reduction=1, num_heads=2, kv_stride=2),
         GCNonLocal2d(8, reduction=2, num_heads=1, context=None, position=None),
-        GCNonLocal2d(8, num_heads=4, norm_cfg=dict(type='BN')),
+        GCNonLocal2d(8, num_heads=4, norm_layer=nn.BatchNorm2d),
         *(NonLocal2d(8, mode=m) for m in ('embedded_gaussian', 'dot_product')),
         NonLocal2d(8, mode='concatenation'),
         NonLocal2d(8, reduction=1, mode='gaussian'),

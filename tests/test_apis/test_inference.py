@@ -203,7 +203,7 @@ def test_panoptic_segments(tmp_path):
     sample = PixelData(metainfo={})
     sample = type('Sample', (dict,), dict(pred_panoptic_seg=PixelData(sem_seg=ids)))()
     sample['pred_panoptic_seg'] = sample.pred_panoptic_seg
-    prediction = inferencer._to_dict(sample)
+    prediction = inferencer.postprocess([sample], [])['predictions'][0]
     segments = {s['id']: s for s in prediction['segments_info']}
     kinds = [
         (segments[i]['category_id'], segments[i]['isthing'], segments[i]['area'])

@@ -48,6 +48,15 @@ def test_optimiser(name):
     assert 'auxiliary_head' not in cfg.model
 
 
+@pytest.mark.parametrize('name', CONFIGS)
+def test_plain_rows_start_as_mmcvs_block_and_all_others_alike(name):
+    cfg = Config.fromfile(CONFIGS[name])
+    if cfg.model.decode_head.type != 'GCNLHead':
+        return
+    init = cfg.model.decode_head.block.get('init', 'xavier')
+    assert init == ('normal' if name.startswith('nl_') else 'xavier')
+
+
 @pytest.mark.parametrize(
     'folder, stem',
     [

@@ -56,7 +56,7 @@ def panoptic_root(tmp_path: Path) -> Path:
     """An image a split, 60x40, in COCO's layout: two people, a crowd, sky, void."""
     from mmdet.datasets import CocoPanopticDataset
 
-    from mmgcnl.datasets.panoptic import id2rgb
+    from mmgcnl.structures import id2rgb
 
     meta = CocoPanopticDataset.METAINFO
     person, car, sky = map(meta['classes'].index, ('person', 'car', 'sky-other-merged'))

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
-from mmgcnl.datasets.panoptic import id2rgb, read_segment_ids, rgb2id
+from mmgcnl.structures import id2rgb, read_segment_ids, rgb2id
 
 CLASSES = CocoPanopticDataset.METAINFO['classes']
 PERSON, CAR, SKY = map(CLASSES.index, ('person', 'car', 'sky-other-merged'))

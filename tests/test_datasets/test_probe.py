@@ -6,14 +6,14 @@ import pytest
 
 pytest.importorskip('mmseg')
 from mmgcnl.datasets.probe import (  # noqa: E402
-    _LAMPS,
     CELL,
+    LAMPS,
     SKY,
     ProbeDataset,
-    ProbeMetric,
     draw_scene,
     make_probe,
 )
+from mmgcnl.evaluation import ProbeMetric  # noqa: E402
 
 
 @pytest.fixture(scope='module')
@@ -28,7 +28,7 @@ def read(image, labels):
 
     def hue(y, x):
         corner = image[y * CELL, x * CELL : (x + 1) * CELL].mean(0)
-        return int(np.abs(_LAMPS - corner).sum(1).argmin())
+        return int(np.abs(LAMPS - corner).sum(1).argmin())
 
     lamps = {}
     for y, x in np.argwhere(cells == 2):

@@ -1,5 +1,7 @@
 import os
 import shutil
+import subprocess
+import sys
 from collections import OrderedDict
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 
-from mmgcnl.engine import CheckpointError
+from mmgcnl.engine import CheckpointError, install_safe_loading
 from mmgcnl.engine.checkpoint import find_checkpoints
 
 
@@ -24,7 +26,25 @@ class Call:
 
 
 def load(path: Path):
+    install_safe_loading()
     return CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+
+
+def test_importing_changes_nothing_and_installing_twice_no_more():
+    """In a new process, since every other test here may have installed it."""
+    code = """
+from mmengine.runner import CheckpointLoader
+import mmgcnl.engine, mmgcnl.apis, mmgcnl.deployment, mmgcnl.analysis
+before = dict(CheckpointLoader._schemes)
+assert not any(hasattr(loader, '__wrapped__') for loader in before.values())
+mmgcnl.engine.install_safe_loading()
+installed = dict(CheckpointLoader._schemes)
+assert {k: v.__wrapped__ for k, v in installed.items()} == before
+mmgcnl.engine.install_safe_loading()
+assert CheckpointLoader._schemes == installed
+"""
+    env = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, '-c', code], env=env, check=True)
 
 
 def test_what_mmengine_saves_is_loaded(tmp_path):
@@ -96,7 +116,7 @@ def test_truncated_file_is_named(tmp_path, keep):
     content = (tmp_path / 'a.pth').read_bytes()
     size = keep if isinstance(keep, int) else int(keep * len(content))
     (tmp_path / 'a.pth').write_bytes(content[:size])
-    with pytest.raises(CheckpointError, match=r'a\.pth is no checkpoint, or truncated'):
+    with pytest.raises(CheckpointError, match=r'a\.pth is no checkpoint, or is truncated'):
         load(tmp_path / 'a.pth')
 
 

@@ -100,7 +100,7 @@ def test_truncated_checkpoint_is_named_and_the_one_before_it_used(build, tmp_pat
     os.truncate(last, last.stat().st_size // 2)
     assert_finishes(build, tmp_path, **changes)
     output = ''.join(capfd.readouterr())
-    assert f'Not resumed: {last} is no checkpoint, or truncated' in output
+    assert f'Not resumed: {last} is no checkpoint, or is truncated' in output
 
 
 def test_without_an_intact_checkpoint(build, tmp_path):

@@ -18,7 +18,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 from mmengine.structures import PixelData
 
-from mmgcnl.datasets.panoptic import id2rgb, read_segment_ids
+from mmgcnl.structures import id2rgb, read_segment_ids
 
 PERSON, CAR, SKY, VOID = range(4)
 META = dict(classes=('person', 'car', 'sky'))

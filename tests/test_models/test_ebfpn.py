@@ -11,6 +11,7 @@ from mmengine.config import Config  # noqa: E402
 from mmengine.registry import MODELS, init_default_scope  # noqa: E402
 from mmengine.utils import get_installed_path  # noqa: E402
 
+import mmgcnl  # noqa: E402
 from mmgcnl import EBFPN  # noqa: E402
 from mmgcnl.analysis import iter_attention, mean_cosine_distance  # noqa: E402
 from mmgcnl.models import ebfpn  # noqa: E402
@@ -80,7 +81,7 @@ def test_plain_block_starts_as_bfps():
 def test_default_refine_is_the_papers():
     neck = EBFPN(256, 5)
     block = neck.refine
-    assert type(block).__name__ == 'GCNonLocal2d'
+    assert isinstance(block, mmgcnl.GCNonLocal2d)
     assert (block.in_channels, block.num_heads, block.kv_stride) == (256, 8, 2)
     assert block.query.out_channels == 256
     # Section 2.6: 6 layers of 256 x 256 weights, five of them with a bias.

@@ -203,7 +203,7 @@ def check(cfg, inputs, outputs_of):
     sum(output.square().mean() for output in outputs).backward()
     for tensor in [*module.parameters(), *inputs]:
         assert tensor.grad is None or tensor.grad.isfinite().all()
-    block = next((m for m in module.modules() if type(m).__name__ == 'GCNonLocal2d'), None)
+    block = next((m for m in module.modules() if isinstance(m, mmgcnl.GCNonLocal2d)), None)
     if block is not None:
         assert all(parameter.grad is not None for parameter in block.parameters())
 

@@ -6,11 +6,10 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmgcnl import GCNonLocal2d
+from mmgcnl.layers import GCNonLocal2d
 
 mmseg = pytest.importorskip('mmseg')
-from mmgcnl.apis import init_model  # noqa: E402
-from mmgcnl.apis.model import build_model  # noqa: E402
+from mmgcnl.apis import build_model, init_model  # noqa: E402
 
 # What version 1 saves. Released weights have these names: whoever changes them counts
 # GCNonLocal2d._version up and converts the old ones in _load_from_state_dict.
@@ -30,7 +29,7 @@ def test_names_of_version_1():
     assert set(state) == VERSION_1
     independent = GCNonLocal2d(16, position='relative_raw_content_independent')
     assert set(independent.state_dict()) == VERSION_1 | {'position.u'}
-    without = GCNonLocal2d(16, context=None, position=None, norm_cfg=dict(type='BN'))
+    without = GCNonLocal2d(16, context=None, position=None, norm_layer=torch.nn.BatchNorm2d)
     assert {name for name in without.state_dict() if not name.startswith('norm.')} == {
         name for name in VERSION_1 if name.split('.')[0] in CONVS and name != 'out.bias'
     }

@@ -261,11 +261,23 @@ def test_benchmark_neck(run, tmp_path):
 @pytest.mark.parametrize(
     ('tool', 'arguments', 'message'),
     [
-        ('benchmark_attention', ['--height', '0'], '--height: 1 or more, not 0'),
+        (
+            'benchmark_attention',
+            ['--height', '0'],
+            '--height: 0: give a whole number of at least 1',
+        ),
         ('benchmark_attention', ['--heads', '3'], '--channels 256 is not divisible by 4 x'),
         ('benchmark_attention', ['--skip', 'floor'], '--skip: cannot leave out floor'),
-        ('benchmark_neck', ['--repeats', '0'], '--repeats: 1 or more, not 0'),
-        ('benchmark_neck', ['--shape', '0', '9'], 'height and width are 1 or more'),
+        (
+            'benchmark_neck',
+            ['--repeats', '0'],
+            '--repeats: 0: give a whole number of at least 1',
+        ),
+        (
+            'benchmark_neck',
+            ['--shape', '0', '9'],
+            '--shape: 0: give a whole number of at least 1',
+        ),
     ],
 )
 def test_benchmarks_refuse(call, capsys, tool, arguments, message):

@@ -44,8 +44,11 @@ def test_no_samples(call, segmentor, tmp_path):
     'arguments, message',
     [
         (['nowhere.py'], 'config: no such file: nowhere.py'),
-        (['{config}', '--num-samples', '-1'], '--num-samples -1: must be 0 or more'),
-        (['{config}', '--out', 'a.jpg'], '--out a.jpg: must end in .png'),
+        (
+            ['{config}', '--num-samples', '-1'],
+            '--num-samples: -1: give a whole number of at least 0',
+        ),
+        (['{config}', '--out', 'a.jpg'], '--out: a.jpg: give a name that ends with .png'),
         (['{empty}'], 'has no data: none of {train,val,test}_dataloader'),
     ],
 )

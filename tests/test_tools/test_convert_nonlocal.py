@@ -5,8 +5,8 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmgcnl.apis import init_model
-from mmgcnl.apis.model import build_model
+import mmgcnl
+from mmgcnl.apis import build_model, init_model
 from mmgcnl.deployment import TensorModel
 
 TOOL = 'model_converters/nonlocal_to_gcnl'
@@ -122,7 +122,7 @@ def test_starts_the_same_and_learns(call, pair, capsys, kind, source, target, th
     assert new.dataset_meta == old.dataset_meta
 
     # Neither did the block add nothing, nor are its priors dead.
-    (block,) = [m for m in new.modules() if type(m).__name__ == 'GCNonLocal2d'][:1]
+    (block,) = [m for m in new.modules() if isinstance(m, mmgcnl.GCNonLocal2d)][:1]
     features = torch.randn(2, block.in_channels, 5, 7)
     block.train()
     output = block(features)
@@ -208,7 +208,7 @@ BN = dict(norm_cfg=dict(type='BN'))
             bfp,
             {},
             {},
-            'no GCNonLocal2d neck.1.refine to take neck.1.refine',
+            'no GCNonLocal2d neck.1.refine for the weights of neck.1.refine',
         ),
         ('detector', ebfpn, ebfpn, {}, {}, 'the source has no NonLocal2d'),
         (
@@ -243,7 +243,10 @@ def test_wrong_input_is_one_line(call, pair, capsys):
     for arguments, message in (
         ((source, 'no.pth', target, out), 'no such checkpoint: no.pth'),
         (('no.py', checkpoint, target, out), 'source_config: no such file: no.py'),
-        ((source, checkpoint, target, 'out.bin'), 'out: give a name that ends with .pth'),
+        (
+            (source, checkpoint, target, 'out.bin'),
+            'out: out.bin: give a name that ends',
+        ),
         ((target, checkpoint, target, out), 'does not fit'),
     ):
         with pytest.raises(SystemExit) as stop:

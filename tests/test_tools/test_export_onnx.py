@@ -171,8 +171,14 @@ def test_difference_is_found(trained, tmp_path, call, capsys, monkeypatch):
     [
         (['{config}', 'no.pth'], 'no such checkpoint: no.pth'),
         (['no.py', '{weights}'], 'config: no such file: no.py'),
-        (['{config}', '{weights}', '--out', 'model.pb'], '--out: give a name that ends'),
-        (['{config}', '{weights}', '--shape', '0', '9'], '--shape: height and width are 1'),
+        (
+            ['{config}', '{weights}', '--out', 'model.pb'],
+            'model.pb: give a name that ends',
+        ),
+        (
+            ['{config}', '{weights}', '--shape', '0', '9'],
+            '--shape: 0: give a whole number of at least 1',
+        ),
         (
             ['{config}', '{weights}', '--verify-shape', '9', '9'],
             '--verify-shape: without --dynamic',

@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
+from mmgcnl.analysis.curves import read_curve
+
 tool = SimpleNamespace(**runpy.run_path('tools/analysis_tools/plot_curves.py'))
 
 
@@ -28,8 +30,8 @@ def work_dir(tmp_path: Path) -> Path:
 
 
 def test_curve_of_the_latest_training(work_dir):
-    assert tool.read_curve(work_dir, 'loss') == ([10, 20], [2.0, 1.0])
-    assert tool.read_curve(work_dir, 'aAcc') == ([10], [50.0])
+    assert read_curve(work_dir, 'loss') == ([10, 20], [2.0, 1.0])
+    assert read_curve(work_dir, 'aAcc') == ([10], [50.0])
 
 
 def test_picture(work_dir, tmp_path):

@@ -35,6 +35,7 @@ with contextlib.redirect_stdout(sys.stderr):  # the libraries print on import
     )
     from mmgcnl.analysis.figures import draw_scaling
     from mmgcnl.layers import IMPLEMENTATIONS, GCNonLocal2d
+    from mmgcnl.utils.cli import positive_int
     from mmgcnl.utils.provenance import provenance
 
 
@@ -92,11 +93,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--height', type=int, default=97, help='of the map (97)')
-    parser.add_argument('--width', type=int, default=97, help='of the map (97)')
-    parser.add_argument('--channels', type=int, default=256, help='(256)')
-    parser.add_argument('--heads', type=int, default=8, help='(8)')
-    parser.add_argument('--kv-stride', type=int, default=1, help='(1)')
+    for name, default in (
+        ('--height', 97),
+        ('--width', 97),
+        ('--channels', 256),
+        ('--heads', 8),
+        ('--kv-stride', 1),
+    ):
+        parser.add_argument(name, type=positive_int, default=default, help='(%(default)s)')
     add_benchmark_arguments(parser)
     parser.add_argument(
         '--scales',
@@ -109,11 +113,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         '--skip', nargs='+', default=[], metavar='NAME', help='contenders to leave out'
     )
     args = parser.parse_args(argv)
-    for name in ('height', 'width', 'channels', 'heads', 'kv_stride'):
-        if getattr(args, name) < 1:
-            parser.error(
-                f'--{name.replace("_", "-")}: 1 or more, not {getattr(args, name)}'
-            )
     if args.channels % (4 * args.heads):
         parser.error(
             f'--channels {args.channels} is not divisible by 4 x --heads {args.heads}'

@@ -33,8 +33,8 @@ with contextlib.redirect_stdout(sys.stderr):  # the libraries print on import
         module_contender,
         record,
     )
-    from mmgcnl.engine import check_file
     from mmgcnl.layers import GCNonLocal2d
+    from mmgcnl.utils.cli import add_size_argument, check_file
     from mmgcnl.utils.provenance import provenance
 
 CHANNELS = 256
@@ -118,13 +118,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        '--shape',
-        nargs=2,
-        type=int,
+    add_size_argument(
+        parser,
         default=[800, 1280],
-        metavar=('H', 'W'),
-        help='of the image that the pyramid belongs to (800 1280)',
+        help='size of the image that the pyramid is made from (800 1280)',
     )
     parser.add_argument('--detector', action='store_true', help='measure whole detectors')
     parser.add_argument(
@@ -134,8 +131,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     add_benchmark_arguments(parser)
     args = parser.parse_args(argv)
-    if min(args.shape) < 1:
-        parser.error(f'--shape: height and width are 1 or more, not {args.shape}')
     check_benchmark_arguments(parser, args)
     if args.detector:
         check_file(parser, '--config', args.config)

@@ -22,7 +22,7 @@ from prettytable import PrettyTable
 
 from mmgcnl.analysis import Split, find_blocks, measure_distances
 from mmgcnl.apis import image_pipeline, init_model
-from mmgcnl.engine import check_file
+from mmgcnl.utils.cli import check_file
 
 
 def show(report: dict[str, Any]) -> None:

@@ -2,11 +2,11 @@
 
 python tools/analysis_tools/get_flops.py CONFIG [--shape H W] [--convention modern|paper]
 
-modern: mmcv's counter as it stands, and all parameters.
+modern: mmcv's counter, unchanged, and all parameters.
 paper: what the paper's tables count. Only trainable parameters; an 81st class for box
        regression and masks; transposed convolutions at the size of their output; of a
-       panoptic network the detector alone.
-Of the detectors' heads, boxes are counted on 1000 regions and masks on 100.
+       panoptic network only the detector.
+The box heads of a detector are counted for 1000 regions, the mask heads for 100.
 """
 
 import argparse
@@ -16,35 +16,23 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 with contextlib.redirect_stdout(sys.stderr):  # the libraries print on import
     from mmgcnl.analysis.complexity import CONVENTIONS, measure_complexity
-    from mmgcnl.engine import check_file
+    from mmgcnl.utils.cli import add_cfg_options, add_size_argument, existing_file
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='path of the config')
-    parser.add_argument(
-        '--shape',
-        nargs=2,
-        type=int,
-        default=[800, 1280],
-        metavar=('H', 'W'),
-        help='height and width of the image (800 1280)',
-    )
+    parser.add_argument('config', type=existing_file, help='path of the config')
+    add_size_argument(parser, default=[800, 1280], help='size of the image (800 1280)')
     parser.add_argument('--convention', choices=CONVENTIONS, default='modern')
     parser.add_argument('--json', action='store_true', help='print JSON, exact numbers')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE'
-    )
+    add_cfg_options(parser)
     args = parser.parse_args(argv)
-    if min(args.shape) < 1:
-        parser.error(f'--shape: height and width are 1 or more, not {args.shape}')
-    check_file(parser, 'config', args.config)
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options)
     warnings.filterwarnings('ignore', module='mmseg')

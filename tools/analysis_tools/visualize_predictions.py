@@ -11,43 +11,23 @@ import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import mmcv
-import numpy as np
-from mmengine.structures import BaseDataElement
 from mmengine.utils import ProgressBar
 
-from mmgcnl.analysis import Split, draw_panels
-from mmgcnl.apis import Inferencer
-from mmgcnl.engine import check_file
-
-
-def panels(
-    path: str,
-    truth: BaseDataElement | None,
-    models: dict[str, Inferencer],
-    score_thr: float,
-) -> tuple[dict[str, np.ndarray], list[BaseDataElement]]:
-    """The pictures of an image by their titles, and the data samples drawn."""
-    image = mmcv.imread(path)
-    if image is None:
-        raise ValueError(f'{path} does not decode as an image')
-    row = {'input': image[..., ::-1]}
-    samples = []
-    if truth is not None and {'gt_sem_seg', 'gt_instances'} & set(truth.keys()):
-        row['ground truth'] = next(iter(models.values())).draw_truth(image, truth)
-        samples.append(truth)
-    for name, inferencer in models.items():
-        (pred,) = inferencer(image, return_datasamples=True)['predictions']
-        (row[name],) = inferencer.visualize([image], [pred], score_thr)
-        samples.append(pred)
-    return row, samples
+from mmgcnl.analysis import Split, draw_panels, prediction_panels
+from mmgcnl.apis import Inferencer, find_images
+from mmgcnl.utils.cli import (
+    add_device_argument,
+    check_file,
+    existing_file,
+    positive_int,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='path of the config')
+    parser.add_argument('config', type=existing_file, help='path of the config')
     parser.add_argument('checkpoint', help='path or URL of the checkpoint')
     parser.add_argument(
         '--baseline',
@@ -62,23 +42,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         '--images', nargs='+', metavar='INPUT', help='images, folders or globs instead'
     )
-    parser.add_argument('--num-images', type=int, metavar='N', help='the first N (all)')
-    parser.add_argument('--rows', type=int, default=4, help='images to a figure (4)')
+    parser.add_argument(
+        '--num-images', type=positive_int, metavar='N', help='the first N (all)'
+    )
+    parser.add_argument(
+        '--rows', type=positive_int, default=4, help='images to a figure (4)'
+    )
     parser.add_argument('--score-thr', type=float, default=0.3, help='of instances (0.3)')
     parser.add_argument(
         '--out-dir', type=Path, required=True, metavar='DIR', help='folder of the figures'
     )
-    parser.add_argument('--device', help='e.g. cpu, cuda:1; the GPU when there is one')
+    add_device_argument(parser)
     args = parser.parse_args(argv)
     pairs = [*args.baseline, (args.config, args.checkpoint)]
     names = args.names or [Path(config).stem for config, _ in pairs]
     if len(names) != len(pairs) or len(set(names)) != len(names):
         parser.error(f'--names: give {len(pairs)} different names')
-    for name in ('num_images', 'rows'):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            parser.error(f'--{name.replace("_", "-")}: give at least 1')
-    for config, _ in pairs:
-        check_file(parser, 'config', config)
+    for config, _ in args.baseline:
+        check_file(parser, '--baseline', config)
 
     try:
         models = {
@@ -87,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         }
         ours = models[names[-1]]
         if args.images:
-            paths = ours.find_images(args.images)[: args.num_images]
+            paths = find_images(args.images)[: args.num_images]
             total = len(paths)
             source: Iterator = ((path, None) for path in paths)
         else:
@@ -97,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         bar = ProgressBar(total)
         written, rows, drawn = [], [], []
         for path, truth in source:
-            row, samples = panels(path, truth, models, args.score_thr)
+            row, samples = prediction_panels(path, truth, models, args.score_thr)
             rows.append(row)
             drawn += samples
             bar.update()

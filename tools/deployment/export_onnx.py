@@ -2,15 +2,16 @@
 
 python tools/deployment/export_onnx.py CONFIG CHECKPOINT --out model.onnx --shape 512 1024
 
-Names and meanings are mmdeploy's. The file's 'input' is the image as the model's
-data_preprocessor gives it: (batch, 3, H, W), float32, with its channel order, its mean
-subtracted, divided by its std; these are printed, and stand in the file's metadata.
+The names of inputs and outputs are mmdeploy's. 'input' is the image as the model's
+data_preprocessor gives it: (batch, 3, H, W), float32, in its channel order, normalised
+with its mean and std. The tool prints these settings and stores them in the file's
+metadata.
 
-segmentor  'output', the logits (batch, classes, H, W) resized to the input, or with
-           --labels the labels (batch, 1, H, W) in int64. Of test_cfg mode='slide' it is
-           the model for one window.
-detector   'level0', 'level1', ...: backbone and neck. What follows them makes boxes, whose
-           number depends on the image; that is mmdeploy's business.
+segmentor  'output': the logits (batch, classes, H, W) resized to the input, or with
+           --labels the labels (batch, 1, H, W), int64. With test_cfg.mode='slide' the
+           file has the model for one window.
+detector   'level0', 'level1', ...: the outputs of backbone and neck. The heads make boxes,
+           whose number depends on the image; mmdeploy exports those.
 
 Exit code 1: onnxruntime's result differs from PyTorch's. Exit code 2: wrong input.
 """
@@ -19,59 +20,46 @@ import argparse
 import sys
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
-from mmgcnl.engine import check_file
+from mmgcnl.utils.cli import (
+    add_cfg_options,
+    add_size_argument,
+    existing_file,
+    file_name,
+)
+from mmgcnl.utils.text import format_size
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='path of the config')
+    parser.add_argument('config', type=existing_file, help='path of the config')
     parser.add_argument('checkpoint', help='path or URL of the checkpoint')
-    parser.add_argument('--out', required=True, metavar='FILE.onnx')
-    parser.add_argument(
-        '--shape',
-        nargs=2,
-        type=int,
-        required=True,
-        metavar=('H', 'W'),
-        help='height and width of the input',
-    )
+    parser.add_argument('--out', type=file_name('.onnx'), required=True)
+    add_size_argument(parser, required=True, help='size of the input')
     parser.add_argument(
         '--dynamic', action='store_true', help='take any height, width and batch size'
     )
     parser.add_argument(
         '--labels', action='store_true', help='of a segmentor, labels instead of logits'
     )
-    parser.add_argument(
+    add_size_argument(
+        parser,
         '--verify-shape',
-        nargs=2,
-        type=int,
         action='append',
-        metavar=('H', 'W'),
-        help='with --dynamic: compare at this size instead of at three chosen ones; '
-        'can be repeated',
+        help='with --dynamic: compare at this size instead of three automatic ones; can '
+        'be repeated',
     )
     parser.add_argument('--no-verify', action='store_true', help='do not compare')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE'
-    )
+    add_cfg_options(parser)
     args = parser.parse_args(argv)
     shape = tuple(args.shape)
-    for name, sizes in (('--shape', [shape]), ('--verify-shape', args.verify_shape or [])):
-        for size in sizes:
-            if min(size) < 1:
-                parser.error(f'{name}: height and width are 1 or more, not {size}')
     if args.verify_shape and not args.dynamic:
-        parser.error('--verify-shape: without --dynamic the file takes --shape alone')
-    if not args.out.endswith('.onnx'):
-        parser.error(f'--out: give a name that ends with .onnx, not {args.out}')
-    check_file(parser, 'config', args.config)
-    # Advice on training; and torch's on itself.
+        parser.error('--verify-shape: without --dynamic the file takes only --shape')
+    # mmseg advises on training, torch warns about its own exporter.
     warnings.filterwarnings('ignore', module='mmseg|torch|copyreg')
 
     from mmgcnl.apis import init_model
@@ -79,22 +67,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         LABEL_TOLERANCE,
         TOLERANCE,
         TensorModel,
+        describe_preprocessing,
         export_onnx,
         onnx_differences,
+        shapes_to_verify,
     )
 
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options)
     try:
         model = TensorModel(init_model(cfg, args.checkpoint, 'cpu'), args.labels)
-        preprocessing = preprocessing_of(cfg)
+        preprocessing = describe_preprocessing(cfg)
         meta = dict(classes=model.model.dataset_meta['classes'], **preprocessing)
-        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+        args.out.parent.mkdir(parents=True, exist_ok=True)
         export_onnx(model, args.out, shape, args.dynamic, meta)
     except (ImportError, OSError, ValueError) as error:
         parser.error(str(error))
     takes = (
-        'any batch size, height and width' if args.dynamic else f'1 x 3 x {size_of(shape)}'
+        'any batch size, height and width'
+        if args.dynamic
+        else f'1 x 3 x {format_size(shape)}'
     )
     print(f'{args.out} takes {takes}; the input as data_preprocessor gives it:')
     for key, value in preprocessing.items():
@@ -107,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     shapes = [shape]
     if args.dynamic:
-        shapes += [tuple(size) for size in args.verify_shape or other_shapes(shape)]
+        shapes += [tuple(size) for size in args.verify_shape or shapes_to_verify(shape)]
     tolerance = LABEL_TOLERANCE if args.labels else TOLERANCE
     what = 'share of labels' if args.labels else 'share of the largest value'
     print(
@@ -118,30 +110,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         for size, difference in onnx_differences(model, args.out, shapes):
             equal = difference <= tolerance  # not so for NaN
             failed |= not equal
-            print(f'  {size_of(size):11} {difference:.1e}{"" if equal else "  DIFFERS"}')
+            print(
+                f'  {format_size(size):11} {difference:.1e}{"" if equal else "  DIFFERS"}'
+            )
     except (ImportError, ValueError) as error:
         parser.error(f'{error} ({args.out} was written; --no-verify skips the comparison)')
     if failed:
         sys.exit(f'{args.out} does not compute what the model does')
-
-
-def preprocessing_of(cfg: Config) -> dict:
-    """What the data_preprocessor of a config does to the values of an image."""
-    settings = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
-    keys = ('bgr_to_rgb', 'rgb_to_bgr', 'mean', 'std', 'pad_size_divisor')
-    return {key: settings[key] for key in keys if settings.get(key)}
-
-
-def other_shapes(shape: tuple[int, int]) -> list[tuple[int, int]]:
-    """Three more, not rounded to anything: wider or taller, square, and smaller."""
-    height, width = shape
-    turned = (width, height) if width != height else (height, height * 3 // 2)
-    side = (height + width) // 2 + 13
-    return [turned, (side, side), (height - height // 5, width - width // 3)]
-
-
-def size_of(shape: tuple[int, int]) -> str:
-    return ' x '.join(map(str, shape))
 
 
 if __name__ == '__main__':

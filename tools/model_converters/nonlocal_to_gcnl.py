@@ -19,13 +19,12 @@ Exit code 2: wrong input, or a config with which the outputs would differ.
 import argparse
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from mmengine.config import Config
 
 from mmgcnl import __version__
-from mmgcnl.engine import check_file
+from mmgcnl.utils.cli import existing_file, file_name
 
 SHAPES = [(128, 128), (96, 160)]
 
@@ -34,10 +33,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('source_config', help='config of the trained model')
+    parser.add_argument(
+        'source_config', type=existing_file, help='config of the trained model'
+    )
     parser.add_argument('source_checkpoint', help='path or URL of its checkpoint')
-    parser.add_argument('config', help='config of the model to fine-tune')
-    parser.add_argument('out', help='the new checkpoint, a .pth file')
+    parser.add_argument(
+        'config', type=existing_file, help='config of the model to fine-tune'
+    )
+    parser.add_argument('out', type=file_name('.pth'), help='the new checkpoint')
     parser.add_argument(
         '--allow-difference',
         action='store_true',
@@ -45,16 +48,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         'another scale',
     )
     args = parser.parse_args(argv)
-    check_file(parser, 'source_config', args.source_config)
-    check_file(parser, 'config', args.config)
-    if not args.out.endswith('.pth'):
-        parser.error(f'out: give a name that ends with .pth, not {args.out}')
     warnings.filterwarnings('ignore', module='mmseg')  # advice on training
 
-    from mmgcnl.apis import init_model
-    from mmgcnl.apis.model import build_model
-    from mmgcnl.conversion import convert_state_dict, largest_difference
-    from mmgcnl.deployment import TOLERANCE
+    from mmgcnl.apis import build_model, init_model
+    from mmgcnl.deployment import TOLERANCE, convert_state_dict, largest_difference
 
     try:
         source = init_model(args.source_config, args.source_checkpoint, 'cpu')
@@ -76,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f'{args.config} would not start with the same outputs: {"; ".join(reasons)}; '
             '--allow-difference converts it all the same'
         )
-    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     meta = dict(
         dataset_meta=source.dataset_meta,
         mmgcnl_version=__version__,

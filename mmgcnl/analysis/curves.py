@@ -1,0 +1,56 @@
+"""Curves of trainings, from the logs in their work dirs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.figure
+
+
+def read_curve(work_dir: Path, key: str) -> tuple[list[int], list[float]]:
+    """Read a value from the latest log of a training.
+
+    Args:
+        work_dir: Folder of the training.
+        key: Name of the value, such as 'loss' or 'mIoU'.
+
+    Returns:
+        Iterations, and the values at these.
+
+    Raises:
+        ValueError: There is no log, or ``key`` is not in it.
+    """
+    logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
+    if not logs:
+        raise ValueError(f'{work_dir} is no work dir of a training: no scalars.json')
+    lines = [json.loads(line) for line in logs[-1].read_text().splitlines()]
+    points = [(line['step'], line[key]) for line in lines if key in line]
+    if not points:
+        keys = sorted({key for line in lines for key in line})
+        raise ValueError(f'{logs[-1]} has no {key!r}; it has {", ".join(keys)}')
+    steps, values = zip(*points)
+    return list(steps), list(values)
+
+
+def draw_curves(work_dirs: Sequence[Path], keys: Sequence[str], path: str | Path) -> None:
+    """Draw values over the iterations, a plot per value and a curve per training.
+
+    Args:
+        work_dirs: Folders of the trainings.
+        keys: Names of the values.
+        path: Picture that is written.
+
+    Raises:
+        ValueError: As :func:`read_curve`.
+    """
+    figure = matplotlib.figure.Figure(figsize=(4.5 * len(keys), 3), layout='constrained')
+    plots = figure.subplots(1, len(keys), squeeze=False)
+    for plot, key in zip(plots[0], keys):
+        for work_dir in work_dirs:
+            plot.plot(*read_curve(work_dir, key), marker='.', label=work_dir.name)
+        plot.set(xlabel='iteration', ylabel=key)
+        plot.grid(alpha=0.3)
+    plots[0][0].legend()
+    figure.savefig(path)

@@ -1,0 +1,300 @@
+"""Inference in three lines: find the images, run the model, draw and write.
+
+:mod:`mmgcnl.apis.overlays` draws, :mod:`mmgcnl.apis.writer` writes.
+"""
+
+from __future__ import annotations
+
+import glob
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.infer import BaseInferencer
+from mmengine.registry import init_default_scope
+from mmengine.structures import BaseDataElement
+from mmengine.utils import track_iter_progress
+from mmengine.visualization import Visualizer
+from torch import nn
+
+from mmgcnl.structures import (
+    PanopticPrediction,
+    Prediction,
+    SemanticPrediction,
+    decode_prediction,
+)
+
+from .model import image_pipeline, init_model
+from .overlays import Image, Overlays
+from .writer import ResultWriter
+
+#: What a file in a folder must end with to be taken for an image.
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
+
+MAPS = ('sem_seg', 'panoptic_seg')
+
+
+def find_images(inputs: Image | Sequence[Image]) -> list[Image]:
+    """Find images by path, folder, glob or URL.
+
+    Args:
+        inputs: One or several of these; arrays are passed through.
+
+    Returns:
+        The images in the order of ``inputs``, those of a folder or glob sorted by name.
+
+    Raises:
+        FileNotFoundError: A path, folder or glob has no image.
+    """
+    if isinstance(inputs, (str, Path, np.ndarray)):
+        inputs = [inputs]  # type: ignore[list-item]
+    images: list[Image] = []
+    for item in inputs:
+        if isinstance(item, np.ndarray) or '://' in str(item):
+            images.append(item)
+            continue
+        path = Path(item)
+        if path.is_file():
+            found = [path]
+        elif path.is_dir():
+            found = [p for p in path.iterdir() if p.suffix.lower() in SUFFIXES]
+        else:
+            found = [Path(p) for p in glob.glob(str(item), recursive=True)]
+            found = [p for p in found if p.is_file()]
+        if not found:
+            raise FileNotFoundError(f'no image: {item}')
+        images += sorted(map(str, found))
+    return images
+
+
+class Inferencer(BaseInferencer):
+    """Segments images with the model of any config: semantic, instance or panoptic.
+
+    ::
+
+        inferencer = Inferencer('config.py', 'weights.pth')
+        inferencer('a.jpg')['predictions'][0]
+        inferencer(['folder', '*.png'], out_dir='results')
+
+    It is a BaseInferencer of mmengine and uses the loaders and visualizers of mmdet and
+    mmseg. It replaces their own inferencers, which stop at the first unreadable image,
+    need panopticapi for panoptic segmentation, keep all label maps in memory (mmseg),
+    and accept a checkpoint that does not fit the config.
+
+    Args:
+        model: The config, or its path.
+        weights: Path or URL of the checkpoint.
+        device: Such as 'cpu' or 'cuda:1'. Default: a GPU if there is one.
+        show_progress: Whether to show a progress bar.
+
+    Raises:
+        FileNotFoundError: There is no such checkpoint.
+        ValueError: The checkpoint cannot be read, or does not fit the config.
+    """
+
+    preprocess_kwargs: set[str] = set()
+    forward_kwargs: set[str] = set()
+    visualize_kwargs = {'pred_score_thr'}
+    postprocess_kwargs: set[str] = set()
+
+    def __init__(
+        self,
+        model: str | Path | Config,
+        weights: str,
+        device: str | None = None,
+        show_progress: bool = True,
+    ) -> None:
+        cfg = model if isinstance(model, Config) else Config.fromfile(model)
+        super().__init__(
+            cfg, weights, device, cfg.get('default_scope'), show_progress=show_progress
+        )
+        self.overlays = Overlays(self.visualizer, self.scope)
+
+    def __call__(  # type: ignore[override]
+        self,
+        inputs: Image | Sequence[Image],
+        return_datasamples: bool = False,
+        batch_size: int = 1,
+        return_vis: bool = False,
+        out_dir: str | Path = '',
+        pred_score_thr: float = 0.3,
+    ) -> dict[str, Any]:
+        """Segment images.
+
+        Args:
+            inputs: Paths of images or folders, globs, arrays (H, W, 3) in BGR, or a
+                sequence of these.
+            return_datasamples: Return the libraries' data samples instead of dicts.
+            batch_size: Images per forward pass.
+            return_vis: Also return the overlays.
+            out_dir: Folder that :class:`ResultWriter` writes to. Default: nothing is
+                written.
+            pred_score_thr: Instances with a lower score are not drawn; they stay among
+                the predictions.
+
+        Returns:
+            ``predictions``: for each image that could be read, a dict (see
+            :meth:`postprocess`) or a data sample. With ``out_dir``, the dict has the
+            path of a file in place of a map. ``visualization``: the overlays
+            (H, W, 3) in RGB. ``failed``: for each image that could not be read, by its
+            name, the reason.
+
+        Raises:
+            FileNotFoundError: A path, folder or glob has no image.
+            ValueError: Two images would be written to the same file.
+        """
+        images = find_images(inputs)
+        names = [
+            f'{i:08d}' if isinstance(x, np.ndarray) else x for i, x in enumerate(images)
+        ]
+        if out_dir:
+            _check_distinct(names)
+        init_default_scope(self.scope)
+        results: dict[str, Any] = dict(predictions=[], visualization=[], failed={})
+        writer = ResultWriter(out_dir, self.model.dataset_meta) if out_dir else None
+        chunks = self._progress(list(zip(names, images)), batch_size)
+        # Closed after an error too: the results so far get their JSON.
+        with closing(writer) if writer else nullcontext():
+            for chunk in chunks:
+                for name, image, pred in self._predict(chunk, results['failed']):
+                    prediction = self._decode(pred)
+                    result: Any = self._to_dict(prediction)
+                    if return_vis or writer:
+                        drawn = self.overlays.draw(image, pred, pred_score_thr)
+                        if return_vis:
+                            results['visualization'].append(drawn)
+                        if writer:
+                            paths = writer.add(name, pred.ori_shape, prediction, drawn)
+                            result = {k: v for k, v in result.items() if k not in MAPS}
+                            result.update(paths)
+                    results['predictions'].append(pred if return_datasamples else result)
+        return results
+
+    def _predict(
+        self, chunk: list[tuple[str, Image]], failed: dict[str, str]
+    ) -> list[tuple[str, Image, BaseDataElement]]:
+        """Run the model on a batch; add the images that cannot be read to ``failed``."""
+        batch = []
+        for name, image in chunk:
+            try:
+                batch.append((name, image, self.pipeline(image)))
+            except Exception as error:  # decoders raise all kinds of errors
+                failed[name] = f'{type(error).__name__}: {error}'
+        if not batch:
+            return []
+        preds = self.forward(self.collate_fn([data for _, _, data in batch]))
+        return [(name, image, p.cpu()) for (name, image, _), p in zip(batch, preds)]
+
+    def _progress(
+        self, items: list[tuple[str, Image]], batch_size: int
+    ) -> Iterator[list[tuple[str, Image]]]:
+        chunks = [items[i : i + batch_size] for i in range(0, len(items), batch_size)]
+        yield from track_iter_progress(chunks) if self.show_progress else chunks
+        if self.show_progress:
+            print()
+
+    def visualize(
+        self,
+        inputs: Sequence[Image],
+        preds: Sequence[BaseDataElement],
+        pred_score_thr: float = 0.3,
+        with_labels: bool = False,
+        **kwargs: Any,
+    ) -> list[np.ndarray]:
+        """Draw predictions over their images, see :meth:`Overlays.draw`.
+
+        Args:
+            inputs: Paths, or arrays (H, W, 3) in BGR.
+            preds: Data samples.
+            pred_score_thr: Instances with a lower score are not drawn.
+            with_labels: Semantic segmentation only: also write the names of the classes.
+
+        Returns:
+            (H, W, 3), RGB, uint8, for each image.
+        """
+        return [
+            self.overlays.draw(image, pred, pred_score_thr, with_labels, **kwargs)
+            for image, pred in zip(inputs, preds)
+        ]
+
+    def draw_truth(self, image: Image, truth: BaseDataElement) -> np.ndarray:
+        """Draw ground truth, see :meth:`Overlays.draw_truth`."""
+        return self.overlays.draw_truth(image, truth)
+
+    def legend(self, *samples: BaseDataElement) -> list[tuple[str, Any]]:
+        """List names and RGB colors of classes, see :meth:`Overlays.legend`."""
+        return self.overlays.legend(samples)
+
+    def postprocess(
+        self, preds: Sequence[BaseDataElement], visualization: list, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Turn data samples into dicts.
+
+        Args:
+            preds: Data samples.
+            visualization: What :meth:`visualize` returned.
+
+        Returns:
+            ``predictions``: dicts, with ``sem_seg``, the class of each pixel (H, W); or
+            with ``labels``, ``scores``, ``bboxes`` (x1, y1, x2, y2) and ``masks``
+            (COCO's compressed run lengths) of instances; or with ``panoptic_seg``, the
+            segment of each pixel, 0 being none, and ``segments_info`` as in COCO,
+            except that category_id is the number of the class, from 0.
+            ``visualization``: as given.
+        """
+        return dict(
+            predictions=[self._to_dict(self._decode(pred)) for pred in preds],
+            visualization=visualization,
+        )
+
+    def _decode(self, pred: BaseDataElement) -> Prediction:
+        return decode_prediction(pred, len(self.model.dataset_meta['classes']))
+
+    def _to_dict(self, prediction: Prediction) -> dict[str, Any]:
+        if isinstance(prediction, SemanticPrediction):
+            return dict(sem_seg=prediction.labels)
+        if isinstance(prediction, PanopticPrediction):
+            num_things = len(self.model.dataset_meta['thing_classes'])
+            return dict(
+                panoptic_seg=prediction.ids,
+                segments_info=prediction.segments_info(num_things),
+            )
+        return {k: v for k, v in vars(prediction).items() if v is not None}
+
+    @staticmethod
+    def find_images(inputs: Image | Sequence[Image]) -> list[Image]:
+        """Find the images that are meant, see :func:`find_images`."""
+        return find_images(inputs)
+
+    def _init_model(self, cfg: Config, weights: str, device: str) -> nn.Module:  # type: ignore
+        return init_model(cfg, weights, device)
+
+    def _init_pipeline(self, cfg: Config) -> Compose:  # type: ignore[override]
+        return image_pipeline(cfg)
+
+    def _init_collate(self, cfg: Config) -> Callable:  # type: ignore[override]
+        return pseudo_collate
+
+    def _init_visualizer(self, cfg: Config) -> Visualizer:  # type: ignore[override]
+        cfg.visualizer.vis_backends = None  # it only draws; ResultWriter writes
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            visualizer = super()._init_visualizer(cfg)
+        visualizer.dataset_meta = self.model.dataset_meta
+        return visualizer
+
+
+def _check_distinct(names: list[str]) -> None:
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(Path(name).stem, name)
+        if other != name:
+            raise ValueError(
+                f'{other} and {name} would be written to the same file: segment them '
+                'in two runs with different output folders'
+            )

@@ -1,0 +1,113 @@
+"""Pictures of predictions and of ground truth, drawn over their images.
+
+Shape shorthand: H, W: pixels.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import mmcv
+import numpy as np
+from mmengine.structures import BaseDataElement
+from mmengine.visualization import Visualizer
+
+from mmgcnl.structures import PanopticPrediction, encode_panoptic_truth
+
+Image = str | np.ndarray
+
+
+class Overlays:
+    """Draws with mmdet's or mmseg's visualizer.
+
+    Args:
+        visualizer: The library's, with ``dataset_meta`` set.
+        scope: The library, 'mmdet' or 'mmseg'.
+    """
+
+    def __init__(self, visualizer: Visualizer, scope: str) -> None:
+        self.visualizer = visualizer
+        self.scope = scope
+
+    @property
+    def num_classes(self) -> int:
+        """Number of the model's classes."""
+        return len(self.visualizer.dataset_meta['classes'])
+
+    def draw(
+        self,
+        image: Image,
+        prediction: BaseDataElement,
+        score_thr: float = 0.3,
+        with_labels: bool = False,
+        **options: Any,
+    ) -> np.ndarray:
+        """Draw a prediction over its image.
+
+        Args:
+            image: A path, or an array (H, W, 3) in BGR.
+            prediction: A data sample.
+            score_thr: Instances with a lower score are not drawn.
+            with_labels: Semantic segmentation only: also write the names of the classes.
+            **options: Further options of the visualizer's ``add_datasample``.
+
+        Returns:
+            (H, W, 3), RGB, uint8.
+        """
+        options = dict(draw_gt=False, **options)
+        if self.scope == 'mmseg':
+            options['with_labels'] = with_labels
+        else:
+            options['pred_score_thr'] = score_thr
+        pixels = mmcv.imread(image)[..., ::-1].copy()
+        segments = prediction.get('pred_panoptic_seg')
+        # mmdet's visualizer fails where there is no segment at all.
+        if segments is None or PanopticPrediction.decode(segments, self.num_classes).labels:
+            self.visualizer.add_datasample('', pixels, prediction, **options)
+            pixels = self.visualizer.get_image()
+        return pixels
+
+    def draw_truth(self, image: Image, truth: BaseDataElement) -> np.ndarray:
+        """Draw ground truth in the way that :meth:`draw` draws predictions.
+
+        Args:
+            image: A path, or an array (H, W, 3) in BGR.
+            truth: A data sample with the ground truth at the image's size.
+
+        Returns:
+            (H, W, 3), RGB, uint8.
+        """
+        truth = copy.deepcopy(truth)
+        if self.scope == 'mmseg':
+            truth.pred_sem_seg = truth.gt_sem_seg
+        elif 'gt_sem_seg' in truth:
+            truth.pred_panoptic_seg = encode_panoptic_truth(truth, self.num_classes)
+        else:
+            boxes = truth.gt_instances.bboxes
+            truth.gt_instances.bboxes = getattr(boxes, 'tensor', boxes)
+            pixels = mmcv.imread(image)[..., ::-1].copy()
+            self.visualizer.add_datasample('', pixels, truth, draw_pred=False)
+            return self.visualizer.get_image()
+        return self.draw(image, truth)
+
+    def legend(self, samples: Sequence[BaseDataElement]) -> list[tuple[str, Any]]:
+        """List the classes that occur in semantic predictions or ground truth.
+
+        Args:
+            samples: Data samples.
+
+        Returns:
+            Name and RGB color of each class. Empty for detectors, whose overlays have the
+            names written in them.
+        """
+        if self.scope != 'mmseg':
+            return []
+        labels: set[int] = set()
+        for sample in samples:
+            for key in {'pred_sem_seg', 'gt_sem_seg'} & set(sample.keys()):
+                labels |= set(np.unique(sample.get(key).data).tolist())
+        meta = self.visualizer.dataset_meta
+        named = zip(meta['classes'], meta['palette'])
+        return [entry for i, entry in enumerate(named) if i in labels]

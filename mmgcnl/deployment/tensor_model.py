@@ -1,0 +1,78 @@
+"""Models as functions of one tensor."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mmgcnl.utils.text import first_cause, format_size
+
+
+class TensorModel(nn.Module):
+    """The part of a model that depends on the pixels alone: one tensor in, tensors out.
+
+    Of a segmentor it is the whole model: the logits, resized to the input. With
+    ``test_cfg.mode='slide'`` it is the model for one window. Of a detector it is the
+    backbone and the neck, to which EBFPN belongs: the number of boxes, which the heads
+    make, depends on the image.
+
+    Args:
+        model: A segmentor of mmseg, or a detector of mmdet.
+        labels: Whether a segmentor returns labels instead of logits.
+
+    Raises:
+        ValueError: The model is neither, or ``labels`` is asked of a detector.
+    """
+
+    def __init__(self, model: nn.Module, labels: bool = False) -> None:
+        super().__init__()
+        self.is_segmentor = hasattr(model, 'encode_decode')
+        if not self.is_segmentor and not hasattr(model, 'extract_feat'):
+            raise ValueError(
+                f'{type(model).__name__} is neither a segmentor of mmseg (encode_decode) '
+                'nor a detector of mmdet (extract_feat)'
+            )
+        if labels and not self.is_segmentor:
+            raise ValueError(
+                f'{type(model).__name__} is no segmentor: labels=True needs one'
+            )
+        self.model = model
+        self.labels = labels
+        self.train(model.training)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Run the model.
+
+        Args:
+            x: (B, 3, H, W), as the model's data_preprocessor gives it.
+
+        Returns:
+            Of a segmentor the logits (B, classes, H, W), or the labels (B, 1, H, W),
+            int64. Of a detector the levels (B, C_i, H_i, W_i) of its neck.
+        """
+        if not self.is_segmentor:
+            return tuple(self.model.extract_feat(x))
+        logits = self.model.encode_decode(x, [dict(img_shape=x.shape[2:])])
+        if not self.labels:
+            return logits
+        if logits.shape[1] == 1:  # binary segmentation has a threshold
+            return (logits.sigmoid() > self.model.decode_head.threshold).long()
+        return logits.argmax(1, keepdim=True)
+
+    def outputs(self, x: Tensor) -> dict[str, Tensor]:
+        """Run the model without gradients; name the outputs as in the ONNX file.
+
+        Raises:
+            ValueError: The model cannot take an image of that size.
+        """
+        try:
+            with torch.no_grad():
+                outputs = self(x)
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(
+                f'the model cannot take an image of {format_size(x.shape[2:])}: '
+                f'{first_cause(error)}'
+            ) from error
+        if self.is_segmentor:
+            return dict(output=outputs)
+        return {f'level{i}': level for i, level in enumerate(outputs)}

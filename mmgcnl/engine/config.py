@@ -1,0 +1,166 @@
+"""What the options of tools/train.py and tools/test.py change in a config.
+
+Each function changes the config that it is given. Where a config lacks what an option
+needs, a ValueError says so.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+
+from mmengine.config import Config
+
+
+def is_detector(cfg: Config) -> bool:
+    """Tell configs of mmdet from those of mmseg."""
+    return cfg.get('default_scope') == 'mmdet'
+
+
+def use_amp(cfg: Config, dtype: str) -> None:
+    """Train with automatic mixed precision.
+
+    Args:
+        cfg: The config.
+        dtype: 'fp16', which needs a GPU, or 'bf16'.
+    """
+    if dtype == 'fp16':
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.loss_scale = 'dynamic'
+        return
+    # The config may have been made for float16.
+    cfg.optim_wrapper.pop('loss_scale', None)
+    cfg.optim_wrapper.pop('dtype', None)
+    cfg.optim_wrapper.type = 'Bfloat16OptimWrapper'
+
+
+def scale_learning_rate(cfg: Config) -> None:
+    """Scale the learning rate by the batch size over all processes.
+
+    Raises:
+        ValueError: The config has no ``auto_scale_lr.base_batch_size``.
+    """
+    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+        raise ValueError(
+            'the config does not say which batch size its learning rate is for; set it by '
+            '--cfg-options auto_scale_lr.base_batch_size=N'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def use_trainval(cfg: Config) -> None:
+    """Train on the training and the validation images together.
+
+    Raises:
+        ValueError: The config has no ``trainval``.
+    """
+    if 'trainval' not in cfg:
+        raise ValueError(
+            'the config does not say what it would train on; those on Cityscapes and '
+            'CamVid do'
+        )
+    cfg.merge_from_dict(cfg.trainval)
+
+
+def make_watchable(cfg: Config) -> None:
+    """Log to TensorBoard, where it is installed, and draw some validation images.
+
+    The configs do not ask for this themselves because they also serve for testing, where
+    a hook that draws would draw every image.
+    """
+    hook = cfg.get('default_hooks', {}).get('visualization')
+    if hook is not None:
+        hook.setdefault('draw', True)
+    backends = cfg.get('visualizer', {}).get('vis_backends')
+    tensorboard = dict(type='TensorboardVisBackend')
+    if backends is not None and tensorboard not in backends:
+        if find_spec('tensorboard'):
+            backends.append(tensorboard)
+        else:
+            print('no log for TensorBoard: pip install tensorboard')
+
+
+def draw_predictions(
+    cfg: Config, show: bool = False, show_dir: str | None = None, wait_time: float = 2
+) -> None:
+    """Let the visualization hook draw the predictions of a test.
+
+    Args:
+        cfg: The config.
+        show: Whether to show them in a window.
+        show_dir: Folder to draw them to. For a detector, a relative path is taken below
+            <work dir>/<time stamp>.
+        wait_time: Seconds between shown images.
+
+    Raises:
+        ValueError: The config has no ``default_hooks.visualization``.
+    """
+    if 'visualization' not in cfg.get('default_hooks', {}):
+        raise ValueError('the config has no default_hooks.visualization to draw with')
+    hook = cfg.default_hooks.visualization
+    hook.draw = True
+    hook.interval = 1  # mmseg 1.2.2 applies the interval in tests as well
+    if show:
+        hook.show = True
+        hook.wait_time = wait_time
+    if show_dir:
+        if is_detector(cfg):
+            hook.test_out_dir = show_dir
+        else:
+            cfg.visualizer.save_dir = show_dir
+
+
+def use_tta(cfg: Config) -> None:
+    """Test with the test-time augmentation that the config describes.
+
+    Raises:
+        ValueError: The config has no ``tta_model`` or no ``tta_pipeline``.
+    """
+    for key in ('tta_model', 'tta_pipeline'):
+        if key not in cfg:
+            raise ValueError(f'the config has no {key}')
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    cfg.model = dict(cfg.tta_model, module=cfg.model)
+
+
+def save_predictions(cfg: Config, out: str) -> None:
+    """Write the predictions of a test to a file or folder.
+
+    Args:
+        cfg: The config.
+        out: For a detector a .pkl file, for a segmentor a folder of label maps.
+
+    Raises:
+        ValueError: ``out`` is no .pkl file for a detector.
+    """
+    metrics = cfg.test_evaluator
+    if not isinstance(metrics, list):
+        metrics = [metrics]
+    if is_detector(cfg):
+        if not out.endswith(('.pkl', '.pickle')):
+            raise ValueError(f'a detector needs a .pkl file, not {out}')
+        metrics.append(dict(type='DumpDetResults', out_file_path=out))
+    else:
+        metrics[0].update(output_dir=out, keep_results=True)
+    cfg.test_evaluator = metrics
+
+
+def write_submission(cfg: Config, folder: str) -> None:
+    """Predict what the benchmark's server evaluates, and write its files into ``folder``.
+
+    Raises:
+        ValueError: The config has no ``submission``.
+    """
+    if 'submission' not in cfg:
+        raise ValueError(
+            'the config does not say what its benchmark evaluates; those on COCO (boxes, '
+            'masks) and Cityscapes do'
+        )
+    os.makedirs(folder, exist_ok=True)
+    cfg.merge_from_dict(cfg.submission)
+    if is_detector(cfg):
+        name = os.path.splitext(os.path.basename(cfg.filename))[0]
+        prefix = os.path.join(folder, f'detections_test-dev2017_{name}_results')
+        cfg.test_evaluator.outfile_prefix = prefix
+    else:
+        cfg.test_evaluator.output_dir = folder

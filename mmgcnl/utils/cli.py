@@ -1,0 +1,126 @@
+"""Argument types and checks for the command lines of the tools.
+
+Wrong input is reported the way argparse does it: one line, exit code 2.
+"""
+
+import os
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import DictAction
+
+
+def positive_int(text: str) -> int:
+    """Parse a whole number of at least 1.
+
+    Raises:
+        ArgumentTypeError: ``text`` is something else.
+    """
+    return _int_from(text, 1)
+
+
+def non_negative_int(text: str) -> int:
+    """Parse a whole number of at least 0.
+
+    Raises:
+        ArgumentTypeError: ``text`` is something else.
+    """
+    return _int_from(text, 0)
+
+
+def _int_from(text: str, minimum: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = minimum - 1
+    if number < minimum:
+        raise ArgumentTypeError(f'{text}: give a whole number of at least {minimum}')
+    return number
+
+
+def existing_file(text: str) -> str:
+    """Accept the path of an existing file, or a URL.
+
+    Raises:
+        ArgumentTypeError: There is no such file.
+    """
+    if not _exists(text):
+        raise ArgumentTypeError(f'no such file: {text}')
+    return text
+
+
+def file_name(suffix: str) -> Callable[[str], Path]:
+    """Make the type of an output file whose name must end with ``suffix``.
+
+    Args:
+        suffix: With its dot, for example '.png'. Upper and lower case are the same.
+
+    Returns:
+        A function from the argument to a Path, which raises ArgumentTypeError.
+    """
+
+    def parse(text: str) -> Path:
+        if not text.lower().endswith(suffix):
+            raise ArgumentTypeError(f'{text}: give a name that ends with {suffix}')
+        return Path(text)
+
+    return parse
+
+
+def check_file(parser: ArgumentParser, name: str, path: str) -> None:
+    """Stop with exit code 2 when ``path`` is neither an existing file nor a URL.
+
+    Args:
+        parser: Reports the error.
+        name: The argument or setting that ``path`` was given as.
+        path: The path or URL.
+    """
+    if not _exists(path):
+        parser.error(f'{name}: no such file: {path}')
+
+
+@contextmanager
+def reporting_errors(parser: ArgumentParser, name: str) -> Iterator[None]:
+    """Report a ValueError inside as an error of the argument ``name``, with exit code 2."""
+    try:
+        yield
+    except ValueError as error:
+        parser.error(f'{name}: {error}')
+
+
+def _exists(path: str) -> bool:
+    return '://' in path or os.path.isfile(os.path.expanduser(path))
+
+
+def add_size_argument(
+    parser: ArgumentParser, name: str = '--shape', **options: Any
+) -> None:
+    """Add an option that takes the height and the width of an image, in pixels."""
+    parser.add_argument(name, nargs=2, type=positive_int, metavar=('H', 'W'), **options)
+
+
+def add_device_argument(parser: ArgumentParser) -> None:
+    """Add the option for the device that a model runs on."""
+    parser.add_argument(
+        '--device', help='such as cpu or cuda:1 (default: a GPU if there is one)'
+    )
+
+
+def add_cfg_options(parser: ArgumentParser, help: str = '') -> None:
+    """Add the option that overrides settings of the config.
+
+    Args:
+        parser: Gets the option. ``cfg_options`` is {} when it is not given.
+        help: Goes on after 'override settings of the config'.
+    """
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='KEY=VALUE',
+        help=f'override settings of the config{help}',
+    )
