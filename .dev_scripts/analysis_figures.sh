@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The pictures of docs/analysis.md, from the models of `make demo`.
+# Make the pictures of docs/analysis.md from the models of `make demo`.
 set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
@@ -25,6 +25,6 @@ mv "$out/predictions_001.png" "$out/analysis_predictions.png"
 import sys
 from pathlib import Path
 from PIL import Image
-for path in Path(sys.argv[1]).glob('*.png'):  # a palette makes them small
+for path in Path(sys.argv[1]).glob('*.png'):  # a palette makes the files small
     Image.open(path).convert('RGB').quantize(256, Image.Quantize.MAXCOVERAGE).save(f'{sys.argv[2]}/{path.name}', optimize=True)
 PYTHON

@@ -40,11 +40,11 @@ check_machine() {
             'on Debian: apt-get install g++ python3-dev'
 }
 
-# Long steps say every 30 s that they are alive, and how far mmcv's build is
+# Print the elapsed time of a long step every 30 s, and how many files of mmcv are compiled
 # (ninja writes "[12/90] c++ ..." into the log).
 report_progress() {  # LOG
     local start=$SECONDS compiled
-    # The sleep outlives a kill: it must not keep a pipe open behind make.
+    # A killed reporter leaves its sleep behind, which must not keep make's output open.
     while sleep 30 >/dev/null 2>&1; do
         compiled=$(grep -o '^ *\[[0-9]*/[0-9]*\]' "$1" | tail -n 1 | tr -d ' []') || true
         echo "      $(((SECONDS - start) / 60)) min $(((SECONDS - start) % 60)) s" \
@@ -64,21 +64,21 @@ pip_install() {  # STEP REMEDY PIP_ARGUMENTS...
     trap - EXIT
     if [ $status -ne 0 ]; then
         grep -iE '(^|[^a-z])(error|killed|fatal)' "$log" | cut -c1-300 | tail -n 15 >&2 || true
-        fail "step '$step' failed; everything it said is in $log." "$remedy"
+        fail "step '$step' failed; its output is in $log." "$remedy"
     fi
 }
 
-# opencv-python needs the libraries of a desktop, which a server or container
-# may lack; the headless build of the same version does without.
+# opencv-python needs desktop libraries, which a server or container may lack; the headless
+# build of the same version does not.
 ensure_cv2() {
     local error version
     error=$("$python" -c 'import cv2' 2>&1) && return
     version=$("$python" -c 'from importlib.metadata import version; print(version("opencv-python"))' 2>/dev/null) &&
         grep -qE 'lib[A-Za-z0-9_.+-]+\.so[0-9.]*: cannot open shared object file' <<<"$error" ||
-        fail "cv2 does not import: ${error##*$'\n'}" 'make clean, then make again'
+        fail "cv2 does not import: ${error##*$'\n'}" 'make clean, then run make again'
     echo "      ${error##*$'\n'}"
     echo "      taking opencv-python-headless $version in place of opencv-python"
-    # Both own the folder cv2: the first must go before the second comes.
+    # Both packages own the folder cv2, so remove one before installing the other.
     "$python" -m pip uninstall -y opencv-python opencv-python-headless >"$logs/cv2.log" 2>&1
     pip_install cv2-headless 'on Debian: apt-get install libgl1 libglib2.0-0, then make clean and make again' \
         --no-deps "opencv-python-headless==$version"
@@ -86,7 +86,7 @@ ensure_cv2() {
         fail "cv2 does not import: ${error##*$'\n'}" 'on Debian: apt-get install libgl1 libglib2.0-0'
 }
 
-network='see that pip reaches its package index (pip download --no-deps six), then make again: it goes on from here'
+network='check that pip reaches its package index (pip download --no-deps six), then run make again: it continues from here'
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 export MAX_JOBS=${MAX_JOBS:-$(nproc)}
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Evaluate in GPUS processes: one per GPU or, without a GPU, on the CPU.
+# Evaluate in GPUS processes: one per GPU, or on the CPU if there is no GPU.
 if [ $# -lt 3 ]; then
     echo "usage: [NNODES=1 NODE_RANK=0 MASTER_ADDR=127.0.0.1 PORT=29500]" \
          "[PYTHON=python] $0 CONFIG CHECKPOINT GPUS [options of test.py]" >&2

@@ -8,7 +8,7 @@ if [ $# -lt 4 ]; then
 fi
 TOOLS=$(cd "$(dirname "$0")" && pwd)
 
-# SRUN_ARGS is split into words on purpose.
+# SRUN_ARGS is unquoted so that it is split into words.
 PYTHONPATH="$TOOLS/..${PYTHONPATH:+:$PYTHONPATH}" \
 exec srun --partition="$1" \
     --job-name="$2" \

@@ -115,11 +115,11 @@ def iter_attention(block: nn.Module, x: Tensor) -> Iterator[Tensor]:
         (B, n, some queries, M), until all N queries have been yielded, in row-major order.
     """
     if isinstance(block, GCNonLocal2d):
-        logits = block.logits(x)
-        height, width = logits.query.shape[2:4]
-        per_row = width * logits.key.shape[:4].numel()
+        inputs = block.attention_inputs(x)
+        height, width = inputs.query.shape[2:4]
+        per_row = width * inputs.key.shape[:4].numel()
         for start in range(0, height, step := max(1, _CHUNK // per_row)):
-            yield attention_weights(logits.of_queries(slice(start, start + step)))
+            yield attention_weights(inputs.of_queries(slice(start, start + step)))
         return
     if isinstance(block, GeneralizedAttention):
         weights = _softmax_of(block, x)

@@ -7,6 +7,7 @@ database", Pattern Recognition Letters 2009. Classes and split are SegNet's.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from mmseg.datasets import BaseSegDataset
@@ -29,6 +30,8 @@ class CamVidDataset(BaseSegDataset):
     Args:
         img_suffix: Suffix of the images. Default: '.png' if the folder has any, else
             '.jpg'.
+        sequences: Only images whose file names start with one of these, for example
+            ``['0001TP', '0016E5']``. Default: all images.
         **kwargs: See mmseg's BaseSegDataset.
 
     Raises:
@@ -67,7 +70,15 @@ class CamVidDataset(BaseSegDataset):
 
     img_suffix: str | None
 
-    def __init__(self, img_suffix: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        img_suffix: str | None = None,
+        sequences: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(sequences, str):
+            raise TypeError(f'sequences={sequences!r}: give a list, [{sequences!r}]')
+        self.sequences = sequences
         super().__init__(img_suffix=img_suffix, **kwargs)
 
     @classmethod
@@ -109,4 +120,13 @@ class CamVidDataset(BaseSegDataset):
             raise RuntimeError(
                 f'no image *{self.img_suffix} in {self.data_prefix["img_path"]}'
             )
-        return samples
+        if self.sequences is None:
+            return samples
+        starts = tuple(self.sequences)
+        kept = [s for s in samples if os.path.basename(s['img_path']).startswith(starts)]
+        if not kept:
+            raise RuntimeError(
+                f'no image of the sequences {", ".join(starts)} in '
+                f'{self.data_prefix["img_path"]}'
+            )
+        return kept

@@ -101,17 +101,20 @@ def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return image.clip(0, 255).astype(np.uint8), labels
 
 
-def make_probe(root: str | Path, num_train: int = 3000, num_val: int = 300) -> None:
+def make_probe(
+    root: str | Path, num_train: int = 3000, num_val: int = 300, seed: int = 0
+) -> None:
     """Write the data set in mmseg's layout. The files are the same every time.
 
     Args:
         root: Folder for ``images/{train,val}`` and ``annotations/{train,val}``.
         num_train: Number of scenes to train on.
         num_val: Number of scenes to evaluate on.
+        seed: Seed of the scenes.
     """
     root = Path(root)
-    for seed, (split, number) in enumerate((('train', num_train), ('val', num_val))):
-        rng = np.random.default_rng(seed)
+    for part, (split, number) in enumerate((('train', num_train), ('val', num_val))):
+        rng = np.random.default_rng(2 * seed + part)
         print(f'drawing {number} scenes into {root}/images/{split}')
         for index in track_iter_progress(range(number)):
             image, labels = draw_scene(rng)

@@ -9,11 +9,9 @@ from mmcv.cnn import build_norm_layer
 from mmengine.registry import MODELS
 from torch import nn
 
+from mmgcnl.layers.checks import check_whole_number
 
-def check_whole_number(name: str, number: Any) -> None:
-    """Raise a ValueError unless ``number`` is a whole number of at least 1."""
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise ValueError(f'{name}={number!r}: give a whole number of at least 1')
+__all__ = ['build_norm', 'check_layer_cfg', 'check_whole_number']
 
 
 def check_layer_cfg(name: str, cfg: Any) -> None:
