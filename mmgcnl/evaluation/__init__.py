@@ -8,13 +8,10 @@ __all__ = ['average', 'count_matches']
 
 if usable('mmseg'):
     from .probe_metric import ProbeMetric  # noqa: F401
+    from .subset_iou_metric import SubsetIoUMetric  # noqa: F401
 
-    __all__ += ['ProbeMetric']
+    __all__ += ['ProbeMetric', 'SubsetIoUMetric']
 if usable('mmdet'):
     from .panoptic_metric import PanopticQuality  # noqa: F401
 
     __all__ += ['PanopticQuality']
-if usable('mmseg'):
-    from .subset_iou_metric import SubsetIoUMetric  # noqa: F401
-
-    __all__ += ['SubsetIoUMetric']

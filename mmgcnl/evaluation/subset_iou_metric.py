@@ -1,4 +1,4 @@
-"""Intersection over union of some classes and of some images alone."""
+"""Intersection over union, also for subsets of the classes and of the images."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from mmseg.evaluation import IoUMetric
 
 @METRICS.register_module()
 class SubsetIoUMetric(IoUMetric):
-    """mmseg's IoUMetric, and the same of subsets of the classes and of the images.
+    """mmseg's IoUMetric, also for subsets of the classes and of the images.
 
-    Besides ``aAcc``, ``mIoU`` and ``mAcc`` it yields ``IoU/CLASS`` for each class,
-    ``mIoU_NAME`` for each subset of the classes, and all but the single classes as
-    ``NAME/...`` for each subset of the images. A class that does not occur, and a subset
-    without images, yields nothing. All in percent.
+    Besides ``aAcc``, ``mIoU`` and ``mAcc`` it reports ``IoU/CLASS`` for each class and
+    ``mIoU_NAME`` for each subset of the classes; and for each subset of the images
+    ``NAME/aAcc``, ``NAME/mIoU`` and ``NAME/mIoU_SUBSET``. All values are in percent. A
+    class that does not occur and a subset without images are left out.
 
     Args:
-        classes (dict[str, list[str]]): The classes of each subset. Default: none.
-        images (dict[str, str]): How the file names of each subset's images start.
-            Default: none.
-        **kwargs: See IoUMetric, ``iou_metrics`` excepted: it is ``['mIoU']``.
+        classes: The classes of each subset, by its name.
+        images: The prefix that the file names of each subset's images have, by its name.
+        **kwargs: See mmseg's IoUMetric. ``iou_metrics`` is always ``['mIoU']``.
     """
 
     def __init__(
@@ -38,7 +37,12 @@ class SubsetIoUMetric(IoUMetric):
         self.images = dict(images)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Count the pixels of each image. ``data_samples`` are mmseg's, as dicts."""
+        """Count the pixels of each image.
+
+        Args:
+            data_batch: Unused.
+            data_samples: mmseg's data samples as dicts.
+        """
         for sample in data_samples:
             super().process(data_batch, [sample])
             if not self.format_only:
@@ -46,7 +50,7 @@ class SubsetIoUMetric(IoUMetric):
                 self.results[-1] = (name, self.results[-1])
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Percentages by their names.
+        """Compute the percentages, by their names.
 
         Raises:
             ValueError: A subset has a class that the data set does not have.
@@ -78,6 +82,7 @@ class SubsetIoUMetric(IoUMetric):
         return metrics
 
     def _subsets_of_classes(self, names: list[str], iou: np.ndarray) -> dict[str, float]:
+        """Average over each subset of the classes that has any which occurs."""
         found = {}
         for name, subset in self.classes.items():
             values = iou[[names.index(c) for c in subset]]
@@ -86,6 +91,6 @@ class SubsetIoUMetric(IoUMetric):
         return found
 
     def _iou(self, results: list) -> np.ndarray:
-        """Of each class in percent, NaN for one that does not occur."""
+        """Compute the IoU of each class in percent, NaN for a class that does not occur."""
         areas = [sum(parts) for parts in zip(*(areas for _, areas in results))]
         return 100 * self.total_area_to_metrics(*areas)['IoU'].astype(float)

@@ -9,9 +9,10 @@ from mmcv.cnn import build_norm_layer
 from mmengine.registry import MODELS
 from torch import nn
 
-from mmgcnl.layers.checks import check_whole_number
 
-__all__ = ['build_norm', 'check_layer_cfg', 'check_whole_number']
+def is_index(value: Any) -> bool:
+    """Whether ``value`` is an int, and not a bool, which Python counts as one."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def check_layer_cfg(name: str, cfg: Any) -> None:

@@ -14,7 +14,9 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from .checks import check_layer_cfg, check_whole_number
+from mmgcnl.layers.checks import check_whole_number
+
+from .checks import check_layer_cfg, is_index
 
 
 @MODELS.register_module()
@@ -58,11 +60,7 @@ class EBFPN(BaseModule):
         check_whole_number('in_channels', in_channels)
         check_whole_number('num_levels', num_levels)
         check_layer_cfg('refine', refine)
-        if (
-            isinstance(refine_level, bool)
-            or not isinstance(refine_level, int)
-            or not 0 <= refine_level < num_levels
-        ):
+        if not is_index(refine_level) or not 0 <= refine_level < num_levels:
             raise ValueError(
                 f'refine_level={refine_level!r}: give one of the num_levels={num_levels} '
                 f'levels, 0 to {num_levels - 1}'

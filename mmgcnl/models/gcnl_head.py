@@ -9,8 +9,10 @@ from mmseg.models.decode_heads import FCNHead
 from mmseg.registry import MODELS
 from torch import Tensor
 
+from mmgcnl.layers.checks import check_rate, check_whole_number
+
 from .blocks import GCNonLocal2dAdapter
-from .checks import build_norm, check_layer_cfg, check_whole_number
+from .checks import build_norm, check_layer_cfg, is_index
 
 
 @MODELS.register_module()
@@ -60,9 +62,7 @@ def _check_options(options: dict[str, Any]) -> None:
         raise ValueError(
             f'kernel_size={kernel_size}: give an odd number, which keeps the size'
         )
-    ratio = options.get('dropout_ratio', 0)
-    if not isinstance(ratio, (int, float)) or not 0 <= ratio < 1:
-        raise ValueError(f'dropout_ratio={ratio!r}: give a number from 0 to below 1')
+    check_rate('dropout_ratio', options.get('dropout_ratio', 0))
     for name in ('conv_cfg', 'norm_cfg', 'act_cfg'):
         check_layer_cfg(name, options.get(name))
     if options.get('norm_cfg') is not None and 'channels' in options:
@@ -79,7 +79,7 @@ def _check_inputs(
     """Check that the options that select feature maps agree."""
     if input_transform is None:
         check_whole_number('in_channels', in_channels)
-        if isinstance(in_index, bool) or not isinstance(in_index, int):
+        if not is_index(in_index):
             raise ValueError(
                 f'in_index={in_index!r}: give the number of a feature map, or '
                 "input_transform='resize_concat' for several"
@@ -101,6 +101,5 @@ def _check_inputs(
         )
     for channels in in_channels:
         check_whole_number('in_channels', channels)
-    for index in in_index:
-        if isinstance(index, bool) or not isinstance(index, int):
-            raise ValueError(f'in_index={in_index!r}: give numbers of feature maps')
+    if not all(map(is_index, in_index)):
+        raise ValueError(f'in_index={in_index!r}: give numbers of feature maps')
