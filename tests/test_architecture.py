@@ -23,6 +23,7 @@ PARTS = (
     'apis',
     'deployment',
     'analysis',
+    'studies',
 )
 DEPRECATED = ('conversion',)  # points to new places by strings
 

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         '--score-thr',
         type=float,
         default=0.3,
-        help='draw no instance with a lower score (0.3)',
+        help='instances with a lower score are not drawn (0.3)',
     )
     parser.add_argument('--batch-size', type=positive_int, default=1, help='(1)')
     add_device_argument(parser)

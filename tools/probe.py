@@ -220,13 +220,16 @@ def main() -> None:
         command.add_argument(
             '--out', type=Path, default=Path('work_dirs/probe'), help='default: %(default)s'
         )
+        what = 'scenes' if name == 'data' else 'training'
+        command.add_argument(
+            '--seed', type=int, default=0, help=f'of the {what}; default: 0'
+        )
     command.add_argument(
         '--rows', nargs='+', choices=ROWS, default=list(ROWS), help='default: all'
     )
-    command.add_argument('--seed', type=int, default=0, help='of the training; default: 0')
     args = parser.parse_args()
     if args.command == 'data':
-        make_probe(args.out / 'data')
+        make_probe(args.out / 'data', seed=args.seed)
     else:
         demo(args.rows, args.out.resolve(), args.seed)
 

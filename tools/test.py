@@ -19,12 +19,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('checkpoint', help='path or URL of the checkpoint')
     parser.add_argument(
         '--work-dir',
-        help='where the log and the metrics go (work_dirs/<name of the config>)',
+        help='folder for the log and the metrics (work_dirs/<name of the config>)',
     )
     parser.add_argument(
         '--out',
-        help='where predictions go: for a detector a .pkl file, '
-        'for a segmentor a folder of label maps',
+        help='where to write the predictions: for a detector a .pkl file, for a '
+        'segmentor a folder of label maps',
     )
     parser.add_argument('--show', action='store_true', help='show the predictions')
     parser.add_argument(
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         '--wait-time', type=float, default=2, help='seconds between shown images'
     )
     parser.add_argument(
-        '--tta', action='store_true', help='test-time augmentation of the config'
+        '--tta', action='store_true', help="use the config's test-time augmentation"
     )
     parser.add_argument(
         '--submission',

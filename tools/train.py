@@ -20,21 +20,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('config', help='path of the config')
     parser.add_argument(
         '--work-dir',
-        help='where logs and checkpoints go (work_dirs/<name of the config>)',
+        help='folder for logs and checkpoints (work_dirs/<name of the config>)',
     )
     parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from this checkpoint, or from the latest in the work dir',
+        help='resume from this checkpoint, or from the latest in the work dir',
     )
     parser.add_argument(
         '--amp',
         nargs='?',
         const='fp16',
         choices=['fp16', 'bf16'],
-        help='train with automatic mixed precision; bf16 works without a GPU, too',
+        help='train with automatic mixed precision (fp16); bf16 also works without a GPU',
     )
     parser.add_argument(
         '--auto-scale-lr',
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     if args.amp == 'fp16' and get_device() == 'cpu':
         parser.error(
-            '--amp needs a GPU and none is available; train without it, or by --amp bf16'
+            '--amp needs a GPU and none is available; train without it, or with --amp bf16'
         )
     if args.resume not in (None, 'auto'):
         check_file(parser, '--resume', args.resume)

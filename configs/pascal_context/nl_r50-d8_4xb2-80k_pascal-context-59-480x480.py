@@ -2,8 +2,6 @@
 _base_ = './gcnl_r50-d8_4xb2-80k_pascal-context-59-480x480.py'
 model = dict(
     decode_head=dict(
-        block=dict(
-            num_heads=1, context=None, position=None, attn_drop_rate=0.0, init='normal'
-        )
+        block=dict(num_heads=1, context=None, position=None, attn_drop_rate=0.0)
     )
 )

@@ -1,3 +1,3 @@
-# Plain non-local attention, which starts as mmcv's.
+# Plain non-local attention.
 _base_ = './gcnl_probe.py'
-model = dict(decode_head=dict(block=dict(context=None, position=None, init='normal')))
+model = dict(decode_head=dict(block=dict(context=None, position=None)))

@@ -1,4 +1,4 @@
-"""Studies of what the attention does: functions that the tools call."""
+"""Studies of the attention, of costs and of predictions: functions that the tools call."""
 
 from .attention import attention_at, head_queries
 from .blocks import Grid, block_type, find_blocks, grids, iter_attention

@@ -1,8 +1,9 @@
-"""Where the queries at some points of an image look."""
+"""The attention of the queries at some points of an image."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -24,17 +25,20 @@ def attention_at(
     points: Sequence[tuple[float, float]],
     name: str | None = None,
 ) -> tuple[np.ndarray, BaseDataElement]:
-    """Attention of the queries at points of an image, over its pixels.
+    """Compute the attention of the queries at points of an image, over its pixels.
+
+    A segmentor with ``test_cfg.mode='slide'`` sees the whole image at once here: the place
+    of a window in the image is not known to its blocks.
 
     Args:
-        model: A detector or segmentor in eval mode.
+        model: A detector or segmentor in eval mode. It is left as it was.
         pipeline: Its test pipeline, from :func:`mmgcnl.apis.image_pipeline`.
         image: BGR, (H, W, 3).
         points: x and y of each, in pixels.
-        name: Which of :func:`find_blocks`; needed if there are several.
+        name: Name of the block, one of :func:`find_blocks`; needed if there are several.
 
     Returns:
-        (number of points, n, H, W), and the model's prediction.
+        (number of points, n heads, H, W), and the model's prediction.
 
     Raises:
         ValueError: The model has no such block, or a point is outside of the image.
@@ -46,8 +50,6 @@ def attention_at(
     if name not in blocks:
         raise ValueError(f'there is no block {name!r}; there are: {", ".join(blocks)}')
     block = blocks[name]
-    if model.test_cfg and model.test_cfg.get('mode') == 'slide':
-        model.test_cfg.mode = 'whole'  # of a window nobody says where it lies
     seen: dict[str, Any] = {}
     batch = pseudo_collate([pipeline(image)])
     handle = block.register_forward_hook(lambda _, args, y: seen.update(x=args[0]))
@@ -55,7 +57,8 @@ def attention_at(
         lambda _, args, y: seen.update(shape=tuple(y['inputs'].shape[2:]))
     )
     try:
-        (pred,) = model.test_step(batch)
+        with _whole_image(model):
+            (pred,) = model.test_step(batch)
     finally:
         handle.remove()
         stem.remove()
@@ -73,6 +76,20 @@ def attention_at(
         start += weights.shape[2]
     maps = np.stack([found[cell] for cell in cells])
     return pixel_map.over_image(maps, keys, size), pred.cpu()
+
+
+@contextmanager
+def _whole_image(model: nn.Module) -> Iterator[None]:
+    """Keep a segmentor from testing in windows, whose place in the image is not known."""
+    test_cfg = model.test_cfg
+    if not test_cfg or test_cfg.get('mode') != 'slide':
+        yield
+        return
+    test_cfg.mode = 'whole'
+    try:
+        yield
+    finally:
+        test_cfg.mode = 'slide'
 
 
 def head_queries(

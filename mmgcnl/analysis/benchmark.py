@@ -1,7 +1,7 @@
-"""Time and memory of contenders, each in a process of its own, turn by turn.
+"""Time and memory of contenders, each in its own process, measured in turns.
 
-On a machine that others use too, absolute times drift within minutes. What is to be
-compared is therefore measured in turns, and read as ratios of medians.
+On a shared machine, absolute times drift within minutes. Contenders are therefore measured
+in turns and compared by ratios of medians.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from torch import Tensor, nn
 from mmgcnl.utils.cli import positive_int
 
 MIB = 2**20
-#: Makes, in its own process, the step that is to be measured.
+#: Makes the step that is measured. It is called in the contender's own process.
 Build = Callable[[], Callable[[], object]]
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a contender took.
+    """Time and memory of a contender.
 
     Attributes:
-        seconds: Of each repeat.
-        mib: Growth of the process's peak memory in each repeat (of the GPU's, on a GPU).
-        error: Why there is nothing of the above, or None.
+        seconds: Seconds of each repeat.
+        mib: MiB by which each repeat raised the peak memory of the process, or of the GPU.
+        error: Why there are no measurements, or None.
     """
 
     seconds: list[float]
@@ -46,25 +46,28 @@ class Measurement:
 
     @property
     def median_seconds(self) -> float:
+        """Median of the seconds; NaN without measurements."""
         return statistics.median(self.seconds) if self.seconds else float('nan')
 
     @property
     def median_mib(self) -> float:
+        """Median of the MiB; NaN without measurements."""
         return statistics.median(self.mib) if self.mib else float('nan')
 
 
 def measure(
     contenders: Mapping[str, Build], repeats: int = 5, threads: int | None = None
 ) -> dict[str, Measurement]:
-    """Run each contender's step ``repeats`` times, in turns, after one to warm up.
+    """Run each contender's step ``repeats`` times, in turns, after a warm-up.
 
     Args:
-        contenders: For each name what builds its step; must be picklable.
-        repeats: How many are counted.
-        threads: Threads of each process; None leaves PyTorch's choice.
+        contenders: For each name a picklable function that builds the step.
+        repeats: Number of measured turns.
+        threads: Threads of each process. None: PyTorch's default.
 
     Returns:
-        The measurements. A contender that fails, or whose process dies, has an error.
+        The measurements by name. A contender that fails, or whose process dies, has an
+        error instead.
     """
     context = get_context('spawn')
     workers = {}
@@ -118,21 +121,21 @@ def _work(pipe: Connection, build: Build, threads: int | None) -> None:
                     torch.set_num_threads(threads)
                 step = build()
             pipe.send(_measure_once(step))
-        except Exception as error:  # whatever a contender fails with is its result
+        except Exception as error:  # reported as the result of the contender
             pipe.send(f'{type(error).__name__}: {str(error).splitlines()[0]}')
 
 
 def _measure_once(step: Callable[[], object]) -> tuple[float, int]:
-    """Seconds, and bytes by which the peak grew."""
+    """Measure the seconds of a step, and the bytes by which it raised the peak memory."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
     else:
-        # What was freed goes back to the system, or it would hide growth.
+        # Return freed memory to the system: reusing it would hide the growth.
         ctypes.CDLL(None).malloc_trim(0)
-        Path('/proc/self/clear_refs').write_text('5')  # the peak starts anew
+        Path('/proc/self/clear_refs').write_text('5')  # resets the peak
         before = _status('VmRSS')
     start = time.perf_counter()
     step()
@@ -161,14 +164,15 @@ def module_step(
     device: str,
     dtype: str = 'float32',
 ) -> Callable[[], object]:
-    """One pass of a module: forward alone, or forward and backward.
+    """Make a step that runs a module forward, or forward and backward.
 
     Args:
-        build: Makes the module. All its weights become random: zero ones may be skipped.
-        shapes: Of its input, or of the inputs that it takes as one list.
-        mode: 'infer' or 'train'.
-        device: Such as 'cpu'.
-        dtype: 'float32', or the one of autocast.
+        build: Makes the module. All its weights are replaced by random ones, because
+            operations may take a shortcut for zeros.
+        shapes: Shape of the input, or shapes of the inputs that it takes as one list.
+        mode: 'infer' (forward) or 'train' (forward and backward).
+        device: 'cpu' or 'cuda'.
+        dtype: 'float32', or the dtype of autocast.
     """
     torch.manual_seed(0)
     module = build().to(device).train(mode == 'train')
@@ -197,7 +201,7 @@ def module_step(
 
 
 def module_contender(build: Callable[[], nn.Module], *args: object) -> Build:
-    """:func:`module_step` as a contender of :func:`measure`."""
+    """Make a contender for :func:`measure` from the arguments of :func:`module_step`."""
     return partial(module_step, build, *args)  # type: ignore[arg-type]
 
 
@@ -210,7 +214,7 @@ def add_benchmark_arguments(parser: ArgumentParser) -> None:
         '--dtype',
         choices=['float32', 'bfloat16', 'float16'],
         default='float32',
-        help='of autocast, unless float32 (float32)',
+        help='dtype of autocast; float32: no autocast (float32)',
     )
     parser.add_argument(
         '--repeats', type=positive_int, default=5, help='medians are taken over these (5)'
@@ -219,7 +223,7 @@ def add_benchmark_arguments(parser: ArgumentParser) -> None:
         '--threads', type=positive_int, help="of each process (PyTorch's choice)"
     )
     parser.add_argument(
-        '--json', type=Path, metavar='FILE', help='where the measurements go'
+        '--json', type=Path, metavar='FILE', help='file for the measurements'
     )
 
 
@@ -232,7 +236,16 @@ def check_benchmark_arguments(parser: ArgumentParser, args: Namespace) -> None:
 def as_table(
     found: Mapping[str, Measurement], reference: str, title: str = 'contender'
 ) -> list[str]:
-    """Lines of a table: medians, and their ratios to those of ``reference``."""
+    """Format the medians, and their ratios to those of ``reference``, as a table.
+
+    Args:
+        found: The measurements by name.
+        reference: Name of the contender that the others are compared with.
+        title: Title of the column of names.
+
+    Returns:
+        The lines of the table.
+    """
     base = found[reference]
     lines = [f'{title:34s} {"time":>9s} {"memory":>10s}   over {reference}']
     for name, m in found.items():
@@ -248,7 +261,13 @@ def as_table(
 
 
 def record(path: Path, about: dict, found: Mapping[str, Mapping[str, Measurement]]) -> None:
-    """Write everything that was measured as JSON: ``about``, then by size and contender."""
+    """Write measurements as JSON.
+
+    Args:
+        path: The file. Its folder is made.
+        about: What the measurements are of, for the top level.
+        found: The measurements by size and contender.
+    """
     results = {
         size: {
             name: dict(asdict(m), median_seconds=m.median_seconds, median_mib=m.median_mib)

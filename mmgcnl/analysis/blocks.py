@@ -1,4 +1,4 @@
-"""The attention of a model's non-local blocks, whoever wrote them.
+"""The attention of a model's non-local blocks: GCNonLocal2d and mmcv's.
 
 Shape shorthand: B images, C channels, n heads, N query positions, M key positions.
 """
@@ -20,15 +20,19 @@ from torch.overrides import TorchFunctionMode
 from mmgcnl.layers import GCNonLocal2d, attention_weights
 
 BLOCKS = (GCNonLocal2d, NonLocal2d, GeneralizedAttention)
-# Elements of the attention that are worked on at a time.
+# Elements of the attention that are in memory at a time.
 _CHUNK = 2**24
 
 
 def find_blocks(model: nn.Module) -> dict[str, nn.Module]:
-    """The non-local blocks of a model by name, wherever they are.
+    """Find the non-local blocks of a model.
 
-    Those are :class:`mmgcnl.layers.GCNonLocal2d`, mmcv's NonLocal2d and
-    GeneralizedAttention, and what derives from them.
+    Args:
+        model: Any model.
+
+    Returns:
+        By name, the modules that are :class:`mmgcnl.layers.GCNonLocal2d`, mmcv's
+        NonLocal2d or GeneralizedAttention, or derive from these.
 
     Raises:
         ValueError: There is none.
@@ -48,28 +52,39 @@ def block_type(block: nn.Module) -> str:
 
 @dataclass(frozen=True)
 class Grid:
-    """Where a block's queries or keys lie on the map that it is given.
+    """Where the queries or keys of a block lie on its input map.
 
-    One axis: cell k is the stretch from ``start + k * stride`` to
-    ``start + (k + 1) * stride``, in positions of the map, position j being from j to
-    j + 1.
+    Along each axis, cell k extends from ``start + k * stride`` to
+    ``start + (k + 1) * stride``. Coordinates are positions of the map: position j extends
+    from j to j + 1.
+
+    Args:
+        size: Number of rows and columns of cells.
+        stride: Distance between cells.
+        start: Where the first cell begins.
     """
 
-    size: tuple[int, int]  # rows, columns
+    size: tuple[int, int]
     stride: float = 1
     start: float = 0
 
     def cells(self, coordinates: np.ndarray, axis: int) -> np.ndarray:
-        """Rows (``axis=0``) or columns (1) in which the coordinates lie."""
+        """Find the rows (``axis=0``) or columns (1) of cells at coordinates of the map."""
         cells = np.floor((coordinates - self.start) / self.stride).astype(int)
         return cells.clip(0, self.size[axis] - 1)
 
     def centers(self, axis: int) -> np.ndarray:
+        """Compute the centers of the rows (``axis=0``) or columns (1)."""
         return self.start + (np.arange(self.size[axis]) + 0.5) * self.stride
 
 
 def grids(block: nn.Module, size: tuple[int, int]) -> tuple[Grid, Grid]:
-    """The grids of a block's queries and keys on a map of ``size`` (rows, columns)."""
+    """Compute the grids of a block's queries and keys.
+
+    Args:
+        block: One of :func:`find_blocks`.
+        size: Rows and columns of its input.
+    """
     if isinstance(block, GCNonLocal2d):
         return Grid(size), _subsampled(size, block.kv_stride)
     if isinstance(block, GeneralizedAttention):
@@ -86,30 +101,30 @@ def _subsampled(size: tuple[int, int], stride: int) -> Grid:
 
 @torch.no_grad()
 def iter_attention(block: nn.Module, x: Tensor) -> Iterator[Tensor]:
-    """The attention of ``x``, some queries at a time, so that it need not fit in memory.
+    """Compute the attention of a block for some queries at a time, to save memory.
 
-    It is computed anew from the block's input: nothing is kept by a model that nobody
-    looks into. mmcv's blocks compute all of it at once whatever is asked, as they do
-    in their forward pass.
+    The attention is computed again from the block's input, so that a forward pass keeps
+    nothing. mmcv's blocks compute all of it at once, as they do in their forward pass.
 
     Args:
-        block: One of :func:`find_blocks`, in eval mode (a norm would count ``x`` twice).
+        block: One of :func:`find_blocks`, in eval mode: in training mode, a norm would
+            update its statistics a second time.
         x: (B, C, H, W), the block's input.
 
     Yields:
-        (B, n, some queries, M): in the end all N, in row-major order.
+        (B, n, some queries, M), until all N queries have been yielded, in row-major order.
     """
     if isinstance(block, GCNonLocal2d):
-        logits = block.logits(x)
-        height, width = logits.query.shape[2:4]
-        per_row = width * logits.key.shape[:4].numel()
+        inputs = block.attention_inputs(x)
+        height, width = inputs.query.shape[2:4]
+        per_row = width * inputs.key.shape[:4].numel()
         for start in range(0, height, step := max(1, _CHUNK // per_row)):
-            yield attention_weights(logits.of_queries(slice(start, start + step)))
+            yield attention_weights(inputs.of_queries(slice(start, start + step)))
         return
     if isinstance(block, GeneralizedAttention):
         weights = _softmax_of(block, x)
         queries = math.prod(grids(block, x.shape[2:])[0].size)
-        # Without a query ('0010') it has the attention of one.
+        # Without a query term ('0010') the attention is the same for all queries.
         weights = weights.expand(-1, -1, queries, -1)
     else:
         weights = _pairwise_weights(block, x).unsqueeze(1)
@@ -117,12 +132,12 @@ def iter_attention(block: nn.Module, x: Tensor) -> Iterator[Tensor]:
 
 
 def _chunk(per_query: Tensor) -> int:
-    """Queries at a time, where (B, n, M, ...) belongs to one query."""
+    """Compute how many queries to take at a time, given (B, n, M, ...) of one query."""
     return max(1, _CHUNK // math.prod(per_query.shape[:3]))
 
 
 def _pairwise_weights(block: NonLocal2d, x: Tensor) -> Tensor:
-    """(B, N, M) of mmcv's block in any mode, taken where it is computed."""
+    """Get the weights (B, N, M) of mmcv's block in any mode, from its forward pass."""
     seen = []
     pairwise = getattr(block, block.mode)
 
@@ -136,6 +151,8 @@ def _pairwise_weights(block: NonLocal2d, x: Tensor) -> Tensor:
 
 
 class _KeepSoftmax(TorchFunctionMode):
+    """Keeps the result of the last softmax."""
+
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore
         result = func(*args, **(kwargs or {}))
         if func is nn.functional.softmax:
@@ -144,7 +161,7 @@ class _KeepSoftmax(TorchFunctionMode):
 
 
 def _softmax_of(block: GeneralizedAttention, x: Tensor) -> Tensor:
-    """(B, n, N or 1, M): the only softmax that the block computes."""
+    """Get the weights (B, n, N or 1, M): the result of the block's only softmax."""
     with _KeepSoftmax() as mode:
         block.forward(x)
     return mode.result

@@ -1,6 +1,6 @@
-"""Parameters and multiply-adds of a config's model, as counted today and in the paper.
+"""Parameters and multiply-adds of a config's model, counted as today or as in the paper.
 
-Models run on PyTorch's fake tensors: shapes alone, no arithmetic, no memory.
+Models run on PyTorch's fake tensors, which have shapes but no data.
 
 Shape shorthand: N queries on an (H, W) grid, M keys on an (h, w) grid, E inner channels.
 """
@@ -28,7 +28,7 @@ from torch._subclasses.fake_tensor import (
 from mmgcnl.layers import GCNonLocal2d
 
 CONVENTIONS = ('modern', 'paper')
-# Regions that the heads of a detector see, as in mmdet.
+# Number of regions that the heads of a detector process, as in mmdet's counter.
 NUM_BOXES = 1000
 NUM_MASKS = 100
 
@@ -42,10 +42,11 @@ _NEEDS_DATA = (
 class Complexity(NamedTuple):
     """Cost of one image.
 
-    params: Parameters; in the paper's convention the trainable ones.
-    flops: Multiply-adds of the modules (a pooling layer or a norm has some too).
-    attention_flops: Multiply-adds of attention between its layers, which counters of
-        modules do not see: not in ``flops``.
+    Attributes:
+        params: Parameters; in the paper's convention only the trainable ones.
+        flops: Multiply-adds of the modules, including pooling layers and norms.
+        attention_flops: Multiply-adds of the attention between its layers. They are not
+            part of ``flops``, because counters of modules do not see them.
     """
 
     params: int
@@ -56,13 +57,13 @@ class Complexity(NamedTuple):
 def measure_complexity(
     cfg: Config, shape: tuple[int, int] = (800, 1280), convention: str = 'modern'
 ) -> Complexity:
-    """Count what the model of a detector's or segmentor's config costs.
+    """Count the cost of the model of a detector's or segmentor's config.
 
-    'modern' is mmcv's counter as it stands, and all parameters. 'paper' is what makes the
-    paper's figures come out: the same counter with the habits of mmdet in 2020. Only
-    trainable parameters count; box regression and masks have an 81st class, background;
-    a transposed convolution is taken at the size of its output; and of a panoptic network
-    only the detector runs.
+    'modern' is mmcv's counter, unchanged, and all parameters. 'paper' gives the paper's
+    figures: the same counter with the conventions of mmdet in 2020. Only trainable
+    parameters count; box regression and masks have an 81st class, background; a transposed
+    convolution is counted at the size of its output; and of a panoptic network only the
+    detector runs.
 
     Args:
         cfg: The whole config.
@@ -70,9 +71,8 @@ def measure_complexity(
         convention: 'modern' or 'paper'.
 
     Raises:
-        ValueError: ``convention`` is neither, or the model has RoI heads other than
-            mmdet's standard and cascade ones, or an operation that cannot run without
-            data.
+        ValueError: ``convention`` is neither; or the model has RoI heads other than
+            mmdet's StandardRoIHead and CascadeRoIHead, or an operation that needs data.
     """
     if convention not in CONVENTIONS:
         raise ValueError(f'convention={convention!r}: give one of {CONVENTIONS}')
@@ -81,7 +81,8 @@ def measure_complexity(
     roi_head = type(getattr(model, 'roi_head', None)).__name__
     if roi_head not in ('NoneType', 'StandardRoIHead', 'CascadeRoIHead'):
         raise ValueError(
-            f'roi_head={roi_head!r} is not counted: StandardRoIHead, CascadeRoIHead are'
+            f'roi_head={roi_head!r} cannot be counted, only StandardRoIHead and '
+            'CascadeRoIHead'
         )
     if convention == 'paper':
         _add_background_class(model)
@@ -119,11 +120,15 @@ def measure_complexity(
 
 
 def attention_flops(block: GCNonLocal2d | NonLocal2d, shape: torch.Size) -> int:
-    """Multiply-adds of a block's attention on one input of ``shape`` (B, C, H, W).
+    """Count the multiply-adds of a block's attention.
 
-    That is q . k and a . v, N * M * E each. Position adds the vectors r of each axis,
-    made from the code of the coordinates, and their products with the queries, N * h * E
-    and N * w * E.
+    q . k and a . v take N * M * E each. A position term adds the vectors r of each axis,
+    which are made from the code of the coordinates, and their products with the queries,
+    N * h * E and N * w * E.
+
+    Args:
+        block: The block.
+        shape: (B, C, H, W), of its input.
     """
     batch, _, *grid = shape
     if isinstance(block, NonLocal2d):
@@ -144,7 +149,7 @@ def attention_flops(block: GCNonLocal2d | NonLocal2d, shape: torch.Size) -> int:
 
 
 def _forward(model: nn.Module, convention: str, images: Tensor) -> None:
-    """Every layer once, without what a detector does between its stages."""
+    """Run every layer once, without what a detector computes between its stages."""
     if not hasattr(model, 'roi_head'):
         type(model).forward(model, images, mode='tensor')
         return
@@ -160,7 +165,7 @@ def _forward(model: nn.Module, convention: str, images: Tensor) -> None:
 
 
 def _run_heads(heads: Any, extractors: Any, like: Tensor, regions: int) -> None:
-    """One head, or those of all stages of a cascade, on ``regions`` regions."""
+    """Run a head, or the heads of all stages of a cascade, on ``regions`` regions."""
     if not isinstance(heads, nn.ModuleList):
         heads, extractors = [heads], [extractors]
     for head, extractor in zip(heads, extractors):
@@ -169,7 +174,7 @@ def _run_heads(heads: Any, extractors: Any, like: Tensor, regions: int) -> None:
 
 
 def _plain_convolution(conv: Any, x: Tensor) -> Tensor:
-    """A deformable convolution's offsets, and a plain one of its shape in its place."""
+    """Replace a deformable convolution by its offsets and a plain one of its shape."""
     conv.conv_offset(x)
     return F.conv2d(
         x, conv.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups
@@ -177,7 +182,7 @@ def _plain_convolution(conv: Any, x: Tensor) -> Tensor:
 
 
 def _add_background_class(model: nn.Module) -> None:
-    """Give box regression and mask heads one more class, as mmdet 1.x counted them."""
+    """Add a class to box regression and mask heads, as mmdet 1.x counted them."""
     for head in model.modules():
         if not getattr(head, 'reg_class_agnostic', True):
             outputs = 4 * (head.num_classes + 1)

@@ -1,4 +1,4 @@
-"""Pictures of attention and of predictions."""
+"""Figures of attention, predictions and measurements."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from .benchmark import Measurement
 
 Palette = Sequence[tuple[str, Sequence[int]]]
 PANEL = 2.2  # inches
-MAPS = 5  # of a query, in a line
+MAPS = 5  # per line of a figure
 
 
 class Query(NamedTuple):
     """A row of :func:`draw_attention`.
 
     Attributes:
-        point: x and y in pixels of the image.
-        maps: Attention by its title, each spread over the whole image in its own number
-            of equal cells (h, w).
-        title: To the left of the row.
+        point: x and y of the query, in pixels of the image.
+        maps: Attention maps (h, w) by their titles. Each is stretched over the whole
+            image, whatever its size.
+        title: Title of the row.
     """
 
     point: tuple[float, float]
@@ -41,17 +41,17 @@ def draw_attention(
     panels: Mapping[str, np.ndarray] | None = None,
     palette: Palette = (),
 ) -> None:
-    """Draw where the queries at some points of an image look.
+    """Draw the attention of the queries at some points of an image.
 
-    Every map has its own scale, from none to its largest value, of which the panel tells
-    how many times the mean it is: on a shared scale a flat map would show nothing.
+    Every map has its own scale, from 0 to its maximum, because a flat map would show
+    nothing on a shared scale. The panel says how many times the mean the maximum is.
 
     Args:
-        image: RGB, (H, W, 3), uint8.
-        queries: A row each.
-        path: PNG file that is written, together with its folder.
-        panels: Pictures by their titles, in a row above, after the image with all points.
-        palette: Names and RGB colors of a legend for ``panels``.
+        image: (H, W, 3), RGB, uint8.
+        queries: The rows.
+        path: PNG file to write; its folder is made.
+        panels: Pictures by their titles, for a first row after the image with all points.
+        palette: Names and RGB colors for a legend of ``panels``.
     """
     height, width = image.shape[:2]
     lines = [
@@ -117,12 +117,13 @@ def draw_attention(
 def draw_panels(
     rows: Sequence[Mapping[str, np.ndarray]], path: str | Path, palette: Palette = ()
 ) -> None:
-    """Draw pictures side by side, as Figures 3 to 6 have them.
+    """Draw pictures side by side, as in Figures 3 to 6 of the paper.
 
     Args:
-        rows: For each image its pictures (H, W, 3) by their titles, the same in each row.
-        path: PNG file that is written, together with its folder.
-        palette: Names and RGB colors of a legend.
+        rows: For each image its pictures (H, W, 3) by their titles, which are the same in
+            each row.
+        path: PNG file to write; its folder is made.
+        palette: Names and RGB colors for a legend.
     """
     columns = len(rows[0])
     ratios = [
@@ -152,14 +153,15 @@ def draw_scaling(
     """Draw time and memory over the number of positions, on log axes.
 
     Args:
-        found: By size as '97x97', what :func:`mmgcnl.analysis.benchmark.measure` found.
-        path: PNG file that is written.
-        title: Of the figure.
+        found: For each size, such as '97x97', the measurements of
+            :func:`mmgcnl.analysis.benchmark.measure`.
+        path: PNG file to write; its folder is made.
+        title: Title of the figure.
     """
     positions = [math.prod(map(int, size.split('x'))) for size in found]
     figure = matplotlib.figure.Figure(figsize=(9, 4.2), layout='constrained')
     axes = figure.subplots(1, 2)
-    # Okabe and Ito's colors, and a marker each: told apart in gray, too.
+    # Okabe and Ito's colors, with a marker each: distinguishable in gray as well.
     colors = ('#000000', '#E69F00', '#56B4E9', '#009E73', '#0072B2', '#D55E00', '#CC79A7')
     names = list(dict.fromkeys(name for size in found.values() for name in size))
     for ax, (label, field) in zip(
@@ -185,12 +187,12 @@ def draw_scaling(
 
 
 def _wrapped(title: str) -> str:
-    """Names of configs are wider than a panel."""
+    """Break a title into lines: names of configs are wider than a panel."""
     return textwrap.fill(title, 26)
 
 
 def _mark(ax: matplotlib.axes.Axes, point: tuple[float, float], text: str = '') -> None:
-    """A '+' that shows on any ground."""
+    """Draw a '+' that is visible on any background."""
     ax.plot(*point, '+', color='white', markersize=13, markeredgewidth=4)
     ax.plot(*point, '+', color='black', markersize=11, markeredgewidth=2)
     if text:

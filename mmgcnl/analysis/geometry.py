@@ -1,4 +1,4 @@
-"""Where the pixels of an image lie on the maps inside of a network, and back."""
+"""Coordinates: from the pixels of an image to the maps inside a network, and back."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from .blocks import Grid
 
 @dataclass(frozen=True)
 class PixelMap:
-    """The place of an image in a network's input, and so on each of its maps.
+    """Where an image lies in the input of a network, and thereby on each of its maps.
 
     Along each axis ``input = scale * image + offset``, both in pixels whose centers are
     whole numbers; a flip has a negative scale. A map of h rows divides the input into h
-    equal stretches, as align_corners=False does.
+    equal intervals, as with align_corners=False.
 
     Args:
         image_size: Rows and columns of the image.
-        input_size: Rows and columns of the input, with all padding.
-        scale: Of y and x.
-        offset: Of y and x.
+        input_size: Rows and columns of the input, including all padding.
+        scale: Scale of y and of x.
+        offset: Offset of y and of x, in pixels of the input.
     """
 
     image_size: tuple[int, int]
@@ -37,17 +37,16 @@ class PixelMap:
         image_size: tuple[int, int],
         input_size: tuple[int, int],
     ) -> PixelMap:
-        """Found by sending an image of its own coordinates through the pipeline.
+        """Find the coordinates by sending an image of coordinates through a pipeline.
 
         Args:
-            pipeline: The test pipeline without what loads.
+            pipeline: A test pipeline, from :func:`mmgcnl.apis.image_pipeline`.
             image_size: Rows and columns of the image.
-            input_size: Rows and columns of the network's input. What it has more than the
-                pipeline's output must be padding at the right and at the bottom.
+            input_size: Rows and columns of the network's input. Where it is larger than
+                the output of the pipeline, it must be padded at the right and bottom.
 
         Raises:
-            ValueError: The pipeline does something else than to resize, flip, crop or
-                pad.
+            ValueError: The pipeline does more than resize, flip, crop and pad.
         """
         y, x = np.mgrid[: image_size[0], : image_size[1]].astype(np.float32)
         # The third channel is 1 in the image and the padding's value elsewhere.
@@ -63,18 +62,18 @@ class PixelMap:
         return cls(image_size, input_size, (y_scale, x_scale), (y_offset, x_offset))
 
     def cell(self, point: tuple[float, float], grid: Grid, size: tuple[int, int]) -> int:
-        """The query whose stretch of the map holds a point of the image.
+        """Find the query whose cell contains a point of the image.
 
         Args:
             point: x and y, in pixels.
-            grid: Of the queries.
+            grid: The grid of the queries.
             size: Rows and columns of the map.
 
         Returns:
             The query's number, in row-major order.
 
         Raises:
-            ValueError: The point is not in the image, or is cropped away.
+            ValueError: The point is outside of the image, or cropped away.
         """
         x, y = point
         height, width = self.image_size
@@ -94,15 +93,17 @@ class PixelMap:
     def over_image(
         self, values: np.ndarray, grid: Grid, size: tuple[int, int]
     ) -> np.ndarray:
-        """Give each pixel of the image the value of the key in whose stretch it lies.
+        """Spread values of the keys over the pixels of the image.
 
         Args:
             values: (..., M), one for each key of ``grid``.
-            grid: Of the keys.
+            grid: The grid of the keys.
             size: Rows and columns of the map.
 
         Returns:
-            (..., H, W), not smoothed; what is cropped away has its nearest key's.
+            (..., H, W): each pixel has the value of the key in whose cell it lies. There
+            is no smoothing; pixels that are cropped away have the value of the nearest
+            key.
         """
         rows, columns = (
             grid.cells(self._to_map(np.arange(length), axis, size), axis)
@@ -114,7 +115,16 @@ class PixelMap:
     def labels_at(
         self, labels: np.ndarray, grid: Grid, size: tuple[int, int]
     ) -> np.ndarray:
-        """The labels (H, W) of an image at the centers of a grid; -1 in the padding."""
+        """Sample a label map at the centers of the cells of a grid.
+
+        Args:
+            labels: (H, W), the label of each pixel of the image.
+            grid: The grid.
+            size: Rows and columns of the map.
+
+        Returns:
+            The labels, (rows, columns) of the grid; -1 in the padding.
+        """
         pixels = []
         for axis, length in enumerate(self.image_size):
             inputs = grid.centers(axis) / size[axis] * self.input_size[axis] - 0.5
@@ -131,19 +141,19 @@ class PixelMap:
 def _line(
     coordinates: np.ndarray, inside: np.ndarray, axis: int, length: int
 ) -> tuple[float, float]:
-    """Scale and offset of ``position = scale * coordinate + offset`` along an axis."""
+    """Fit ``position = scale * coordinate + offset`` along an axis."""
     positions = np.flatnonzero(inside.any(axis=1 - axis))
     lines = np.moveaxis(coordinates, axis, 0)[positions]
     across = np.flatnonzero(inside.any(axis=axis))
     if len(across):
         values = lines[:, across[len(across) // 2]]
-        # Those at the border are not on the line: interpolation stops there.
+        # Values at the border are off the line, because interpolation stops there.
         inner = (values > 1e-3) & (values < length - 1 - 1e-3)
         if inner.sum() >= 2:
             scale, offset = np.polyfit(values[inner], positions[inner], 1)
             fit = np.abs((positions - offset) / scale - values)[inner].max()
             bent = np.ptp(lines[inner][:, across], axis=1).max()
-            if max(fit, bent) <= 1:  # pixels; nearest-neighbour resizing rounds
+            if max(fit, bent) <= 1:  # a pixel, by which nearest-neighbour resizing rounds
                 return float(scale), float(offset)
     raise ValueError(
         'points cannot be mapped: the test pipeline does more than resize, flip, crop and '

@@ -1,4 +1,4 @@
-"""The images and the ground truth of a config's data set, one at a time."""
+"""Images and ground truth of a config's data set, one at a time."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Sample(NamedTuple):
     """An image of a data set.
 
     Attributes:
-        path: Of the image.
-        data: What the split's pipeline makes of it.
-        truth: A data sample with the ground truth at the image's size; without any
-            where the pipeline loads none.
+        path: Path of the image.
+        data: The output of the split's pipeline for it.
+        truth: A data sample with the ground truth at the image's size, or without any if
+            the pipeline loads none.
     """
 
     path: str
@@ -38,17 +38,17 @@ class Split:
     Args:
         cfg: The config.
         split: 'val' or 'test'.
-        number: How many; None for all.
+        number: How many images. None: all.
 
     Raises:
         ValueError: The config has no such split.
-        RuntimeError: A file of it is missing or faulty; also when iterated over.
+        RuntimeError: A file is missing or faulty. Iterating may raise this, too.
     """
 
     def __init__(self, cfg: Config, split: str, number: int | None = None) -> None:
         loader = cfg.get(f'{split}_dataloader')
         if loader is None:
-            raise ValueError(f'the config has no {split}_dataloader: take another split')
+            raise ValueError(f'the config has no {split}_dataloader: give another split')
         init_default_scope(cfg.get('default_scope', 'mmengine'))
         self.dataset = build_dataloader(
             dict(
@@ -58,7 +58,7 @@ class Split:
             )
         ).dataset
         self.number = min(len(self.dataset), number or len(self.dataset))
-        kept = ('Load', 'Pack')  # nothing that resizes: the truth at the image's size
+        kept = ('Load', 'Pack')  # without what resizes, for truth at the image's size
         self.load = Compose(
             [
                 copy.deepcopy(transform)
@@ -99,10 +99,16 @@ def read_label_map(path: str, size: tuple[int, int]) -> BaseDataElement:
 
 
 def label_map(truth: BaseDataElement) -> np.ndarray | None:
-    """The class of each pixel (H, W), 255 for none, of any ground truth; None without.
+    """Make a label map of any ground truth.
 
-    Objects are painted from the largest to the smallest, as masks or, where there are
-    none, as boxes.
+    Objects are painted from the largest to the smallest: their masks or, if there are
+    none, their boxes.
+
+    Args:
+        truth: A data sample with ``gt_sem_seg`` or ``gt_instances``, or neither.
+
+    Returns:
+        The class of each pixel (H, W), 255 for none; None if there is no ground truth.
     """
     if 'gt_sem_seg' in truth:
         maps = truth.gt_sem_seg

@@ -1,4 +1,4 @@
-"""A trained model from its config and checkpoint, of either library."""
+"""A trained model of mmdet or mmseg from its config and checkpoint."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def init_model(
 
     Args:
         config: The config, or its path.
-        checkpoint: Path or URL. None for the model as a training starts: initialised
-            with ``randomness.seed`` of the config (0 without one), pretrained weights of
-            the backbone included.
-        device: Default: the GPU when there is one.
+        checkpoint: Path or URL. None: the model as at the start of a training, initialised
+            with ``randomness.seed`` of the config (0 without one), including pretrained
+            weights of the backbone.
+        device: Such as 'cpu' or 'cuda:1'. Default: a GPU if there is one.
 
     Returns:
         The model, with ``cfg`` and ``dataset_meta`` (classes, palette) set.
@@ -62,7 +62,7 @@ def init_model(
 
 
 def _load(model: nn.Module, loaded: dict, checkpoint: str, cfg: Config) -> None:
-    """Load the weights of a checkpoint that has to fit the model."""
+    """Load the weights of a checkpoint, which must fit the model."""
     state = _without_wrapper(loaded.get('state_dict', loaded))
     own = model.state_dict()
     other_shape = [k for k, v in state.items() if k in own and v.shape != own[k].shape]
@@ -70,7 +70,7 @@ def _load(model: nn.Module, loaded: dict, checkpoint: str, cfg: Config) -> None:
         del state[key]
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
-    except RuntimeError as error:  # the weights' names are of a version not known here
+    except RuntimeError as error:  # weights of a newer version of GCNonLocal2d
         raise ValueError(f'{checkpoint}: {str(error).splitlines()[-1].strip()}') from error
     missing = [
         key
@@ -95,20 +95,29 @@ def _load(model: nn.Module, loaded: dict, checkpoint: str, cfg: Config) -> None:
 
 
 def build_model(cfg: Config) -> nn.Module:
-    """The model of a config, without its pretrained weights, SyncBN being BN."""
+    """Build the model of a config.
+
+    Pretrained weights are not loaded, and SyncBN layers become BN.
+
+    Args:
+        cfg: The config.
+    """
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     settings = {k: v for k, v in cfg.model.items() if k != 'pretrained'}
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # advice on how to train
+        warnings.simplefilter('ignore')  # mmseg advises on training
         return revert_sync_batchnorm(MODELS.build(settings))
 
 
 def image_pipeline(cfg: Config, annotations: bool = False) -> Compose:
-    """The test pipeline for any image: a path, or an array in BGR.
+    """Make the test pipeline of a config take any image.
 
     Args:
         cfg: The config.
-        annotations: Leave the transforms in that load annotations.
+        annotations: Whether to keep the transforms that load annotations.
+
+    Returns:
+        A pipeline from an image, a path or an array (H, W, 3) in BGR, to the model's input.
 
     Raises:
         ValueError: The test pipeline loads no image.
@@ -139,16 +148,16 @@ def _read(checkpoint: str) -> dict[str, Any]:
 
 
 def _without_wrapper(state: dict[str, Any]) -> OrderedDict[str, Any]:
-    """Weights without the prefix that wrapping for distributed training gave them."""
+    """Remove the prefix that wrapping for distributed training gives to the weights."""
     plain = OrderedDict((k.removeprefix('module.'), v) for k, v in state.items())
-    versions = getattr(state, '_metadata', {})  # torch keeps each module's there
+    versions = getattr(state, '_metadata', {})  # where torch keeps them
     versions = {k.removeprefix('module.'): v for k, v in versions.items()}
     plain._metadata = versions  # type: ignore[attr-defined]
     return plain
 
 
 def _dataset_meta(checkpoint: dict[str, Any], cfg: Config) -> dict[str, Any]:
-    """Classes and palette: the checkpoint's, else those of the config's data set."""
+    """Find classes and palette: those of the checkpoint, else of the config's data set."""
     meta = checkpoint.get('meta', {}).get('dataset_meta', {})
     meta = {key.lower(): value for key, value in meta.items()}
     dataset = cfg.get('test_dataloader', {}).get('dataset', {})
@@ -158,8 +167,8 @@ def _dataset_meta(checkpoint: dict[str, Any], cfg: Config) -> dict[str, Any]:
     meta = {**{key.lower(): value for key, value in default.items()}, **meta}
     if not meta.get('classes'):
         raise ValueError(
-            'neither the checkpoint nor the data set of the config says which classes '
-            'there are; set test_dataloader.dataset.metainfo.classes in the config'
+            'neither the checkpoint nor the data set of the config has class names; set '
+            'test_dataloader.dataset.metainfo.classes in the config'
         )
     meta.setdefault('palette', 'random')
     return meta

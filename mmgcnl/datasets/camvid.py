@@ -1,12 +1,13 @@
 """CamVid, the Cambridge-driving Labeled Video Database, with 11 classes.
 
 G. Brostow et al., "Semantic object classes in video: A high-definition ground truth
-database", Pattern Recognition Letters 2009; the classes and the split are SegNet's.
+database", Pattern Recognition Letters 2009. Classes and split are SegNet's.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from mmseg.datasets import BaseSegDataset
@@ -24,16 +25,18 @@ class CamVidDataset(BaseSegDataset):
         images/{train,val,test}/NAME.png       or .jpg
         annotations/{train,val,test}/NAME.png  values 0 to 10, 11 for unlabelled
 
-    Pixels without a label become 255, which heads and metrics of mmseg ignore.
+    Unlabelled pixels get the label 255, which the heads and metrics of mmseg ignore.
 
     Args:
-        img_suffix (str, optional): Suffix of the images. Default: '.png' or '.jpg',
-            whichever the folder has.
-        **kwargs: See BaseSegDataset.
+        img_suffix: Suffix of the images. Default: '.png' if the folder has any, else
+            '.jpg'.
+        sequences: Only images whose file names start with one of these, for example
+            ``['0001TP', '0016E5']``. Default: all images.
+        **kwargs: See mmseg's BaseSegDataset.
 
     Raises:
         RuntimeError: A folder is missing or has no image, an image has no label map, or
-            a sample is faulty (see :class:`CheckedCompose`).
+            a sample is faulty (see :class:`~mmgcnl.datasets.checks.CheckedCompose`).
     """
 
     METAINFO = dict(
@@ -67,14 +70,28 @@ class CamVidDataset(BaseSegDataset):
 
     img_suffix: str | None
 
-    def __init__(self, img_suffix: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        img_suffix: str | None = None,
+        sequences: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(sequences, str):
+            raise TypeError(f'sequences={sequences!r}: give a list, [{sequences!r}]')
+        self.sequences = sequences
         super().__init__(img_suffix=img_suffix, **kwargs)
 
     @classmethod
     def get_label_map(cls, new_classes: Any = None) -> dict[int, int]:
+        """Map the value of unlabelled pixels to 255, besides what mmseg maps."""
         return {**(super().get_label_map(new_classes) or {}), UNLABELLED: 255}
 
     def full_init(self) -> None:
+        """Load the list of samples, and check it.
+
+        Raises:
+            RuntimeError: A folder or label map is missing, or a sample is faulty.
+        """
         if self._fully_initialized:
             return
         check_folders(self)
@@ -89,6 +106,11 @@ class CamVidDataset(BaseSegDataset):
         check_dataset(self)
 
     def load_data_list(self) -> list[dict]:
+        """List the samples.
+
+        Raises:
+            RuntimeError: There is none.
+        """
         if self.img_suffix is None:
             names = os.listdir(self.data_prefix['img_path'])
             png = any(name.endswith('.png') for name in names)
@@ -98,4 +120,13 @@ class CamVidDataset(BaseSegDataset):
             raise RuntimeError(
                 f'no image *{self.img_suffix} in {self.data_prefix["img_path"]}'
             )
-        return samples
+        if self.sequences is None:
+            return samples
+        starts = tuple(self.sequences)
+        kept = [s for s in samples if os.path.basename(s['img_path']).startswith(starts)]
+        if not kept:
+            raise RuntimeError(
+                f'no image of the sequences {", ".join(starts)} in '
+                f'{self.data_prefix["img_path"]}'
+            )
+        return kept

@@ -1,9 +1,9 @@
-"""Faults of the data, told in one message that names the file and the remedy.
+"""Checks of data sets, whose errors name the file and the remedy.
 
-mmengine, mmdet and mmseg stop at most of them too, but a broken annotation file is a
-JSONDecodeError without a path, a folder of images is missed only at the first image,
-which for the validation is after an epoch of training, and a label without a class is
-an assertion inside a CUDA kernel.
+mmengine, mmdet and mmseg stop at most of these faults too, but late or without saying
+where: a broken annotation file gives a JSONDecodeError without a path, a missing folder is
+noticed at its first image (for the validation set, after an epoch of training), and a
+label without a class fails an assertion inside a CUDA kernel.
 """
 
 from __future__ import annotations
@@ -28,9 +28,12 @@ NO_SAMPLE = 'no sample: no image is found, or none is left after filtering'
 def build_dataloader(
     dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
 ) -> DataLoader:
-    """mmengine's Runner.build_dataloader, with the data set checked.
+    """Build a data loader as mmengine's Runner does, and check its data set.
 
-    What is built already, the loader or its data set, is left alone.
+    Args:
+        dataloader: The config. A loader or data set that is already built is not checked.
+        seed: See mmengine's Runner.build_dataloader.
+        diff_rank_seed: See mmengine's Runner.build_dataloader.
 
     Raises:
         RuntimeError: The data set cannot be loaded, or :func:`check_dataset` finds a
@@ -48,14 +51,14 @@ def build_dataloader(
 
 
 def check_dataset(dataset: Dataset) -> None:
-    """Check what can be checked at once, and have the rest checked on loading.
+    """Check a data set as far as is possible at once; the rest is checked on loading.
 
-    At once: the folders are there and hold samples, of which the first one loads. On
-    loading, here and later: see :class:`CheckedCompose`.
+    At once: the folders exist, there are samples, and the first one loads. On loading:
+    see :class:`CheckedCompose`, which replaces the pipeline.
 
     Args:
-        dataset (Dataset): mmengine's BaseDataset or a wrapper around some (repeated,
-            concatenated); others are left alone.
+        dataset: mmengine's BaseDataset, or a wrapper around such (repeated,
+            concatenated). Data sets of other classes are not checked.
 
     Raises:
         RuntimeError: A folder is missing, there is no sample, or the first one cannot
@@ -69,13 +72,13 @@ def check_dataset(dataset: Dataset) -> None:
             raise RuntimeError(f'{type(leaf).__name__}: {NO_SAMPLE}')
         if type(leaf.pipeline) is Compose:
             leaf.pipeline = CheckedCompose(leaf)
-        # Not those of videos, which load a whole one.
+        # Data sets of videos are left out: they would load a whole video.
         if type(leaf).prepare_data is BaseDataset.prepare_data:
             leaf[0]
 
 
 def check_folders(dataset: BaseDataset) -> None:
-    """Raise RuntimeError when a local folder of ``dataset`` is missing."""
+    """Raise a RuntimeError when a local folder of ``dataset`` is missing."""
     if getattr(dataset, 'backend_args', None):
         return
     for folder in dataset.data_prefix.values():
@@ -85,20 +88,25 @@ def check_folders(dataset: BaseDataset) -> None:
 
 
 class CheckedCompose(Compose):
-    """The pipeline of ``dataset``, naming the file in which something is wrong.
+    """The pipeline of a data set, with errors that name the faulty file.
 
-    Called with a sample's information, it raises RuntimeError when a transform fails,
-    for example on an image that does not decode, and when a label map of a
-    segmentation data set has values that are neither classes nor ignored.
+    Args:
+        dataset: The data set whose pipeline it is.
+
+    Raises:
+        RuntimeError: When called: a transform fails, for example because an image does
+            not decode; or a label map of a segmentation data set has values that are
+            neither classes nor ignored.
     """
 
     def __init__(self, dataset: BaseDataset) -> None:
         super().__init__(dataset.pipeline.transforms)
         self.num_classes = len(dataset.metainfo.get('classes', ()))
-        # None but for mmseg's: mmdet maps category ids to classes by itself.
+        # Only mmseg's data sets have it; mmdet maps category ids to classes by itself.
         self.ignore_index = getattr(dataset, 'ignore_index', None)
 
     def __call__(self, data: dict) -> dict | None:
+        """Run the transforms on the information on a sample."""
         image = data.get('img_path')
         labels = data.get('seg_map_path')
         unchecked = self.num_classes > 0 and self.ignore_index is not None
@@ -110,11 +118,11 @@ class CheckedCompose(Compose):
                 files = f'image {image}' + (f', labels {labels}' if labels else '')
                 reason = f'{type(error).__name__}: {error}'.strip()
                 if name.startswith('Load'):
-                    reason += '; replace the file, or take the sample out'
+                    reason += '; replace the file, or remove the sample'
                 raise RuntimeError(f'{name} failed on {files}: {reason}') from error
             if data is None:
                 return None
-            # As loaded: a later transform may crop away what is wrong.
+            # Check the map as loaded: a later transform may crop away what is wrong.
             if unchecked and 'gt_seg_map' in data:
                 self._check_labels(data['gt_seg_map'], labels)
                 unchecked = False
@@ -126,13 +134,13 @@ class CheckedCompose(Compose):
             raise RuntimeError(
                 f'{path}: label value {np.unique(values[wrong]).tolist()}, but there are '
                 f'{self.num_classes} classes, 0 to {self.num_classes - 1}, and '
-                f'{self.ignore_index} is ignored; correct the file, or give the data '
-                'set the classes or the ignore_index that it was labelled with'
+                f'{self.ignore_index} is ignored; correct the file, or set the classes or '
+                'the ignore_index of the data set to those of its labels'
             )
 
 
 def leaves(dataset: Any) -> Iterator[Any]:
-    """The data sets, or configs of them, that a wrapper or its config wraps."""
+    """Yield the data sets inside a wrapper, or their configs inside its config."""
     get = dataset.get if isinstance(dataset, dict) else vars(dataset).get
     if get('datasets') is not None:
         for part in get('datasets'):
@@ -144,7 +152,7 @@ def leaves(dataset: Any) -> Iterator[Any]:
 
 
 def describe(config: dict) -> str:
-    """Class and places of a data set, given its config."""
+    """Format the class and the paths of a data set, given its config."""
     root = config.get('data_root') or ''
     places = [config.get('ann_file'), *(config.get('data_prefix') or {}).values()]
     paths = ', '.join(os.path.join(root, place) for place in places if place)
@@ -152,15 +160,15 @@ def describe(config: dict) -> str:
 
 
 def explain(error: Exception) -> str:
-    """What is wrong when a data set cannot be built, and what to do."""
+    """Say why a data set cannot be built, and what to do about it."""
     text = f'{type(error).__name__}: {error}'
     if isinstance(error, (JSONDecodeError, UnicodeDecodeError)):
         return (
-            f'the annotation file is not JSON ({text}); '
-            'is it complete, unpacked and no error page?'
+            f'the annotation file is not JSON ({text}); check that it is complete, '
+            'unpacked, and not the error page of a download'
         )
     if isinstance(error, FileNotFoundError):
         return f'{text}; {SET_ROOT}'
-    if 'need at least one array' in str(error):  # numpy, of an empty list of samples
+    if 'need at least one array' in str(error):  # numpy: the list of samples is empty
         return NO_SAMPLE
     return text

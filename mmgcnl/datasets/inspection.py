@@ -1,4 +1,4 @@
-"""Everything a config trains and evaluates on, looked at before the training.
+"""Inspection of all the data that a config trains and evaluates on.
 
 Shape shorthand: H, W: pixels; C: classes.
 """
@@ -40,17 +40,17 @@ SPLITS = ('train', 'val', 'test')
 
 @dataclass
 class Report:
-    """What a split of a config holds.
+    """What a split of a config contains.
 
     Attributes:
-        name: Of the split, or of several that are the same.
-        dataset: Class and places of the data set.
+        name: Name of the split, or the names of several that are the same.
+        dataset: Class and paths of the data set.
         num_images: Images that the config uses, faulty ones included.
         classes: Names of the C classes.
-        images: (C,), number of images that each class occurs in.
+        images: (C,), number of images in which each class occurs.
         amounts: (C,), number of pixels, or of objects, of each class.
         unit: 'pixels' or 'objects'; empty without annotations.
-        faults: One line for each, which names the file.
+        faults: A line for each fault, which names the file.
         samples: Name and RGB image (H, W, 3) of a few images with their annotation.
     """
 
@@ -69,11 +69,11 @@ def inspect_data(cfg: Config, num_samples: int = 0) -> Iterator[Report]:
     """Read every image and every annotation of a config's data sets.
 
     Args:
-        cfg (Config): Of a training, of mmdet's or mmseg's kind.
-        num_samples (int): How many images of each split to draw. Default: 0.
+        cfg: A config of mmdet or mmseg.
+        num_samples: How many images of each split to draw.
 
     Yields:
-        Report: One for each data set, of which a split may have several.
+        A report for each data set. A split may have several.
     """
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     visualizer = _build_visualizer(cfg) if num_samples else None
@@ -100,7 +100,7 @@ def inspect_data(cfg: Config, num_samples: int = 0) -> Iterator[Report]:
 
 
 def draw_samples(reports: list[Report], path: str | Path) -> None:
-    """Write the samples of the reports, a row each, as one PNG."""
+    """Draw the samples of the reports into one PNG, a row per report."""
     columns = max(len(report.samples) for report in reports)
     figure = matplotlib.figure.Figure(
         figsize=(4 * columns, 3.3 * len(reports)), layout='constrained'
@@ -125,7 +125,7 @@ def _inspect(
     try:
         dataset = DATASETS.build(dict(config, pipeline=loads, lazy_init=True))
         check_folders(dataset)
-        # Not the data set's own, which may stop at the first fault.
+        # The data set's own full_init may stop at the first fault.
         BaseDataset.full_init(dataset)
     except (AssertionError, KeyError, OSError, RuntimeError, ValueError) as error:
         report.faults.append(explain(error))
@@ -169,7 +169,7 @@ def _inspect(
 
 
 class _Samples(Dataset):
-    """Faults, unit, labels and amounts of each image of a data set."""
+    """Yields the faults, unit, labels and amounts of each image of a data set."""
 
     def __init__(self, dataset: BaseDataset) -> None:
         self.dataset = dataset
@@ -197,7 +197,7 @@ class _Samples(Dataset):
 
 
 def _find_truncated(info: dict, dataset: BaseDataset) -> Iterator[str]:
-    """OpenCV fills the rest of many a truncated JPEG with gray, without an error."""
+    """Find truncated images, which OpenCV often completes with gray without an error."""
     backend_args = getattr(dataset, 'backend_args', None)
     for path in (info['img_path'], info.get('seg_map_path')):
         if path is None:
@@ -206,13 +206,13 @@ def _find_truncated(info: dict, dataset: BaseDataset) -> Iterator[str]:
             with Image.open(BytesIO(get(path, backend_args))) as image:
                 image.load()
         except (UnidentifiedImageError, FileNotFoundError):
-            pass  # the pipeline reads it, or need not
+            pass  # the pipeline reports it if it reads the file
         except (OSError, SyntaxError) as error:
             yield f'{path}: {error}; replace the file'
 
 
 def _find_mismatches(info: dict, results: dict) -> Iterator[str]:
-    """Files that do not belong together."""
+    """Find images, label maps and annotations that do not belong together."""
     height, width = results['ori_shape'][:2]
     path = info['img_path']
     expected = info.get('height', height), info.get('width', width)
@@ -235,7 +235,7 @@ def _find_mismatches(info: dict, results: dict) -> Iterator[str]:
 
 
 def _check_evaluators(cfg: Config, splits: list[str]) -> list[str]:
-    """Missing files of the evaluators, for which the data sets' root is of no concern."""
+    """Find missing files of the evaluators, whose paths ignore the data sets' data_root."""
     faults = []
     for split in splits:
         evaluators = cfg.get(f'{split}_evaluator') or []
@@ -253,14 +253,14 @@ def _check_evaluators(cfg: Config, splits: list[str]) -> list[str]:
 def _build_visualizer(cfg: Config) -> Any:
     kind = 'DetLocal' if cfg.get('default_scope') == 'mmdet' else 'SegLocal'
     config = cfg.get('visualizer') or dict(type=f'{kind}Visualizer')
-    # A new one: mmengine keeps them by name. What it draws is collected here, so that it
-    # needs no place to save to.
+    # mmengine keeps visualizers by name: a new name makes a new one. It needs no backend
+    # to save to, because the pictures are collected here.
     name = f'inspection_{time.time_ns()}'
     return VISUALIZERS.build(dict(config, vis_backends=None, name=name))
 
 
 def _draw(visualizer: Any, results: dict, pack: Any) -> np.ndarray:
-    """The loaded image with its annotation, RGB, (H, W, 3), uint8."""
+    """Draw the loaded image with its annotation: (H, W, 3), RGB, uint8."""
     image = results['img'][..., ::-1]  # loaded as BGR
     sample = pack.transform(results)['data_samples']
     if 'gt_instances' in sample:

@@ -1,26 +1,26 @@
-"""The probe: drawn scenes in which context and position are each worth something.
+"""The probe: drawn scenes in which context and position each carry information.
 
 A scene has a sky, six lamps of different hues, lit or not, dark crates and bright barrels.
-The sky has the hue of one of the lamps, and that lamp alone counts. A crate is labelled by
-whether it lies left or right of the lamp that counts, a barrel by whether that lamp is lit.
-Neither can be told from its neighbourhood.
+The sky has the hue of one of the lamps, and only that lamp counts. The label of a crate
+says whether it lies left or right of the lamp that counts, the label of a barrel whether
+that lamp is lit. Neither can be told from the neighbourhood of the object.
 
-- *Side* is a matter of position: without it, attention can find the lamp but not say
-  where it is.
-- *Which lamp* is a matter of the whole scene. A plain non-local block does hand the sky
-  and all lamps on through its values, but as a sum, divided by that of the weights. In
-  the probe's head nothing non-linear follows the block, and there are fewer heads than
-  lamps, so the choice must be made where the context makes it: in the attention. (The
-  division is not linear either: trained for longer, a plain block tells ever more lamps.)
+- *Side* depends on position: without it, attention can find the lamp, but not say where
+  it is.
+- *Which lamp counts* depends on the whole scene. A plain non-local block passes the sky
+  and all lamps on through its values, but as a weighted mean. In the probe's head nothing
+  non-linear follows the block, and there are fewer heads than lamps. So the lamp must be
+  chosen where the context acts: in the attention. (The normalisation of the weights is
+  not linear either: trained for longer, a plain block distinguishes more and more lamps.)
 
-What could leak, and does not:
+What could give the answer away, and does not:
 
-- *Neighbourhood*: neither a lamp nor the sky lies next to a crate or barrel, and the
+- *Neighbourhood*: neither a lamp nor the sky is next to a crate or barrel, and the
   probe's backbone sees at most the next cell.
 - *Absolute position*, from padding: the outermost cells hold neither lamps nor crates,
   and the backbone's padding reaches no further.
-- *Counting*, the bar for models that cannot choose the lamp: the side of most lamps is
-  right for 82 % of the crates, the state of most lamps in 21 of 32 scenes.
+- *Counting* is the baseline for models that cannot choose the lamp: the side of the
+  majority of lamps is right for 82 % of the crates, their state in 21 of 32 scenes.
 
 :class:`mmgcnl.evaluation.ProbeMetric` reports how often side and state are right.
 """
@@ -58,13 +58,13 @@ BARRELS = (5, 6)  # classes: that lamp unlit, lit
 
 
 def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """One scene.
+    """Draw one scene.
 
     Args:
-        rng: Decides everything.
+        rng: The only source of randomness.
 
     Returns:
-        RGB image (48, 48, 3) and label map (48, 48), both uint8.
+        Image (48, 48, 3), RGB, and label map (48, 48), both uint8.
     """
     cells = np.zeros((GRID, GRID), np.uint8)
     image = np.full((GRID * CELL, GRID * CELL, 3), 110.0)
@@ -101,17 +101,20 @@ def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return image.clip(0, 255).astype(np.uint8), labels
 
 
-def make_probe(root: str | Path, num_train: int = 3000, num_val: int = 300) -> None:
-    """Write the data set in mmseg's layout: the same files every time.
+def make_probe(
+    root: str | Path, num_train: int = 3000, num_val: int = 300, seed: int = 0
+) -> None:
+    """Write the data set in mmseg's layout. The files are the same every time.
 
     Args:
-        root: Folder that gets ``images/{train,val}`` and ``annotations/{train,val}``.
-        num_train: Scenes to train on.
-        num_val: Scenes to evaluate on.
+        root: Folder for ``images/{train,val}`` and ``annotations/{train,val}``.
+        num_train: Number of scenes to train on.
+        num_val: Number of scenes to evaluate on.
+        seed: Seed of the scenes.
     """
     root = Path(root)
-    for seed, (split, number) in enumerate((('train', num_train), ('val', num_val))):
-        rng = np.random.default_rng(seed)
+    for part, (split, number) in enumerate((('train', num_train), ('val', num_val))):
+        rng = np.random.default_rng(2 * seed + part)
         print(f'drawing {number} scenes into {root}/images/{split}')
         for index in track_iter_progress(range(number)):
             image, labels = draw_scene(rng)
@@ -122,7 +125,11 @@ def make_probe(root: str | Path, num_train: int = 3000, num_val: int = 300) -> N
 
 @DATASETS.register_module()
 class ProbeDataset(BaseSegDataset):
-    """The scenes that :func:`make_probe` writes."""
+    """The scenes that :func:`make_probe` writes.
+
+    Args:
+        **kwargs: See mmseg's BaseSegDataset.
+    """
 
     METAINFO = dict(
         classes=(
@@ -134,7 +141,7 @@ class ProbeDataset(BaseSegDataset):
             'barrel, lamp unlit',
             'barrel, lamp lit',
         ),
-        # Okabe and Ito's palette, which colour-blind readers tell apart.
+        # Okabe and Ito's palette, distinguishable for colour-blind readers.
         palette=[
             [200, 200, 200],
             [86, 180, 233],

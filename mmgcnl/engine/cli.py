@@ -11,7 +11,7 @@ from mmgcnl.utils.cli import add_cfg_options, check_file
 
 
 def add_common_arguments(parser: ArgumentParser) -> None:
-    """Add the options that train.py and test.py have in common to ``parser``."""
+    """Add the options that train.py and test.py have in common."""
     add_cfg_options(
         parser,
         ', such as train_dataloader.batch_size=1 or model.backbone.init_cfg=None (no '
@@ -21,7 +21,7 @@ def add_common_arguments(parser: ArgumentParser) -> None:
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
-        help='how the processes were started (pytorch: torchrun, see dist_*.sh)',
+        help='what started the processes (pytorch: torchrun, see dist_*.sh)',
     )
     # torch.distributed.launch passes this option, torchrun sets LOCAL_RANK.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
@@ -46,8 +46,8 @@ def load_config(parser: ArgumentParser, args: Namespace) -> Config:
     check_file(parser, 'config', args.config)
     if args.launcher == 'pytorch' and 'RANK' not in os.environ:
         parser.error(
-            '--launcher pytorch: RANK is not set; start through torchrun '
-            'or tools/dist_train.sh, tools/dist_test.sh'
+            '--launcher pytorch: RANK is not set; start with torchrun, '
+            'tools/dist_train.sh or tools/dist_test.sh'
         )
     if args.launcher in ('slurm', 'mpi') and get_device() == 'cpu':
         parser.error(

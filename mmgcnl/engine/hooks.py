@@ -1,4 +1,4 @@
-"""Hooks that every training here has: checkpoints that outlive faults, finite losses."""
+"""Hooks of every training: checkpoints that survive failures, and finite losses."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .resume import get_random_state, set_random_state
 
 
 class CheckpointHook(_CheckpointHook):
-    """mmengine's, but the old checkpoint is removed after the new one is written.
+    """mmengine's CheckpointHook, which removes old checkpoints only after writing the new.
 
-    With ``max_keep_ckpts=1`` or ``save_best`` there is otherwise a time without any, and
-    with a full disk none at all.
+    mmengine removes first: with ``max_keep_ckpts=1`` or ``save_best`` there is no
+    checkpoint for a while, and none at all if the disk is full.
     """
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
@@ -34,7 +34,7 @@ class CheckpointHook(_CheckpointHook):
 
     @contextmanager
     def _removing_last(self) -> Iterator[None]:
-        """Have what is removed within removed at the end, if that is reached."""
+        """Postpone the removals inside to the end; drop them if there is an error."""
         backend: Any = self.file_backend
         self.file_backend = later = _RemovingLater(backend)
         try:
@@ -52,6 +52,8 @@ class CheckpointHook(_CheckpointHook):
 
 
 class _RemovingLater:
+    """A file backend that only notes what it is asked to remove."""
+
     def __init__(self, backend: Any) -> None:
         self.backend = backend
         self.removed: list[str] = []
@@ -64,10 +66,9 @@ class _RemovingLater:
 
 
 class GuardHook(Hook):
-    """Stops at a loss that is not finite; keeps validation out of the random numbers.
+    """Stops at a loss that is not finite, and restores the random state after validation.
 
-    That is needed to resume: whether there was a validation after the checkpoint must
-    make no difference.
+    Resuming needs the latter: a validation after the checkpoint must make no difference.
     """
 
     priority = 'VERY_HIGH'  # before a checkpoint is saved
@@ -79,9 +80,14 @@ class GuardHook(Hook):
         data_batch: Any = None,
         outputs: dict | None = None,
     ) -> None:
+        """Check the losses of an iteration.
+
+        Raises:
+            FloatingPointError: A loss is not finite.
+        """
         if not isinstance(outputs, dict):
             return
-        # mmengine adds up what has 'loss' in its name; the sum is called just that.
+        # mmengine adds up the values with 'loss' in their names, and calls the sum 'loss'.
         losses = {k: torch.as_tensor(v).item() for k, v in outputs.items() if 'loss' in k}
         wrong = {k: v for k, v in losses.items() if not math.isfinite(v)}
         if not wrong:
@@ -91,13 +97,15 @@ class GuardHook(Hook):
         raise FloatingPointError(
             f'iteration {runner.iter + 1}: '
             + ', '.join(f'{name} is {value}' for name, value in named.items())
-            + '; lower optim_wrapper.optimizer.lr, set optim_wrapper.clip_grad or look at '
+            + '; lower optim_wrapper.optimizer.lr, set optim_wrapper.clip_grad, or check '
             f'the data. Last checkpoint: {last or "none"}'
         )
 
     def before_val(self, runner: Runner) -> None:
+        """Keep the random state of the training."""
         runner.state_before_val = get_random_state()
 
     def after_val(self, runner: Runner) -> None:
+        """Restore the random state of the training."""
         set_random_state(runner.state_before_val)
         runner.state_before_val = None

@@ -1,4 +1,4 @@
-"""Training in bfloat16, on a GPU or without one."""
+"""Training in bfloat16, with or without a GPU."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +12,14 @@ from torch import nn
 
 @OPTIM_WRAPPERS.register_module()
 class Bfloat16OptimWrapper(OptimWrapper):
-    """mmengine's OptimWrapper under bfloat16 autocast.
+    """mmengine's OptimWrapper with autocast to bfloat16.
 
-    Its AmpOptimWrapper demands a GPU, for the scaling of the loss that float16 needs and
-    bfloat16 does not: it has the exponents of float32.
+    mmengine's AmpOptimWrapper requires a GPU, because it scales the loss. float16 needs
+    that; bfloat16, which has the exponent range of float32, does not.
     """
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Run the forward pass inside in bfloat16, besides what OptimWrapper does."""
         with super().optim_context(model), autocast(dtype=torch.bfloat16):
             yield

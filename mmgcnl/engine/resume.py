@@ -1,7 +1,7 @@
-"""Going on exactly where a training stopped: random numbers and the order of the data.
+"""Exact resuming: the random state, and the place in the order of the data.
 
-mmengine saves weights, optimizer, schedulers and logs, but no random state, and begins an
-epoch that was interrupted again from its start.
+mmengine saves weights, optimizer, schedulers and logs, but not the random state, and it
+restarts an interrupted epoch from its beginning.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ from torch.utils.data import DataLoader, get_worker_info
 
 
 def get_random_state() -> dict[str, Any]:
-    """States of this process's generators, as tensors, numbers and tuples of them."""
+    """Get the states of this process's random generators.
+
+    Returns:
+        A dict of tensors, numbers and tuples of these, which a checkpoint can hold.
+    """
     name, keys, *rest = cast(tuple, np.random.get_state())
     state = dict(
         python=random.getstate(),
@@ -33,7 +37,11 @@ def get_random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Set what :func:`get_random_state` returned, from whichever device it was loaded."""
+    """Set what :func:`get_random_state` returned.
+
+    Args:
+        state: The states. Their tensors may be on any device.
+    """
     random.setstate(state['python'])
     name, keys, *rest = state['numpy']
     np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))
@@ -43,17 +51,22 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 class Batches:
-    """The batch sampler of a training: numbers its batches, and can begin within them.
+    """A batch sampler that numbers its batches, and that can start in the middle.
 
-    In a worker process, where no state could be saved (it is batches ahead), the number
-    is what augmentation draws its random numbers from; so these do not depend on how many
-    workers there are either.
+    Worker processes load ahead, so that their random states cannot be saved. Instead, each
+    batch seeds the worker with its number. Augmentation therefore does not depend on the
+    number of workers either.
+
+    Args:
+        batches: The batch sampler to wrap.
+        seed: Seed of the training.
+        rank: Rank of the process.
     """
 
     def __init__(self, batches: Any, seed: int, rank: int) -> None:
         self.batches = batches
         self.seed = (seed, rank)
-        self.count = 0  # batches so far, in all passes
+        self.count = 0  # batches so far, over all passes
         self.rest: Iterator[list[int]] | None = None
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -69,13 +82,16 @@ class Batches:
         return getattr(vars(self)['batches'], name)
 
     def skip(self, number: int) -> int:
-        """Have the next pass begin after ``number`` batches.
+        """Skip batches, so that the next pass starts after them.
 
-        Passes that end within them are counted as mmengine's iteration-based loop does,
-        which tells the sampler each one's number.
+        The sampler is told the number of each pass that begins, as mmengine's
+        iteration-based loop does it.
+
+        Args:
+            number: How many batches to skip.
 
         Returns:
-            The number of passes that ended.
+            The number of passes that ended on the way.
         """
         sampler: Any = getattr(self.batches, 'sampler', None)
         rest, passes = iter(self.batches), 0
@@ -91,7 +107,7 @@ class Batches:
 
 
 class _Batch(list):
-    """Indices of samples, and what to seed a worker with."""
+    """Indices of samples, and the seed for the worker that loads them."""
 
     def __init__(self, indices: Sequence[int] = (), seed: tuple[int, ...] = ()) -> None:
         super().__init__(indices)
@@ -99,7 +115,7 @@ class _Batch(list):
 
 
 class _GetItems:
-    """Loads a batch of ``dataset``; in a worker, with the batch's own random numbers."""
+    """Loads a batch of ``dataset``; a worker process first takes the batch's seed."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -114,29 +130,37 @@ class _GetItems:
 
 
 def number_batches(loader: DataLoader, seed: int, rank: int) -> Batches:
-    """Put :class:`Batches` into ``loader``, which has not been iterated over."""
+    """Replace the batch sampler of a loader by :class:`Batches`.
+
+    Args:
+        loader: The loader, not iterated over yet.
+        seed: Seed of the training.
+        rank: Rank of the process.
+    """
     sampler: Any = getattr(loader.batch_sampler, 'sampler', None)
     if isinstance(sampler, InfiniteSampler):
-        # mmengine 0.10.7 has started workers already, and these have drawn from it.
+        # mmengine 0.10.7 has already started workers, which have drawn from the sampler.
         sampler.indices = sampler._indices_of_rank()
         loader._iterator = None
     batches = Batches(loader.batch_sampler, seed, rank)
-    # A DataLoader forbids to assign it; its iterators ask for it each time.
+    # A DataLoader forbids assignment, but its iterators read the attribute each time.
     vars(loader)['batch_sampler'] = batches
     loader.dataset.__getitems__ = _GetItems(loader.dataset)  # type: ignore[attr-defined]
     return batches
 
 
 class EpochBasedTrainLoop(_EpochBasedTrainLoop):
-    """mmengine's, but an epoch that was interrupted goes on where it was."""
+    """mmengine's loop, which can also resume in the middle of an epoch."""
 
     batches_done = 0  # of the epoch that is resumed; Runner.resume sets it
 
     def run(self) -> nn.Module:
+        """Train, with numbered batches."""
         self.batches = number_batches(self.dataloader, self.runner.seed, self.runner.rank)
         return super().run()
 
     def run_epoch(self) -> None:
+        """Run an epoch, or the rest of the one that was interrupted."""
         runner = self.runner
         runner.call_hook('before_train_epoch')
         runner.model.train()
@@ -144,7 +168,7 @@ class EpochBasedTrainLoop(_EpochBasedTrainLoop):
         if done:
             self.batches.skip(done)
         else:
-            # Before the iterator, which draws a seed, as it was when it was saved.
+            # Creating the iterator draws a seed: restore the state before that as well.
             runner.restore_random_state()
         self.batches.count = self._iter
         batches = iter(self.dataloader)
@@ -156,9 +180,10 @@ class EpochBasedTrainLoop(_EpochBasedTrainLoop):
 
 
 class IterBasedTrainLoop(_IterBasedTrainLoop):
-    """mmengine's, with the random state restored after what was done is skipped."""
+    """mmengine's loop, which restores the random state after skipping what was done."""
 
     def run(self) -> nn.Module:
+        """Train, or go on with a training that was interrupted."""
         runner = self.runner
         runner.call_hook('before_train')
         runner.call_hook('before_train_epoch')

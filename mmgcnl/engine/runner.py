@@ -1,4 +1,4 @@
-"""mmengine's Runner, for machines without a GPU and trainings that are interrupted."""
+"""mmengine's Runner, for machines without a GPU and for interrupted trainings."""
 
 import os
 from contextlib import suppress
@@ -31,17 +31,22 @@ from .resume import (
 class Runner(_Runner):
     """mmengine's Runner with additions.
 
-    - A training that was interrupted and resumed ends with the weights of one that was
-      not: checkpoints hold every process's random state, and the data goes on where it
-      was, also within an epoch (docs/reliability.md says what that takes).
-    - A checkpoint appears under its name when it is complete, older ones go after that,
-      and resuming takes the last one that is intact.
-    - Training stops at a loss that is not finite, and saves no such weights.
-    - Without a GPU, ``launcher='pytorch'`` works: the processes talk over gloo
+    - Resuming an interrupted training yields the same weights as an uninterrupted one:
+      checkpoints hold the random state of every process, and the data goes on where it
+      stopped, also within an epoch (docs/reliability.md has the conditions).
+    - A checkpoint gets its name when it is complete. Older ones are removed after that,
+      and resuming takes the latest intact one.
+    - Training stops at a loss that is not finite, and does not save such weights.
+    - ``launcher='pytorch'`` works without a GPU: the processes communicate over gloo,
       and SyncBN becomes BN, since PyTorch's SyncBN has no CPU implementation.
-    - Pretrained weights that cannot be had stop the training with the options
-      that turn them off or read them from a file.
+    - When pretrained weights cannot be loaded, the error names the options that turn them
+      off or read them from a file.
     - Data sets are checked before the first iteration.
+    - Checkpoints are loaded without running code in them.
+
+    Args:
+        *args: See mmengine's Runner.
+        **kwargs: See mmengine's Runner.
     """
 
     build_dataloader = staticmethod(build_dataloader)
@@ -50,16 +55,17 @@ class Runner(_Runner):
         install_safe_loading()
         super().__init__(*args, **kwargs)
 
-    # What random numbers to go on with: those of the checkpoint, until its loop has put
-    # them back; and those of the training while a validation draws its own.
+    # Random states: that of the checkpoint, until the training loop has restored it; and
+    # that of the training, during a validation.
     _resumed_state: dict[str, Any] | None = None
     state_before_val: dict[str, Any] | None = None
     _loaded_meta: dict[str, Any] = {}
 
     def setup_env(self, env_cfg: dict) -> None:
+        """Set up the environment; without a GPU, connect the processes over gloo."""
         if self.launcher == 'pytorch' and get_device() == 'cpu' and not is_distributed():
-            # mmengine would ask for a CUDA device here, whatever the backend,
-            # but it leaves a process group alone that is already initialised.
+            # mmengine would ask for a CUDA device, whatever the backend, unless the
+            # process group is already initialised.
             timeout = env_cfg.get('dist_cfg', {}).get('timeout')
             distributed.init_process_group(
                 'gloo', timeout=timeout and timedelta(seconds=timeout)
@@ -67,6 +73,7 @@ class Runner(_Runner):
         super().setup_env(env_cfg)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """Wrap the model for distributed training, also on CPUs."""
         if self.distributed and get_device() == 'cpu':
             self.cfg.pop('sync_bn', None)  # would turn BN into SyncBN again
             num_sync_bn = sum(type(m).__name__ == 'SyncBatchNorm' for m in model.modules())
@@ -76,7 +83,7 @@ class Runner(_Runner):
                     'each process normalises with its own batch only.'
                 )
                 model = revert_sync_batchnorm(model)
-            # mmengine's defaults, except that DDP refuses device_ids on CPU.
+            # mmengine's defaults, but on CPUs DDP takes no device_ids.
             model_wrapper_cfg = model_wrapper_cfg or dict(
                 broadcast_buffers=False,
                 find_unused_parameters=self.cfg.get('find_unused_parameters', False),
@@ -85,6 +92,7 @@ class Runner(_Runner):
         return super().wrap_model(model_wrapper_cfg, model)
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """Build the training loop, taking the loops that resume exactly for mmengine's."""
         if isinstance(loop, dict):
             loop = dict(loop)
             if 'by_epoch' in loop and 'type' not in loop:
@@ -97,7 +105,7 @@ class Runner(_Runner):
         return super().build_train_loop(loop)
 
     def scale_lr(self, optim_wrapper: Any, auto_scale_lr: dict | None = None) -> None:
-        """mmengine's, which scales only when asked to; otherwise say what differs."""
+        """Scale the learning rate if asked to; otherwise warn of another batch size."""
         super().scale_lr(optim_wrapper, auto_scale_lr)
         options = auto_scale_lr or {}
         base = options.get('base_batch_size')
@@ -124,6 +132,7 @@ class Runner(_Runner):
         )
 
     def register_hook(self, hook: Hook | dict, priority: Any = None) -> None:
+        """Register a hook, taking the safer CheckpointHook for mmengine's."""
         if isinstance(hook, dict) and hook.get('type') == 'CheckpointHook':
             hook = dict(hook, type=CheckpointHook)
         super().register_hook(hook, priority)
@@ -131,6 +140,7 @@ class Runner(_Runner):
     def register_hooks(
         self, default_hooks: dict | None = None, custom_hooks: list | None = None
     ) -> None:
+        """Register the config's hooks, and GuardHook."""
         super().register_hooks(default_hooks, custom_hooks)
         self.register_hook(GuardHook())
 
@@ -142,20 +152,20 @@ class Runner(_Runner):
         meta: dict | None = None,
         **kwargs: Any,
     ) -> None:
-        """Save a checkpoint; in each process, since each adds its random state.
+        """Save a checkpoint. Every process must call this: each adds its random state.
 
-        It is written under another name and renamed when it is on the disk.
+        The file is written under another name and renamed once it is on the disk.
 
         Raises:
             FloatingPointError: The weights are not finite.
-            OSError: It could not be written; those before it are as they were.
+            OSError: The file cannot be written. Earlier checkpoints are unchanged.
         """
         model = self.model.module if is_model_wrapper(self.model) else self.model
         for name, weight in model.named_parameters():
             if not torch.isfinite(weight).all():
                 raise FloatingPointError(
                     f'iteration {self.iter + 1}: {name} is not finite, so {filename} is '
-                    'not saved and the checkpoint before it stays; lower '
+                    'not saved and the checkpoint before it is kept; lower '
                     'optim_wrapper.optimizer.lr or set optim_wrapper.clip_grad'
                 )
         meta = dict(
@@ -181,23 +191,34 @@ class Runner(_Runner):
                 os.remove(part)
             raise OSError(
                 error.errno,
-                f'{path} could not be saved: {error.strerror}. The checkpoints before it '
-                'are as they were: make room and go on by --resume',
+                f'{path} could not be saved: {error.strerror}. Earlier checkpoints are '
+                'unchanged: free some space and continue with --resume',
             ) from error
 
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> dict:
+        """Load a checkpoint.
+
+        Raises:
+            CheckpointError: The file is no intact, safe checkpoint; or it is to be
+                resumed and holds weights only.
+        """
         checkpoint = super().load_checkpoint(filename, *args, **kwargs)
         if self._resume and not {'meta', 'message_hub'} <= checkpoint.keys():
             raise CheckpointError(
-                f'{filename} holds weights, but no training to resume; '
-                f'to start from them: --cfg-options load_from={filename}'
+                f'{filename} holds weights, but no training to resume; to start from '
+                f'these weights: --cfg-options load_from={filename}'
             )
-        # mmengine's resume runs this text as Python; no mmengine writes it.
+        # mmengine's resume runs this entry as Python, and no mmengine writes it.
         checkpoint.get('meta', {}).pop('config', None)
         self._loaded_meta = checkpoint.get('meta', {})
         return checkpoint
 
     def load_or_resume(self) -> None:
+        """Load or resume as the config asks, from the latest intact checkpoint.
+
+        Raises:
+            CheckpointError: There are checkpoints, but none can be resumed.
+        """
         if self._has_loaded or not self._resume or self._load_from is not None:
             super().load_or_resume()
             return
@@ -213,24 +234,25 @@ class Runner(_Runner):
         if found:
             raise CheckpointError(
                 f'none of the checkpoints in {self.work_dir} can be resumed '
-                f'({", ".join(found)}); to start anew, give another --work-dir'
+                f'({", ".join(found)}); to start again, give another --work-dir'
             )
         self.logger.info(f'No checkpoint in {self.work_dir}: starting from the beginning')
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Resume a training, including its random state and its place in the data."""
         super().resume(filename, *args, **kwargs)
         loop, meta = self.train_loop, self._loaded_meta
         sampler = _sampler(loop.dataloader)
         if meta.get('sampler_seed') is not None and hasattr(sampler, 'seed'):
-            # Without a seed in the config, mmengine has chosen another one by now.
+            # Without a seed in the config, mmengine has drawn a new one.
             sampler.seed = meta['sampler_seed']
         states = meta.get('random_states', [])
         if len(states) == self.world_size:
             self._resumed_state = states[self.rank]
         else:
             self.logger.warning(
-                f'{filename} holds the random states of {len(states)} processes and '
-                f'there are {self.world_size}: the training goes on with other random '
+                f'{filename} holds the random states of {len(states)} processes, but '
+                f'there are {self.world_size}: the training continues with other random '
                 'numbers'
             )
         if isinstance(loop, EpochBasedTrainLoop):
@@ -240,7 +262,7 @@ class Runner(_Runner):
                 loop.batches_done = done
 
     def restore_random_state(self) -> None:
-        """Go on with the random numbers of the checkpoint, if one was resumed."""
+        """Restore the random state of the checkpoint, if one was resumed."""
         state, self._resumed_state = self._resumed_state, None
         if state is not None:
             set_random_state(state)
@@ -255,7 +277,7 @@ def _sampler(loader: DataLoader) -> Any:
 
 
 def _flush(path: str) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
+    """Wait until a file, or the entries of a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -14,3 +14,7 @@ if usable('mmdet'):
     from .panoptic_metric import PanopticQuality  # noqa: F401
 
     __all__ += ['PanopticQuality']
+if usable('mmseg'):
+    from .subset_iou_metric import SubsetIoUMetric  # noqa: F401
+
+    __all__ += ['SubsetIoUMetric']

@@ -1,4 +1,4 @@
-"""COCO's panoptic quality as a metric of mmdet, without panopticapi."""
+"""COCO's panoptic quality as a metric for mmdet, without panopticapi."""
 
 from __future__ import annotations
 
@@ -32,22 +32,20 @@ from .panoptic_quality import average, count_matches
 class PanopticQuality(BaseMetric):
     """PQ, SQ and RQ in percent, over all classes, things (_th) and stuff (_st).
 
-    It gives what mmdet's CocoPanopticMetric gives with panopticapi, under the same
-    names, except that where no class occurs it gives nan instead of an error.
+    The values and their names are those of mmdet's CocoPanopticMetric, which needs
+    panopticapi. Where no class occurs, the value is nan instead of an error.
 
     Args:
-        ann_file (str): COCO's panoptic JSON; with ``format_only`` one without
-            annotations will do.
-        seg_prefix (str, optional): Folder of the panoptic PNGs of the truth. Needed
-            unless ``format_only``.
-        classwise (bool): Also log a table with each class. Default: False.
-        format_only (bool): Only write the files to submit. Default: False.
-        outfile_prefix (str, optional): Write the predictions in COCO's format:
-            PREFIX.panoptic.json and PNGs in the folder PREFIX.panoptic, which all
-            processes must reach. Default: they are not written.
-        backend_args (dict, optional): Where the files are. Default: local.
-        collect_device (str): See BaseMetric.
-        prefix (str, optional): See BaseMetric.
+        ann_file: COCO's panoptic JSON. With ``format_only`` it needs no annotations.
+        seg_prefix: Folder of the true panoptic PNGs. Required unless ``format_only``.
+        classwise: Whether to log a table of the classes as well.
+        format_only: Whether to write the files for a submission and nothing else.
+        outfile_prefix: Where to write the predictions in COCO's format:
+            PREFIX.panoptic.json, and PNGs in the folder PREFIX.panoptic, which all
+            processes must be able to reach. Default: they are not written.
+        backend_args: mmengine's file backend. Default: local files.
+        collect_device: See BaseMetric.
+        prefix: See BaseMetric.
 
     Raises:
         ValueError: ``seg_prefix`` or ``outfile_prefix`` is missing, or the classes of
@@ -81,9 +79,14 @@ class PanopticQuality(BaseMetric):
         self.outfile_prefix = outfile_prefix
         self.backend_args = backend_args
 
-    # The classes are known before the first epoch: an error comes in time.
+    # Set before the first epoch, so that wrong classes are reported in time.
     @BaseMetric.dataset_meta.setter  # type: ignore[attr-defined]
     def dataset_meta(self, dataset_meta: dict) -> None:
+        """Check the classes of the data set against the categories of ``ann_file``.
+
+        Raises:
+            ValueError: They differ.
+        """
         # CocoPanopticDataset numbers the categories in the order of the file.
         categories = list(self.coco.cats.values())
         names = [category['name'] for category in categories]
@@ -92,7 +95,7 @@ class PanopticQuality(BaseMetric):
             raise ValueError(
                 f'{self.ann_file} has {len(names)} categories, {first_names(names)}, but '
                 f'the data set has {len(classes)} classes, {first_names(classes)}: set '
-                'metainfo.classes of the data set to the categories, in their order'
+                'metainfo.classes of the data set to the categories, in the same order'
             )
         self._dataset_meta = dataset_meta
         self.is_thing = np.array([category['isthing'] == 1 for category in categories])
@@ -103,8 +106,8 @@ class PanopticQuality(BaseMetric):
         """Count the matches of one batch.
 
         Args:
-            data_batch (Any): Unused.
-            data_samples (Sequence[dict]): DetDataSamples as dicts, with ``img_id`` and
+            data_batch: Unused.
+            data_samples: DetDataSamples as dicts, with ``img_id`` and
                 ``pred_panoptic_seg.sem_seg``, (1, H, W): label + 1000 * instance.
 
         Raises:
@@ -115,8 +118,8 @@ class PanopticQuality(BaseMetric):
             image_id = sample['img_id']
             if image_id not in self.coco.imgs:
                 raise ValueError(
-                    f'{self.ann_file} has no image {image_id!r}: is it the ann_file of '
-                    'the data set that is evaluated?'
+                    f'{self.ann_file} has no image {image_id!r}: give the ann_file of the '
+                    'data set that is evaluated'
                 )
             file_name = self.coco.imgs[image_id]['segm_file']
             prediction = PanopticPrediction.decode(
@@ -154,13 +157,21 @@ class PanopticQuality(BaseMetric):
     def compute_metrics(
         self, results: Sequence[tuple[np.ndarray | None, dict | None]]
     ) -> dict[str, float]:
-        """Average over the images of all processes; write the JSON to submit."""
+        """Average over the images of all processes, and write the JSON.
+
+        Args:
+            results: For each image its statistics, unless ``format_only``, and its
+                annotation, if predictions are written.
+
+        Returns:
+            The values by name; empty with ``format_only``.
+        """
         all_stats, annotations = zip(*results)
         logger = MMLogger.get_current_instance()
         if self.outfile_prefix is not None:
             path = f'{self.outfile_prefix}.panoptic.json'
             dump(dict(annotations=list(annotations)), path)
-            logger.info(f'The predictions are in {path} and {path[:-5]}/')
+            logger.info(f'Predictions written to {path} and {path[:-5]}/')
         if self.format_only:
             return {}
         stats = np.sum(all_stats, axis=0)

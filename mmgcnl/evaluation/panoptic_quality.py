@@ -1,7 +1,7 @@
-"""Panoptic quality, PQ = SQ * RQ, as COCO counts it.
+"""Panoptic quality, PQ = SQ * RQ, as COCO computes it.
 
-A. Kirillov et al., "Panoptic Segmentation", CVPR 2019. What the paper leaves open about
-void pixels and crowds is as in COCO's own panopticapi.evaluation.
+A. Kirillov et al., "Panoptic Segmentation", CVPR 2019. Void pixels and crowds, which the
+paper leaves open, are treated as in COCO's panopticapi.evaluation.
 
 Shape shorthand: H, W: pixels; C: classes.
 """
@@ -28,21 +28,21 @@ def count_matches(
 
     A predicted and a true segment of the same class match when their IoU exceeds 0.5,
     which makes the match unique. Void pixels of the truth do not count towards the
-    union. A crowd matches nothing and is not missed; a predicted segment of which more
-    than half is void, or on a crowd of its class, is no false positive. (If there are
-    several crowds of a class, the last one counts, as in panopticapi.)
+    union. A crowd matches nothing and is not a false negative. A predicted segment is not
+    a false positive if more than half of it is void or on a crowd of its class. (If a
+    class has several crowds, the last one counts, as in panopticapi.)
 
     Args:
-        truth_ids (np.ndarray): (H, W), integer, the segment of each pixel, 0 for void.
-        truth (Iterable[Mapping]): The true segments, each with ``id``, ``label`` (0 to
+        truth_ids: (H, W), integer, the segment of each pixel, 0 for void.
+        truth: The true segments, each with ``id``, ``label`` (0 to
             C - 1), ``area`` in pixels and ``iscrowd`` (0 or 1).
-        pred_ids (np.ndarray): (H, W), integer, 0 for void.
-        pred (Mapping[int, int]): Label of each predicted segment by its id.
-        num_classes (int): C.
+        pred_ids: (H, W), integer, 0 for void.
+        pred: Label of each predicted segment by its id.
+        num_classes: C.
 
     Returns:
-        np.ndarray: (C, 4), float64: sum of the matches' IoUs, number of true positives,
-        of false positives and of false negatives. Those of several images add up.
+        (C, 4), float64: the sum of the matches' IoUs, and the numbers of true positives,
+        false positives and false negatives. The statistics of several images add up.
 
     Raises:
         ValueError: The two maps differ in size.
@@ -96,16 +96,16 @@ def count_matches(
 
 
 def average(stats: np.ndarray) -> dict[str, float]:
-    """PQ, SQ and RQ of each class, averaged over the classes that occur.
+    """Average PQ, SQ and RQ over the classes that occur.
 
-    A class occurs when it is in the truth or predicted: TP + FP + FN > 0.
+    A class occurs if it is in the truth or predicted: TP + FP + FN > 0.
 
     Args:
-        stats (np.ndarray): (C, 4), sum of what :func:`count_matches` returns.
+        stats: (C, 4), sum of what :func:`count_matches` returns.
 
     Returns:
-        dict[str, float]: ``pq``, ``sq``, ``rq``, from 0 to 1, and ``n``, the number of
-        classes averaged over. When no class occurs, there is no average: nan.
+        ``pq``, ``sq`` and ``rq``, from 0 to 1, nan if no class occurs; and ``n``, the
+        number of classes that the averages are taken over.
     """
     iou, tp, fp, fn = stats[stats[:, TP:].sum(1) > 0].T
     if not len(iou):

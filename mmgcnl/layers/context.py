@@ -1,4 +1,4 @@
-"""The global context: what the whole image says about which channels relate."""
+"""The global context: a weight for each channel, computed from the whole image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _POOLS: dict[str, type[nn.Module]] = {
 
 
 class GlobalContext(nn.Module):
-    """The diagonal matrix diag(c) between query and key, from the pooled input.
+    """The diagonal matrix diag(c) between query and key, computed from the pooled input.
 
     Shape shorthand: B images, C input channels, E inner channels, n heads, d = E / n.
 
@@ -24,7 +24,7 @@ class GlobalContext(nn.Module):
         pool: 'avg', which the paper finds better, or 'max' (section 2.1.2).
 
     Raises:
-        ValueError: ``pool`` is neither.
+        ValueError: ``pool`` has another value.
     """
 
     def __init__(
@@ -39,17 +39,17 @@ class GlobalContext(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """c starts near 1, that is near attention without context."""
+        """Start with c near 1, that is, near attention without context."""
         nn.init.normal_(self.fc.weight, std=0.5 * self.fc.in_features**-0.5)
         nn.init.ones_(self.fc.bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """c and a power of two taken out of it.
+        """c divided by a power of two, and that power of two.
 
-        q * c overflows float16 long before attention has a use for so large a c. It is
-        therefore divided, per image and head, by the power of two that brings it below
-        one. That is exact, half precision only ever holds values no larger than q, and
-        the factor can be put back behind the inner product, where there is float32.
+        q * c overflows float16 long before attention needs a c so large. For each image
+        and head, c is therefore divided by the power of two that brings it to at most one.
+        The division is exact, half precision then never has to hold a value larger than
+        q, and the factor is applied after the inner product, which is in float32.
 
         Args:
             x: (B, C, H, W).

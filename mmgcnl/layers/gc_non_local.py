@@ -6,7 +6,7 @@ Lee, Kweon. For query position i, key position j and one head of d channels
     logit_ij = scale * (q_i^T diag(c) k_j + q_i^T r_ij)      a_ij = softmax_j(logit_ij)
     y_i      = sum_j dropout(a_ij) v_j                        out  = x + W_o y
 
-with c made from the globally pooled input and r_ij from where i and j lie.
+where c is computed from the globally pooled input and r_ij from the positions of i and j.
 
 Shape shorthand: B images, C input channels, E = C // reduction inner channels, n heads,
 d = E / n, (H, W) the map, (h, w) the key grid of stride kv_stride.
@@ -14,6 +14,7 @@ d = E / n, (H, W) the map, (h, w) the key grid of stride kv_stride.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -22,14 +23,15 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from .attention import IMPLEMENTATIONS, Logits, attention, attention_weights
+from .attention import IMPLEMENTATIONS, AttentionInputs, attention, attention_weights
+from .checks import check_number_above, check_rate, check_whole_number
 from .context import GlobalContext
 from .position import PositionTerm
 
-#: How the layers that make the logits and the values start.
+#: Initialisation of the query, key, value and position layers.
 INITS: dict[str, Callable[[Tensor], Tensor]] = {
-    'xavier': nn.init.xavier_uniform_,
     'normal': partial(nn.init.normal_, std=0.01),
+    'xavier': nn.init.xavier_uniform_,
 }
 
 
@@ -44,31 +46,31 @@ class GCNonLocal2d(nn.Module):
         reduction: Query, key and value have ``in_channels // reduction`` channels, all
             heads together.
         num_heads: Heads; 8 is where the paper's gain saturates (Table 2c).
-        context: How the input is pooled to make the context: 'avg' (the paper's), 'max',
-            or None for no context.
+        context: Pooling of the input that the context is computed from: 'avg' (as in the
+            paper) or 'max'; None for no context.
         position: The form of the position term, a key of
             :data:`mmgcnl.layers.POSITION_FORMS`, or None for no position.
         attn_drop_rate: Dropout on the attention weights, in training only. The paper
             gives no rate; 0.1 is assumed.
         kv_stride: Keys and values are taken from every ``kv_stride``-th position in both
-            directions. Distances stay in positions of the whole map.
+            directions. Distances are still measured in positions of the whole map.
         scale: Factor on the logits; None for ``d ** -0.5`` (assumed).
         wavelength: Base of the sinusoid code. 10000 is the Transformer's (assumed), 1000
             that of mmcv's GeneralizedAttention.
-        init: How the query, key, value and position layers start: 'normal' draws from
-            N(0, 0.01) as mmcv's NonLocal2d does, so that the attention starts uniform;
-            'xavier' draws from Xavier's uniform distribution, so that it starts selective.
-        implementation: How the attention is computed, a key of
-            :data:`mmgcnl.layers.IMPLEMENTATIONS`; None chooses by device and size.
-        norm_layer: Makes the norm after the output layer from its channels, for example
+        init: Distribution that the query, key, value and position layers are initialised
+            with. 'normal' is N(0, 0.01), as in mmcv's NonLocal2d, so that the attention is
+            uniform at first; with 'xavier', Xavier's uniform distribution, it is not.
+        implementation: A key of :data:`mmgcnl.layers.IMPLEMENTATIONS`; None to choose by
+            device and size.
+        norm_layer: Called with C to create the norm behind the output layer, for example
             ``nn.BatchNorm2d``; None for no norm.
 
     Raises:
-        ValueError: An argument is outside of what it allows.
+        ValueError: An argument has a value that is not allowed.
     """
 
-    #: Of the names in the state_dict and what they mean. Whoever changes one counts this
-    #: up and converts in :meth:`_load_from_state_dict` what lower versions saved.
+    #: Version of the state_dict layout. Increment it when a key or its meaning changes, and
+    #: convert older versions in :meth:`_load_from_state_dict`.
     _version = 1
 
     def __init__(
@@ -82,7 +84,7 @@ class GCNonLocal2d(nn.Module):
         kv_stride: int = 1,
         scale: float | None = None,
         wavelength: float = 10000.0,
-        init: str = 'xavier',
+        init: str = 'normal',
         implementation: str | None = None,
         norm_layer: Callable[[int], nn.Module] | None = None,
     ) -> None:
@@ -93,8 +95,7 @@ class GCNonLocal2d(nn.Module):
             ('num_heads', num_heads),
             ('kv_stride', kv_stride),
         ):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise ValueError(f'{name}={number!r}: give a whole number of at least 1')
+            check_whole_number(name, number)
         if reduction > in_channels:
             raise ValueError(
                 f'reduction={reduction} leaves no channel of in_channels={in_channels}'
@@ -105,14 +106,8 @@ class GCNonLocal2d(nn.Module):
                 f'num_heads={num_heads} does not divide the {embed_dims} inner channels '
                 f'(in_channels={in_channels} // reduction={reduction})'
             )
-        if not isinstance(attn_drop_rate, (int, float)) or not 0 <= attn_drop_rate < 1:
-            raise ValueError(
-                f'attn_drop_rate={attn_drop_rate!r}: give a number from 0 to below 1'
-            )
-        if scale is not None and not (
-            isinstance(scale, (int, float)) and 0 < scale < float('inf')
-        ):
-            raise ValueError(f'scale={scale!r}: give a number above 0, or None')
+        check_rate('attn_drop_rate', attn_drop_rate)
+        check_number_above('scale', scale, 0, or_none=True)
         if init not in INITS:
             raise ValueError(f'init={init!r}: give one of {", ".join(map(repr, INITS))}')
         if implementation not in (None, *IMPLEMENTATIONS):
@@ -134,8 +129,8 @@ class GCNonLocal2d(nn.Module):
         self.value = nn.Conv2d(in_channels, embed_dims, 1)
         self.out = nn.Conv2d(embed_dims, in_channels, 1, bias=norm_layer is None)
         self.norm = norm_layer(in_channels) if norm_layer else nn.Identity()
-        # A pool of kernel 1 only subsamples, before the 1x1 convs: they run on the small
-        # grid. As a module it is also what the paper's cost columns counted.
+        # Subsample before the 1x1 convolutions, so that they run on the small grid. It is a
+        # module because the paper's cost columns count it.
         self.kv_pool = nn.AvgPool2d(1, kv_stride) if kv_stride > 1 else nn.Identity()
         self.context = (
             None
@@ -150,10 +145,10 @@ class GCNonLocal2d(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start as the identity: the last layer, norm or output, is zero.
+        """Initialise the block to be the identity: its last layer, norm or output, is zero.
 
-        ``init='normal'`` gives all layers of a plain block the distributions that mmcv's
-        NonLocal2d gives them, also the output layer in front of a norm.
+        With ``init='normal'`` all layers of a plain block have the distributions of mmcv's
+        NonLocal2d, including the output layer in front of a norm.
         """
         draw = INITS[self.init]
         for conv in (self.query, self.key, self.value):
@@ -182,7 +177,7 @@ class GCNonLocal2d(nn.Module):
         self._check_input(x)
         keys = self.kv_pool(x)
         y = attention(
-            self._logits(x, keys),
+            self._attention_inputs(x, keys),
             self._split_heads(self.value(keys)),
             self.attn_drop_rate if self.training else 0.0,
             self.implementation,
@@ -202,14 +197,14 @@ class GCNonLocal2d(nn.Module):
         Raises:
             ValueError: As :meth:`forward`.
         """
-        return attention_weights(self.logits(x))
+        return attention_weights(self.attention_inputs(x))
 
-    def logits(self, x: Tensor) -> Logits:
-        """What the attention of ``x`` is made of.
+    def attention_inputs(self, x: Tensor) -> AttentionInputs:
+        """Query, key and position of the attention of ``x``.
 
-        Of these, :func:`mmgcnl.layers.attention_weights` makes the weights of some
-        queries, and :func:`mmgcnl.layers.choose_implementation` says how the forward
-        pass of such an input computes its attention.
+        :func:`mmgcnl.layers.attention_weights` computes the weights from them, also of
+        some queries only, and :func:`mmgcnl.layers.choose_implementation` tells which
+        implementation the forward pass of ``x`` uses.
 
         Args:
             x: (B, C, H, W), the block's input.
@@ -218,9 +213,19 @@ class GCNonLocal2d(nn.Module):
             ValueError: As :meth:`forward`.
         """
         self._check_input(x)
-        return self._logits(x, self.kv_pool(x))
+        return self._attention_inputs(x, self.kv_pool(x))
 
-    def _logits(self, x: Tensor, keys: Tensor) -> Logits:
+    def logits(self, x: Tensor) -> AttentionInputs:
+        """The former name of :meth:`attention_inputs`. It goes with the next version."""
+        warnings.warn(
+            'GCNonLocal2d.logits is deprecated and will be removed in the next version: '
+            'use GCNonLocal2d.attention_inputs',
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.attention_inputs(x)
+
+    def _attention_inputs(self, x: Tensor, keys: Tensor) -> AttentionInputs:
         dtype = torch.promote_types(x.dtype, torch.float32)
         query = self._split_heads(self.query(x))
         position = None
@@ -239,10 +244,10 @@ class GCNonLocal2d(nn.Module):
             query = query * context.to(query.dtype)
             content_scale = factor * content_scale
         key = self._split_heads(self.key(keys))
-        return Logits(query, key, content_scale, position)
+        return AttentionInputs(query, key, content_scale, position)
 
     def _split_heads(self, x: Tensor) -> Tensor:
-        """(B, E, H, W) to (B, n, H, W, d), contiguous: what fast kernels ask for."""
+        """(B, E, H, W) to (B, n, H, W, d), contiguous, as fast kernels require."""
         return x.unflatten(1, (self.num_heads, -1)).permute(0, 1, 3, 4, 2).contiguous()
 
     def _check_input(self, x: Tensor) -> None:

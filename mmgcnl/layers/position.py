@@ -1,11 +1,12 @@
-"""The position term of the attention logits: eight forms, one shape.
+"""The position term of the attention logits, in eight forms.
 
 Shape shorthand: B images, n heads, d channels of a head, C = n * d, (H, W) the query grid,
 (h, w) the key grid, Q and K coordinates along one axis.
 
-Whatever the form, the vector r_ij that stands for where key j lies is a sum of a part made
-from the two y coordinates and a part made from the two x coordinates. Its product with the
-query is therefore a row table plus a column table, and r_ij is never made for all pairs.
+In every form the vector r_ij, which encodes where key j lies, is the sum of a part that
+depends on the two y coordinates and a part that depends on the two x coordinates. Its
+product with the query is therefore a row table plus a column table, and r_ij is never
+computed for all pairs.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ import torch.nn as nn
 from torch import Tensor
 
 from .attention import Position
+from .checks import check_number_above
 
-#: form -> (distance, encoding, whether the query meets r_ij). Section 2.1.3, Tables 2a, 2b.
+#: form -> (distance, encoding, whether r_ij is multiplied with the query).
+#: Section 2.1.3, Tables 2a and 2b.
 POSITION_FORMS: dict[str, tuple[str, str, bool]] = {
     f'{distance}_{encoding}' + ('' if content else '_content_independent'): (
         distance,
@@ -33,17 +36,18 @@ POSITION_FORMS: dict[str, tuple[str, str, bool]] = {
 
 
 class AxisPosition(nn.Module):
-    """One axis' part of r_ij: the coordinates' code times a learned C x code matrix.
+    """One axis' part of r_ij: the code of the coordinates times a learned matrix.
 
     Args:
         embed_dims: C, the channels of r_ij.
-        distance: 'relative' codes query minus key coordinate, 'absolute' the key's own.
-        encoding: 'sinusoid' codes it with C / 4 sines and C / 4 cosines; 'raw' takes the
-            coordinate divided by the size of the query grid, and of a relative one the
-            magnitude: the sign would add only a term common to all keys, which the
-            softmax drops, and leave the absolute form.
-        wavelength: The longest of the sinusoid's wavelengths over 2 pi, in positions of
-            the query grid.
+        distance: 'relative' encodes the query's coordinate minus the key's, 'absolute' the
+            key's coordinate.
+        encoding: 'sinusoid' encodes it as C / 4 sines and C / 4 cosines. 'raw' is the
+            coordinate divided by the size of the query grid; of a relative one it is the
+            magnitude, because with the sign the query's coordinate would only add a
+            constant to all keys, which the softmax ignores.
+        wavelength: The base of the sinusoids: their longest wavelength divided by 2 pi, in
+            positions of the query grid.
     """
 
     def __init__(
@@ -54,12 +58,13 @@ class AxisPosition(nn.Module):
         self.encoding = encoding
         self.wavelength = wavelength
         code_dims = embed_dims // 2 if encoding == 'sinusoid' else 1
-        # A parameter and not a Linear: the code is per size, not per image, and counters
-        # of multiply-adds that watch modules would book it as work on the features.
+        # A parameter instead of a Linear: the codes depend on the size of the map and not
+        # on the images, and counters of multiply-adds that hook modules would count a
+        # Linear as work on the features.
         self.weight = nn.Parameter(torch.empty(embed_dims, code_dims))
 
     def code(self, query: Tensor, key: Tensor, size: int) -> Tensor:
-        """Code (Q or 1, K, code_dims) of the coordinates ``query`` (Q,), ``key`` (K,)."""
+        """The code (Q or 1, K, code_dims) of coordinates query (Q,) and key (K,)."""
         if self.distance == 'relative':
             distance = query[:, None] - key[None, :]
         else:
@@ -74,22 +79,22 @@ class AxisPosition(nn.Module):
         return torch.cat((angle.sin(), angle.cos()), dim=-1)
 
     def forward(self, query: Tensor, key: Tensor, size: int, scale: float = 1.0) -> Tensor:
-        """This axis' part of r_ij, (Q or 1, K, C), times ``scale``."""
+        """``scale`` times this axis' part of r_ij, (Q or 1, K, C)."""
         return self.code(query, key, size) @ (scale * self.weight.to(key.dtype)).t()
 
 
 class PositionTerm(nn.Module):
-    """What position adds to the logits: q_i . r_ij, or u . r_ij with u learned per head.
+    """What position adds to a logit: q_i . r_ij, or u . r_ij with u learned per head.
 
     Args:
-        embed_dims: C, the channels of the query of all heads together.
+        embed_dims: C, the channels of the query, all heads together.
         num_heads: n.
         form: A key of :data:`POSITION_FORMS`.
         wavelength: See :class:`AxisPosition`.
 
     Raises:
-        ValueError: ``form`` is unknown, or a sinusoid is asked for and ``embed_dims`` is
-            not divisible by 4 (sine and cosine for each axis).
+        ValueError: ``form`` is unknown, ``wavelength`` is not above 1, or ``embed_dims``
+            is not divisible by 4, which a sinusoid needs (sine and cosine for each axis).
     """
 
     def __init__(
@@ -111,8 +116,7 @@ class PositionTerm(nn.Module):
                 f'position={form!r} needs inner channels (in_channels // reduction) '
                 f'divisible by 4, got {embed_dims}'
             )
-        if not isinstance(wavelength, (int, float)) or not wavelength > 1:
-            raise ValueError(f'wavelength={wavelength!r}: give a number above 1')
+        check_number_above('wavelength', wavelength, 1)
         self.num_heads = num_heads
         self.form = form
         self.y = AxisPosition(embed_dims, distance, encoding, wavelength)
@@ -138,7 +142,7 @@ class PositionTerm(nn.Module):
         size: tuple[int, int],
         scale: float = 1.0,
     ) -> Position:
-        """What the row and the column part of the logits are made of.
+        """The position query and codes, of which the attention makes the tables.
 
         Args:
             query: (B, n, H, W, d).
@@ -146,7 +150,7 @@ class PositionTerm(nn.Module):
             key_grid: y coordinates (h,) and x coordinates (w,) of the keys, in the same
                 unit. The coordinates' dtype is the precision of the codes.
             size: Height and width by which raw coordinates are divided.
-            scale: Factor on the logits.
+            scale: Factor on this part of the logits.
         """
         if not self.content_dependent:
             query = self.u[None, :, None, None].expand_as(query[:1])

@@ -1,4 +1,4 @@
-"""Checks of the options that configs give, for errors that name the option."""
+"""Checks of options in configs; their errors name the option, the value and the remedy."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from mmcv.cnn import build_norm_layer
 from mmengine.registry import MODELS
 from torch import nn
 
+from mmgcnl.layers.checks import check_whole_number
 
-def check_whole_number(name: str, number: Any) -> None:
-    """Raise a ValueError unless ``number`` is a whole number of at least 1."""
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise ValueError(f'{name}={number!r}: give a whole number of at least 1')
+__all__ = ['build_norm', 'check_layer_cfg', 'check_whole_number']
 
 
 def check_layer_cfg(name: str, cfg: Any) -> None:
-    """Raise unless ``cfg`` is None or the config of a registered layer.
+    """Check that ``cfg`` is None or the config of a registered layer.
+
+    Args:
+        name: Name of the option.
+        cfg: Its value.
 
     Raises:
         TypeError: ``cfg`` is no dict.
@@ -33,23 +35,28 @@ def check_layer_cfg(name: str, cfg: Any) -> None:
     with MODELS.switch_scope_and_registry(None) as registry:
         if not isinstance(layer, str) or registry.get(layer) is None:
             raise ValueError(
-                f'{name}={cfg!r}: its type={layer!r} is no layer in the registry '
-                f"{registry.scope!r}; give a registered layer's name, or import it"
+                f'{name}={cfg!r}: no layer type={layer!r} in the registry '
+                f'{registry.scope!r}; give the name of a registered layer, or import the '
+                'module that registers it'
             )
 
 
 def build_norm(cfg: dict, num_features: int) -> nn.Module:
-    """The norm of ``num_features`` channels that ``cfg`` describes.
+    """Build the norm that ``cfg`` describes.
+
+    Args:
+        cfg: Config of a norm, such as ``dict(type='BN')``.
+        num_features: Its channels.
 
     Raises:
         TypeError: ``cfg`` is no dict.
-        ValueError: There is no such norm, or not with these options.
+        ValueError: There is no such norm, or it does not take these options.
     """
     check_layer_cfg('norm_cfg', cfg)
     try:
         return build_norm_layer(cfg, num_features)[1]
     except (AssertionError, TypeError, ValueError) as error:
-        reason = str(error) or 'an option that it needs is missing'
+        reason = str(error) or 'a required option is missing'
         raise ValueError(
             f'norm_cfg={cfg!r} cannot be built for {num_features} channels: {reason}'
         ) from error

@@ -1,4 +1,4 @@
-"""A backbone small enough to see nothing but a pixel's neighbourhood."""
+"""A backbone whose receptive field is a pixel's neighbourhood."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from torch import Tensor
 class ConvNet(BaseModule):
     """3x3 convolutions of stride 2, for the probe.
 
-    Two of them see 7 x 7 pixels, so that whatever depends on something further away is
-    left to what follows.
+    Two of them see 7 x 7 pixels. Whatever depends on more distant pixels is left to the
+    layers that follow.
 
     Args:
-        channels (Sequence[int]): Output channels of each. Default: (24, 32).
-        norm_cfg (dict): Norm after each. Default: BN.
-        init_cfg (dict or list[dict], optional): Default: None.
+        channels: Output channels of each convolution.
+        norm_cfg: Norm after each convolution.
+        init_cfg: See mmengine's BaseModule.
     """
 
     def __init__(
@@ -34,12 +34,19 @@ class ConvNet(BaseModule):
         widths = [3, *channels]
         self.layers = Sequential(
             *(
-                # Zeros around the map would tell how far away its border is.
+                # Zero padding would reveal the distance to the border.
                 ConvModule(a, b, 3, 2, 1, norm_cfg=norm_cfg, padding_mode='reflect')
                 for a, b in zip(widths, channels)
             )
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
-        """(B, 3, H, W) to one map, its sides halved by each convolution."""
+        """Compute one feature map.
+
+        Args:
+            x: (B, 3, H, W).
+
+        Returns:
+            One map (B, channels[-1], H / 2^n, W / 2^n) after n convolutions.
+        """
         return (self.layers(x),)

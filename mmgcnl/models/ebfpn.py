@@ -1,4 +1,4 @@
-"""EBFPN: balanced feature pyramid whose refinement is any registered block.
+"""EBFPN: a balanced feature pyramid, refined by any registered block.
 
 Shape shorthand: B images, C channels, level i of the pyramid (B, C, H_i, W_i).
 """
@@ -21,27 +21,27 @@ from .checks import check_layer_cfg, check_whole_number
 class EBFPN(BaseModule):
     """Balanced feature pyramid (Libra R-CNN) refined by GCNonLocal2d.
 
-    All levels are brought to one size and averaged, the mean is refined, and the result is
-    added to every level. It goes behind an FPN::
+    All levels are resized to one size and averaged, the mean is refined, and the result is
+    resized and added to every level. The neck follows an FPN::
 
         neck=[dict(type='FPN', ...), dict(type='EBFPN', in_channels=256, num_levels=5)]
 
-    With ``refine=dict(type='NonLocal2d', reduction=1, use_scale=False)`` it is mmdet's BFP.
+    With ``refine=dict(type='NonLocal2d', reduction=1, use_scale=False)`` it computes what
+    mmdet's BFP computes.
 
     Args:
-        in_channels (int): Channels of every level.
-        num_levels (int): Number of levels.
-        refine_level (int): The level at whose size the mean is refined. Default: 2.
-        refine (dict, optional): Config of the block that refines the mean, ``in_channels``
-            being the neck's where it has none. None: no refinement.
-            Default: the paper's block with a key grid of stride 2.
-        init_cfg (dict or list[dict], optional): Default: None. The neck itself has no
-            weights; unlike BFP's Xavier this leaves a block's own start untouched.
+        in_channels: Channels of every level.
+        num_levels: Number of levels.
+        refine_level: The level whose size the mean is refined at, from 0.
+        refine: Config of the block that refines the mean; ``in_channels`` is the neck's
+            unless given. None: no refinement. Default: the paper's block with a key grid
+            of stride 2.
+        init_cfg: See mmengine's BaseModule. The neck itself has no weights; the default
+            keeps the block's own initialisation, unlike the Xavier default of BFP.
 
     Raises:
         TypeError: ``refine`` is no dict.
-        ValueError: An option is outside of what it allows; or, when called, the inputs are
-            not ``num_levels`` maps of ``in_channels`` channels.
+        ValueError: An option is outside of its range.
     """
 
     def __init__(
@@ -58,7 +58,11 @@ class EBFPN(BaseModule):
         check_whole_number('in_channels', in_channels)
         check_whole_number('num_levels', num_levels)
         check_layer_cfg('refine', refine)
-        if not isinstance(refine_level, int) or not 0 <= refine_level < num_levels:
+        if (
+            isinstance(refine_level, bool)
+            or not isinstance(refine_level, int)
+            or not 0 <= refine_level < num_levels
+        ):
             raise ValueError(
                 f'refine_level={refine_level!r}: give one of the num_levels={num_levels} '
                 f'levels, 0 to {num_levels - 1}'
@@ -71,11 +75,22 @@ class EBFPN(BaseModule):
         )
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """``num_levels`` maps (B, C, H_i, W_i), finest first, to as many of their sizes."""
+        """Refine a pyramid.
+
+        Args:
+            inputs: ``num_levels`` maps (B, C, H_i, W_i), finest first.
+
+        Returns:
+            As many maps of the same sizes.
+
+        Raises:
+            ValueError: The number of maps, or the channels or batch size of one, are
+                wrong.
+        """
         if len(inputs) != self.num_levels:
             raise ValueError(
                 f'EBFPN got {len(inputs)} levels but num_levels={self.num_levels}: '
-                f'set num_levels to what the neck before it gives out'
+                'set num_levels to the number of outputs of the neck before it'
             )
         for i, level in enumerate(inputs):
             expected = (inputs[0].shape[0], self.in_channels)
@@ -100,10 +115,10 @@ class EBFPN(BaseModule):
 
 
 def _resize(x: Tensor, size: Sequence[int], shrink: bool) -> Tensor:
-    """Adaptive max pooling or nearest interpolation of ``x`` to ``size``."""
+    """Resize ``x`` (B, C, H, W) by adaptive max pooling, or by nearest interpolation."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        # Where sizes are symbols: adaptive pooling only takes numbers, and ONNX's Resize
-        # rounds otherwise than PyTorch. The same values by indices, axis by axis.
+        # Sizes may be symbols here. Adaptive pooling takes numbers only, and ONNX's Resize
+        # rounds differently from PyTorch. Indexing along each axis gives the same values.
         resize_axis = _max_of_windows if shrink else _nearest
         for axis in (2, 3):
             x = resize_axis(x, axis, size[axis - 2])
@@ -114,11 +129,11 @@ def _resize(x: Tensor, size: Sequence[int], shrink: bool) -> Tensor:
 
 
 def _max_of_windows(x: Tensor, axis: int, size: int) -> Tensor:
-    """F.adaptive_max_pool2d along one axis.
+    """Do what F.adaptive_max_pool2d does along one axis.
 
     Output i is the maximum of the inputs from ``floor(i * n / size)`` to below
-    ``ceil((i + 1) * n / size)``. No window is longer than ``ceil(n / size) + 1``; a shorter
-    one repeats its last element.
+    ``ceil((i + 1) * n / size)``. No window is longer than ``ceil(n / size) + 1``; shorter
+    windows repeat their last element.
     """
     n = x.shape[axis]
     i = torch.arange(size, device=x.device)[:, None]
@@ -130,9 +145,10 @@ def _max_of_windows(x: Tensor, axis: int, size: int) -> Tensor:
 
 
 def _nearest(x: Tensor, axis: int, size: int) -> Tensor:
-    """F.interpolate(mode='nearest') along one axis: input ``floor(i * n / size)``.
+    """Do what F.interpolate(mode='nearest') does along one axis.
 
-    PyTorch computes that in float32, wherefore it can be one less than exact arithmetic's.
+    Output i is input ``floor(i * n / size)``. PyTorch computes the index in float32, so
+    that it can be one less than the exact value; this function does the same.
     """
     n = x.shape[axis]
     i = torch.arange(size, device=x.device, dtype=torch.float32)

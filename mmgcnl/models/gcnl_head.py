@@ -1,4 +1,4 @@
-"""Decode head: a fully convolutional head with the block between its two convolutions."""
+"""Decode head with the block between two convolutions."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .checks import build_norm, check_layer_cfg, check_whole_number
 
 @MODELS.register_module()
 class GCNLHead(FCNHead):
-    """mmseg's NLHead with :class:`GCNonLocal2dAdapter` as its block.
+    """mmseg's NLHead with GCNonLocal2d as its block.
 
     Args:
         block: Options of :class:`GCNonLocal2dAdapter` that differ from its defaults, for
             example ``dict(num_heads=1, position=None)``. ``in_channels`` is the head's
             ``channels``; ``norm_cfg`` is the head's unless given here. Default: none.
-        **kwargs: See mmseg's FCNHead, ``num_convs`` excepted: it is 2.
+        **kwargs: See mmseg's FCNHead. ``num_convs`` is always 2.
 
     Raises:
         TypeError: ``block`` or the config of a layer is no dict, or an option is unknown.
-        ValueError: An option is outside of what it allows.
+        ValueError: An option is outside of its range.
     """
 
     def __init__(self, block: dict | None = None, **kwargs: Any) -> None:
@@ -38,7 +38,11 @@ class GCNLHead(FCNHead):
         )
 
     def _forward_feature(self, inputs: list[Tensor]) -> Tensor:
-        """Backbone features to the map (B, channels, H, W) that is classified."""
+        """Compute the map (B, channels, H, W) that the head classifies.
+
+        Args:
+            inputs: Feature maps of the backbone.
+        """
         x = self._transform_inputs(inputs)
         output = self.convs[1](self.block(self.convs[0](x)))
         if self.concat_input:
@@ -47,14 +51,14 @@ class GCNLHead(FCNHead):
 
 
 def _check_options(options: dict[str, Any]) -> None:
-    """What mmseg's heads leave to bare asserts and to the layers below."""
+    """Check what mmseg's heads check by bare asserts, or not at all."""
     for name in ('channels', 'num_classes', 'kernel_size', 'dilation'):
         if name in options:
             check_whole_number(name, options[name])
     kernel_size = options.get('kernel_size', 1)
     if kernel_size % 2 == 0:
         raise ValueError(
-            f'kernel_size={kernel_size}: give an odd one, which keeps the size'
+            f'kernel_size={kernel_size}: give an odd number, which keeps the size'
         )
     ratio = options.get('dropout_ratio', 0)
     if not isinstance(ratio, (int, float)) or not 0 <= ratio < 1:
@@ -72,6 +76,7 @@ _INPUTS = ('in_channels', 'in_index', 'input_transform')
 def _check_inputs(
     in_channels: Any = 1, in_index: Any = -1, input_transform: Any = None
 ) -> None:
+    """Check that the options that select feature maps agree."""
     if input_transform is None:
         check_whole_number('in_channels', in_channels)
         if isinstance(in_index, bool) or not isinstance(in_index, int):

@@ -1,4 +1,4 @@
-"""The environment for a bug report: ``python -m mmgcnl.utils.collect_env``."""
+"""The environment, for a bug report: ``python -m mmgcnl.utils.collect_env``."""
 
 from importlib.metadata import packages_distributions
 
@@ -11,10 +11,10 @@ from .provenance import git_revision
 
 
 def collect_env() -> dict[str, str]:
-    """What MMEngine collects, and the versions of the libraries and of mmgcnl.
+    """Collect what mmengine collects, and the versions of the libraries and of mmgcnl.
 
-    The distributions are named because OneDL's and OpenMMLab's install the same
-    packages: two names after one package mean that one has overwritten the other.
+    The distributions are named because those of OneDL and OpenMMLab install the same
+    packages: two names for one package mean that one has overwritten the other.
     """
     env = collect_base_env()
     distributions = packages_distributions()

@@ -1,4 +1,4 @@
-"""The libraries mmgcnl builds on: which are installed, and in a tested version."""
+"""The libraries that mmgcnl builds on: which are installed, and in which version."""
 
 import io
 import runpy
@@ -41,11 +41,16 @@ BUILD_MMCV = (
 
 
 def installed_version(name: str) -> str | None:
-    """Version of the package that ``import name`` would find; None if there is none.
+    """Find the version of the package that ``import name`` would import.
 
-    It is read from the package's version.py: the package itself is not imported
-    (mmdet and mmseg take seconds), and it does not matter which distribution the
-    package came from.
+    It is read from the package's version.py, whatever distribution the package came from.
+    The package itself is not imported: mmdet and mmseg take seconds.
+
+    Args:
+        name: Name of the package.
+
+    Returns:
+        The version, or None if there is no such package.
     """
     spec = find_spec(name)
     if spec is None or spec.origin is None:
@@ -54,6 +59,7 @@ def installed_version(name: str) -> str | None:
 
 
 def how_to_install(*names: str) -> str:
+    """Format the commands that install libraries, for an error message."""
     onedl = ' '.join(LIBRARIES[name].onedl for name in names)
     openmmlab = ' '.join(LIBRARIES[name].openmmlab for name in names)
     command = f'pip install {onedl}'
@@ -63,13 +69,16 @@ def how_to_install(*names: str) -> str:
 
 
 def check_libraries() -> set[str]:
-    """Names of the installed ones of :data:`LIBRARIES`.
+    """Check which of :data:`LIBRARIES` are installed, and their versions.
+
+    Returns:
+        Names of the installed libraries.
 
     Raises:
-        ImportError: If torch is missing, or any of them is older than supported.
+        ImportError: torch is missing, or a library is older than supported.
 
     Warns:
-        UserWarning: If any of them is newer than tested.
+        UserWarning: A library is newer than tested.
     """
     if installed_version('torch') is None:
         raise ImportError(f'mmgcnl needs torch: {how_to_install("torch")}')

@@ -1,8 +1,12 @@
 """From an image to the attention over its pixels, through a pipeline and a model."""
 
+import copy
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from mmengine.dataset import Compose
 from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
@@ -66,6 +70,23 @@ def test_peak_is_where_the_image_is_bright(name, kv_stride, spot):
         assert np.abs(peak - (y, x)).max() <= 4 * kv_stride
     assert not model.block._forward_hooks
     assert not model.data_preprocessor._forward_hooks
+
+
+@pytest.mark.parametrize('point', [(3, 4), (300, 4)], ids=['inside', 'outside'])
+def test_slide_mode_is_left_as_it_was(point):
+    """And is off in between, also if it fails: a window would be in an unknown place."""
+    init_default_scope('mmseg')
+    pipeline = Compose([dict(type='InferencerLoader'), dict(type='PackSegInputs')])
+    model = Bright().eval()
+    model.test_cfg = ConfigDict(mode='slide', crop_size=(64, 64), stride=(32, 32))
+    before = copy.deepcopy(model.test_cfg)
+    modes = []
+    model.block.register_forward_hook(lambda *_: modes.append(model.test_cfg.mode))
+    image = np.zeros((80, 100, 3), np.uint8)
+    with nullcontext() if point[0] < 100 else pytest.raises(ValueError, match='outside'):
+        attention_at(model, pipeline, image, [point])
+    assert modes[0] == 'whole'
+    assert model.test_cfg == before
 
 
 def test_which_block():

@@ -56,7 +56,7 @@ def test_unsupported_roi_head():
     cfg = Config.fromfile(ROOT / MASK_RCNN)
     cfg.model.roi_head.type = 'DoubleHeadRoIHead'
     cfg.model.roi_head.reg_roi_scale_factor = 1.3
-    with pytest.raises(ValueError, match="roi_head='DoubleHeadRoIHead' is not counted"):
+    with pytest.raises(ValueError, match="roi_head='DoubleHeadRoIHead' cannot be counted"):
         measure_complexity(cfg)
 
 

@@ -151,7 +151,7 @@ def test_finds_checkpoints(tmp_path):
 def test_weights_alone_are_not_resumed(build, tmp_path):
     torch.save(dict(state_dict={}), tmp_path / 'weights.pth')
     path = str(tmp_path / 'weights.pth')
-    with pytest.raises(CheckpointError, match='no training to resume; to start from them'):
+    with pytest.raises(CheckpointError, match='no training to resume; to start'):
         build(tmp_path, resume=True, load_from=path).train()
     build(tmp_path, load_from=path).train()
 

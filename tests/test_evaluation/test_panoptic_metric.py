@@ -223,7 +223,7 @@ class TestFaults:
             build(dict(classes=classes), **files)
 
     def test_other_ann_file(self, files):
-        with pytest.raises(ValueError, match='panoptic.json has no image 99: is it'):
+        with pytest.raises(ValueError, match='panoptic.json has no image 99: give'):
             evaluate({99: PREDICTIONS[10]}, build(**files))
 
     def test_prediction_of_another_size(self, files):

@@ -60,8 +60,8 @@ def brute_force(block: GCNonLocal2d, x: torch.Tensor, context: str | None) -> to
                     distance, encoding, content = POSITION_FORMS[block.position.form]
                     r = code(block.position.y, distance, encoding, yi, yj, height)
                     r = r + code(block.position.x, distance, encoding, xi, xj, width)
-                    met = q if content else block.position.u
-                    logit = logit + (met * r.view(heads, dims)).sum(1)
+                    position_query = q if content else block.position.u
+                    logit = logit + (position_query * r.view(heads, dims)).sum(1)
                 logits.append(block.scale * logit)
                 values.append(conv(block.value, x[b, :, yj, xj]).view(heads, dims))
             attention = torch.stack(logits).softmax(0)
@@ -291,17 +291,17 @@ def test_large_features_in_half_precision(dtype, position, scale):
 
 
 def test_factored_context_is_exact():
-    """Taking a power of two out of the context changes no bit of the logits."""
+    """Taking a power of two out of the context changes no bit of the inputs."""
     torch.manual_seed(0)
     block = make_block(16, reduction=1, num_heads=2, position=None).float()
     x = torch.randn(1, 16, 3, 3)
     c = block.context.fc(x.mean((2, 3))).view(1, 2, 1, 1, 8)
-    logits = block.logits(x)
-    unit = logits.content_scale / block.scale
+    inputs = block.attention_inputs(x)
+    unit = inputs.content_scale / block.scale
     assert torch.equal(unit.log2(), unit.log2().round())
     query = block.query(x).view(1, 2, 8, 3, 3).movedim(2, -1)
-    torch.testing.assert_close(logits.query * unit, query * c, rtol=1e-6, atol=0)
-    assert (logits.query.abs() <= query.abs()).all()
+    torch.testing.assert_close(inputs.query * unit, query * c, rtol=1e-6, atol=0)
+    assert (inputs.query.abs() <= query.abs()).all()
 
 
 def test_deep_copy_and_half_module_run():

@@ -9,7 +9,7 @@ from mmgcnl.layers import GCNonLocal2d
 
 @pytest.mark.parametrize('init', ['gaussian', '', None, 0])
 def test_unknown_init_is_named(init):
-    with pytest.raises(ValueError, match=r"init=.*: give one of 'xavier', 'normal'"):
+    with pytest.raises(ValueError, match=r"init=.*: give one of 'normal', 'xavier'"):
         GCNonLocal2d(16, init=init)
 
 

@@ -121,7 +121,7 @@ def test_own_in_channels_of_refine_wins():
         EBFPN(16, 1, 0, dict(type='GCNonLocal2d', in_channels=8))(pyramid(16, (4, 4)))
 
 
-@pytest.mark.parametrize('refine_level', [-1, 5])
+@pytest.mark.parametrize('refine_level', [-1, 5, True, False, 1.0])
 def test_wrong_refine_level(refine_level):
     with pytest.raises(ValueError, match=rf'refine_level={refine_level}: .* 0 to 4'):
         EBFPN(16, 5, refine_level)

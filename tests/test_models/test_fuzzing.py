@@ -116,7 +116,7 @@ def valid_neck(draw):
 INVALID_NECK = dict(
     in_channels=NO_WHOLE_NUMBER,
     num_levels=NO_WHOLE_NUMBER,
-    refine_level=[-1, 100, 1.5, '1', None],
+    refine_level=[-1, 100, 1.5, '1', None, True],
     refine=NO_LAYER,
     levels=[5],
 ) | {'refine.num_heads': [0], 'refine.heads': [8]}

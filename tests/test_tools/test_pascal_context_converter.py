@@ -179,7 +179,7 @@ class TestFaults:
     def test_no_voc(self, voc, png, capsys, tmp_path):
         assert 'no such folder: nowhere' in fails(capsys, 'nowhere', *png)
         message = fails(capsys, tmp_path, *png)
-        assert f'is {tmp_path} the folder VOC2010?' in message
+        assert f'give the folder VOC2010, not {tmp_path}' in message
 
     def test_folder_without_annotations(self, voc, png, capsys):
         message = fails(capsys, voc, voc, png[1])

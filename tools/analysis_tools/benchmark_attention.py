@@ -1,14 +1,14 @@
-"""Time and memory of the block beside the blocks that it replaces.
+"""Measure time and memory of the block and of the blocks that it replaces.
 
 python tools/analysis_tools/benchmark_attention.py --height 97 --width 97 --mode train \
     --json work_dirs/attention.json
 
-Each contender runs in a process of its own, in turns with the others; what counts are
-ratios of medians. Besides the size that is asked for, a quarter and half of its sides are
-measured, for the plot over the number of positions N that is written next to the JSON.
+Each contender runs in its own process, in turns with the others; compare the ratios of
+medians. Besides the given size, a quarter and half of it are measured (--scales), for a
+plot over the number of positions N next to the JSON.
 
-floor: multi-head attention of the same size with neither position nor context, by
-PyTorch's scaled_dot_product_attention on contiguous tensors, between the same 1x1 convs.
+floor: multi-head attention of the same size without position or context, by PyTorch's
+scaled_dot_product_attention on contiguous tensors, between the same 1x1 convolutions.
 """
 
 import argparse
@@ -40,7 +40,7 @@ with contextlib.redirect_stdout(sys.stderr):  # the libraries print on import
 
 
 class Floor(nn.Module):
-    """What no multi-head attention block of this size can well do without."""
+    """The least that a multi-head attention block of this size has to compute."""
 
     def __init__(self, channels: int, num_heads: int, kv_stride: int) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Floor(nn.Module):
 
 
 def contenders(args: argparse.Namespace) -> dict[str, Callable[[], nn.Module]]:
-    """What is compared, by name."""
+    """Make the functions that build the contenders, by name."""
     ours = partial(
         GCNonLocal2d,
         args.channels,

@@ -1,11 +1,11 @@
-"""Time and memory of EBFPN beside mmdet's BFP, and of whole detectors with either.
+"""Measure time and memory of EBFPN and mmdet's BFP, or of whole detectors with either.
 
 python tools/analysis_tools/benchmark_neck.py --mode train --json work_dirs/neck.json
 python tools/analysis_tools/benchmark_neck.py --detector
 
-Each contender runs in a process of its own, in turns with the others; what counts are
-ratios of medians. With --detector it is Mask R-CNN with FPN, with FPN and BFP, and with
-FPN and EBFPN (random weights, with the regions that these propose).
+Each contender runs in its own process, in turns with the others; compare the ratios of
+medians. With --detector the contenders are Mask R-CNN with FPN, with FPN and BFP, and with
+FPN and EBFPN. The weights are random, and so are the regions that they propose.
 """
 
 import argparse
@@ -42,7 +42,7 @@ STRIDES = (4, 8, 16, 32, 64)
 
 
 def neck_contenders(args: argparse.Namespace) -> dict[str, dict[str, Build]]:
-    """The refine blocks alone, and the necks, by what they are compared with."""
+    """Make the functions that build the refine blocks and the necks, in two groups."""
     height, width = args.shape
     pyramid = [(args.batch, CHANNELS, -(-height // s), -(-width // s)) for s in STRIDES]
     settings = (args.mode, args.device, args.dtype)
@@ -75,7 +75,7 @@ def neck_contenders(args: argparse.Namespace) -> dict[str, dict[str, Build]]:
 def detector_step(
     neck: list, config: str, args: argparse.Namespace
 ) -> Callable[[], object]:
-    """A whole detector: its prediction, or its loss and the backward pass."""
+    """Make a step of a whole detector: prediction, or loss and backward pass."""
     from mmdet.testing import demo_mm_inputs
 
     torch.manual_seed(0)
@@ -105,6 +105,7 @@ def detector_step(
 
 
 def detector_contenders(args: argparse.Namespace) -> dict[str, Build]:
+    """Make the functions that build the detectors, by name."""
     neck = dict(in_channels=CHANNELS, num_levels=len(STRIDES))
     bfp = dict(type='BFP', **neck, refine_level=2, refine_type='non_local')
     necks = {'FPN': [], 'FPN + BFP': [bfp], 'FPN + EBFPN': [dict(type='EBFPN', **neck)]}
@@ -127,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         '--config',
         default='configs/ebfpn/mask-rcnn_r50_fpn_ebfpn_1x_coco.py',
-        help='of the detector, whose neck is exchanged (%(default)s)',
+        help='config of the detector, whose neck is replaced (%(default)s)',
     )
     add_benchmark_arguments(parser)
     args = parser.parse_args(argv)

@@ -1,11 +1,11 @@
-"""Draw where a model's non-local attention looks from points of an image (Figures 1, 2).
+"""Draw the non-local attention of a model at points of an image (Figures 1 and 2).
 
 python tools/analysis_tools/visualize_attention.py CONFIG CHECKPOINT IMAGE \\
     --point 120,80 --point 300,200 --out attention.png
 
-Each row is a query, marked by a '+': its attention averaged over heads, then each head's.
-With --config2 and --checkpoint2 a second model's rows are below the first's. Above them
-are the predictions and, if given, the ground truth.
+Each row shows a query, marked by a '+': its attention averaged over the heads, then that of
+each head. With --config2 and --checkpoint2, the rows of a second model are below those of
+the first. The first row has the predictions and, if given, the ground truth.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from mmgcnl.utils.cli import add_device_argument, existing_file, file_name
 
 
 def point(text: str) -> tuple[float, float]:
+    """Parse X,Y."""
     if not re.fullmatch(r'\d+(\.\d+)?,\d+(\.\d+)?', text):
         raise argparse.ArgumentTypeError(f'{text!r}: give X,Y in pixels, e.g. 120,80')
     x, y = text.split(',')

@@ -1,6 +1,6 @@
-"""Draw predictions side by side: input, ground truth, baseline, ours (Figures 3 to 6).
+"""Draw input, ground truth, and predictions of models side by side (Figures 3 to 6).
 
-Of a data set, with its ground truth, or of any images:
+For a data set with its ground truth, or for any images:
 
 python tools/analysis_tools/visualize_predictions.py CONFIG CHECKPOINT --split val \\
     --baseline CONFIG CHECKPOINT --out-dir figures

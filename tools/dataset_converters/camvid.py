@@ -1,12 +1,12 @@
-"""Bring a downloaded CamVid into the layout that CamVidDataset reads.
+"""Convert a downloaded CamVid into the layout that CamVidDataset reads.
 
-SOURCE holds one of:
-  train/ trainannot/ ...     label maps of 11 classes, of the images' names (SegNet's)
+SOURCE has one of these layouts:
+  train/ trainannot/ ...     label maps of 11 classes, named as the images (SegNet's)
   train/ train_labels/ ...   colour labels NAME_L.png
   701_StillsRaw_full/ LabeledApproved_full/ train.txt ...
                              the original: colour labels NAME_L.png, and for each split
-                             a list with an image per line (SegNet's lists do)
-(... stands for val and test likewise). The 32 colours become SegNet's 11 classes.
+                             a list with an image per line, such as SegNet's
+... stands for the same with val and test. The 32 colours become SegNet's 11 classes.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from PIL import Image
 
 SPLITS = ('train', 'val', 'test')
 UNLABELLED = 11
-# Value, class, and the original classes with their colours that make it up.
+# For each value, from 0 on: the original classes that it combines, with their colours.
 CLASSES = [
     dict(Sky=(128, 128, 128)),
     dict(
@@ -59,7 +59,7 @@ VALUE_OF = {
 
 
 def find_pairs(source: Path, split: str) -> list[tuple[Path, Path]]:
-    """Pairs of image and label file of a split, sorted by name.
+    """Find the pairs of image and label file of a split, sorted by name.
 
     Raises:
         ValueError: ``source`` has none of the layouts, or a file is missing.
@@ -94,11 +94,15 @@ def find_pairs(source: Path, split: str) -> list[tuple[Path, Path]]:
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """Label map (H, W), uint8, values 0 to 11, of a label map or of colour labels.
+    """Read a label map, or colour labels as a label map.
+
+    Returns:
+        (H, W), uint8, values 0 to 11. Pixels with none of the 32 colours, of which the
+        original has a few, are unlabelled.
 
     Raises:
-        ValueError: A label map has other values, or over 1 % of the colour labels have
-            none of the 32 colours. (Fewer are unlabelled: the original has some.)
+        ValueError: A label map has other values, or more than 1 % of the pixels have none
+            of the 32 colours.
     """
     image = Image.open(path)
     if image.mode == 'L':
@@ -127,7 +131,7 @@ def convert(pair: tuple[Path, Path], images: Path, annotations: Path) -> None:
         with Image.open(image) as opened:
             opened.load()
             size = opened.size
-    except (OSError, SyntaxError) as error:  # PIL's of a broken PNG is the latter
+    except (OSError, SyntaxError) as error:  # PIL raises SyntaxError for a broken PNG
         raise ValueError(f'{image} or {label} does not decode: {error}') from error
     if size != labels.shape[::-1]:
         raise ValueError(
@@ -168,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
     if args.destination != parser.get_default('destination'):
-        print(f'The configs find it by: export CAMVID_ROOT={args.destination}')
+        print(f'For the configs to find it: export CAMVID_ROOT={args.destination}')
 
 
 if __name__ == '__main__':

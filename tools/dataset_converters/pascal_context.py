@@ -1,13 +1,14 @@
-"""Bring Pascal Context's published annotations into mmseg's order of the 59 classes.
+"""Convert Pascal Context's published annotations to mmseg's order of the 59 classes.
 
-ANNOTATIONS and LABELS are one of these pairs, of which the first one is smaller:
+ANNOTATIONS and LABELS are one of these pairs; the first one is the smaller download:
   59_context_labels/  59_labels.txt  PNGs with the 59 classes
-  trainval/           labels.txt     .mat files with 459 classes, all but 59 of which
+  trainval/           labels.txt     .mat files with 459 classes; all but 59 of them
                                      become background
-The numbers of the files are neither mmseg's nor each other's, and some names differ, so
-classes are matched by name. The split is that of VOC 2010, 4998 + 5105 images. Written
-are, in VOC2010, SegmentationClassContext/NAME.png, with 0 for background and 1 to 59 for
-the classes of mmseg's PascalContextDataset59, and ImageSets/SegmentationContext/.
+The two number the classes differently from each other and from mmseg, and some names
+differ, so that classes are matched by name. The split is that of VOC 2010, 4998 + 5105
+images. The tool writes, into VOC2010, SegmentationClassContext/NAME.png, with 0 for
+background and 1 to 59 for the classes of mmseg's PascalContextDataset59, and
+ImageSets/SegmentationContext/.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from PIL import Image
 
 SPLITS = ('train', 'val')
 CLASSES = ('background', *PascalContextDataset59.METAINFO['classes'])
-# What 59_labels.txt calls otherwise than labels.txt and mmseg do.
+# Names in 59_labels.txt, and the names in labels.txt and mmseg.
 SYNONYMS = dict(diningtable='table', bedcloth='bedclothes', clothes='cloth')
 
 
@@ -32,16 +33,16 @@ def read_label_list(path: Path, others_are_background: bool) -> np.ndarray:
 
     Args:
         path: The list.
-        others_are_background: Names that are not among the 59 are background; else they
-            are an error.
+        others_are_background: Whether names outside of the 59 are background, or an
+            error.
 
     Returns:
-        np.ndarray: int16, the index in :data:`CLASSES` of each number, -1 for numbers
-        that the list does not have. 0 is background even if it is not in the list.
+        For each number its index in :data:`CLASSES`, int16; -1 for numbers that are not
+        in the list. 0 is background even if it is not in the list.
 
     Raises:
-        ValueError: There is no such file, or a line, a name or a number is not as
-            expected, or one of the 59 classes is missing.
+        ValueError: There is no such file; a line, a name or a number is not as expected;
+            or one of the 59 classes is missing.
     """
     try:
         lines = path.read_text().splitlines()
@@ -83,7 +84,7 @@ def read_label_list(path: Path, others_are_background: bool) -> np.ndarray:
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """The numbers (H, W) of a PNG, or of the variable LabelMap of a .mat file.
+    """Read the numbers (H, W) of a PNG, or of the variable LabelMap in a .mat file.
 
     Raises:
         ValueError: The file does not decode or holds something else.
@@ -98,7 +99,7 @@ def read_labels(path: Path) -> np.ndarray:
                 labels = np.array(image)
     except ImportError:
         raise ValueError('.mat files need scipy: pip install scipy') from None
-    # PIL's of a broken PNG is a SyntaxError, scipy's are of many kinds.
+    # PIL raises SyntaxError for a broken PNG, scipy raises many kinds of errors.
     except Exception as error:
         raise ValueError(f'{path} does not decode: {error!r}') from error
     if labels.ndim != 2 or labels.dtype.kind not in 'ui':
@@ -133,16 +134,16 @@ def convert(
 
 
 def find_names(voc: Path, annotations: Path, suffix: str) -> dict[str, list[str]]:
-    """Names of the images of each split.
+    """Find the names of the images of each split.
 
     Raises:
-        ValueError: VOC 2010's lists are missing, or a file that they list is.
+        ValueError: VOC 2010's lists, or files that they list, are missing.
     """
     names = {}
     for split in SPLITS:
         listed = voc / 'ImageSets' / 'Main' / f'{split}.txt'
         if not listed.is_file():
-            raise ValueError(f'no such file: {listed}; is {voc} the folder VOC2010?')
+            raise ValueError(f'no such file: {listed}; give the folder VOC2010, not {voc}')
         names[split] = listed.read_text().split()
     paths = [
         path
@@ -152,8 +153,8 @@ def find_names(voc: Path, annotations: Path, suffix: str) -> dict[str, list[str]
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise ValueError(
-            f'{len(missing)} files are missing, the first one is {missing[0]}; '
-            'are the archives unpacked completely?'
+            f'{len(missing)} files are missing, the first one is {missing[0]}; check '
+            'that the archives are unpacked completely'
         )
     return names
 
@@ -196,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
     if args.voc != Path('data/VOCdevkit/VOC2010'):
-        print(f'The configs find it by: export PASCAL_CONTEXT_ROOT={args.voc}')
+        print(f'For the configs to find it: export PASCAL_CONTEXT_ROOT={args.voc}')
 
 
 if __name__ == '__main__':

@@ -1,19 +1,20 @@
-"""Turn a trained model with plain non-local blocks into one with GCNonLocal2d.
+"""Convert a trained model with plain non-local blocks into one with GCNonLocal2d.
 
 python tools/model_converters/nonlocal_to_gcnl.py SOURCE_CONFIG SOURCE_CHECKPOINT CONFIG OUT
 
-The source has mmcv's NonLocal2d: mmdet's BFP (Libra R-CNN), mmseg's NLHead (NLNet), or a
-plugin of a ResNet. CONFIG is the same model with GCNonLocal2d in their places, its priors
-switched on. They start without effect, so that both models have the same outputs; the
-largest difference is measured and printed. Then train with load_from=OUT.
+The source has mmcv's NonLocal2d: in mmdet's BFP (Libra R-CNN), in mmseg's NLHead (NLNet),
+or as a plugin of a ResNet. CONFIG is the same model with GCNonLocal2d in their places and
+its priors switched on. The priors start without effect, so that both models have the same
+outputs; the largest difference is measured and printed. Then train with load_from=OUT.
 
-For that, the block needs num_heads=1, kv_stride=1, the source's reduction, norm and scale:
+For equal outputs the block needs num_heads=1, kv_stride=1, and the reduction, norm and
+scale of the source:
 
   BFP     dict(type='EBFPN', in_channels=256, num_levels=5, refine_level=2,
                refine=dict(type='GCNonLocal2d', reduction=1, num_heads=1, scale=1.0))
   NLHead  dict(type='GCNLHead', ..., block=dict(num_heads=1))
 
-Exit code 2: wrong input, or a config with which the outputs would differ.
+Exit code 2: wrong input, or a config whose outputs would differ.
 """
 
 import argparse
@@ -44,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         '--allow-difference',
         action='store_true',
-        help='also convert what cannot have the same outputs: several heads, a kv_stride, '
-        'another scale',
+        help='also convert into a model whose outputs differ: with several heads, a '
+        'kv_stride, or another scale',
     )
     args = parser.parse_args(argv)
     warnings.filterwarnings('ignore', module='mmseg')  # advice on training
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if reasons and not args.allow_difference:
         parser.error(
             f'{args.config} would not start with the same outputs: {"; ".join(reasons)}; '
-            '--allow-difference converts it all the same'
+            'to convert it nevertheless, add --allow-difference'
         )
     args.out.parent.mkdir(parents=True, exist_ok=True)
     meta = dict(

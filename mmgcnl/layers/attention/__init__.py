@@ -1,8 +1,8 @@
 """One attention function, several exact implementations of the same mathematics.
 
-``dense`` is the reference: short, and with all weights in memory. ``blockwise`` runs
-anywhere in memory that grows with the number of positions. ``triton`` is one fused kernel
-for NVIDIA GPUs.
+``dense`` is the reference: short, with all weights in memory at once. ``blockwise`` runs
+on any device in memory proportional to the number of positions. ``triton`` is a fused
+kernel for NVIDIA GPUs.
 """
 
 from .dense import attention_weights
@@ -12,12 +12,12 @@ from .dispatch import (
     attention,
     choose_implementation,
 )
-from .logits import Logits, Position
+from .inputs import AttentionInputs, Position
 
 __all__ = [
     'IMPLEMENTATIONS',
     'IMPLEMENTATION_VARIABLE',
-    'Logits',
+    'AttentionInputs',
     'Position',
     'attention',
     'attention_weights',

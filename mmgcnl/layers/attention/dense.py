@@ -1,4 +1,4 @@
-"""The reference: the formula as it stands, with all N x M weights in memory."""
+"""The reference: the formula as written, with all N x M weights in memory."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from .dropout import KeepMask
-from .logits import Logits
+from .inputs import AttentionInputs
 
 
-def attention_weights(logits: Logits) -> Tensor:
-    """The softmax over keys of ``logits``.
+def attention_weights(inputs: AttentionInputs) -> Tensor:
+    """The softmax of the logits over the keys.
 
     Logits and softmax are computed in float32 at least: half precision can hold the
     operands but not their inner products.
@@ -18,37 +18,42 @@ def attention_weights(logits: Logits) -> Tensor:
     Returns:
         (B, n, N, M), each row summing to one, in float32 (float64 for float64 input).
     """
-    query, key, content_scale, position = logits
+    query, key, content_scale, position = inputs
     dtype = torch.promote_types(query.dtype, torch.float32)
     with torch.autocast(query.device.type, enabled=False):
         content = query.flatten(2, 3).to(dtype) @ key.flatten(2, 3).to(dtype).mT
-        values = content * content_scale.squeeze(-1)
+        logits = content * content_scale.squeeze(-1)
         if position is not None:
             rows, columns = (table.flatten(2, 3) for table in position.tables())
             bias = rows.unsqueeze(-1) + columns.unsqueeze(-2)
-            values = values + bias.flatten(-2)
-        return values.softmax(dim=-1)
+            logits = logits + bias.flatten(-2)
+        return logits.softmax(dim=-1)
 
 
 def dense_attention(
-    logits: Logits, value: Tensor, dropout_p: float = 0.0, seed: Tensor | None = None
+    inputs: AttentionInputs,
+    value: Tensor,
+    dropout_p: float = 0.0,
+    seed: Tensor | None = None,
 ) -> Tensor:
-    """The values averaged with :func:`attention_weights`.
+    """The average of the values, weighted by :func:`attention_weights`.
 
     Args:
-        logits: What makes the logits.
+        inputs: Query, key and position.
         value: (B, n, h, w, d).
-        dropout_p: Probability with which a weight is zeroed; the others grow to make up.
-        seed: Says which weights are zeroed, see :class:`.dropout.KeepMask`. None: none.
+        dropout_p: Probability with which a weight is zeroed. The remaining weights are
+            scaled up to compensate.
+        seed: Determines which weights are zeroed, see :class:`.dropout.KeepMask`. None
+            for no dropout.
 
     Returns:
         (B, n, H, W, d) in ``value``'s dtype.
     """
-    weights = attention_weights(logits)
+    weights = attention_weights(inputs)
     if seed is not None:
-        size = logits.query.shape[:4]
-        mask = KeepMask(dropout_p, seed, size, logits.key.shape[2:4], weights.device)
+        size = inputs.query.shape[:4]
+        mask = KeepMask(dropout_p, seed, size, inputs.key.shape[2:4], weights.device)
         keep = mask(mask.queries.flatten(2), mask.keys.flatten(2))
         weights = weights * keep * mask.scale
     out = weights.to(value.dtype) @ value.flatten(2, 3)
-    return out.unflatten(2, logits.query.shape[2:4])
+    return out.unflatten(2, inputs.query.shape[2:4])

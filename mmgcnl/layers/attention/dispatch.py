@@ -1,4 +1,4 @@
-"""Which implementation computes an attention."""
+"""The attention function, and the choice of its implementation."""
 
 from __future__ import annotations
 
@@ -11,37 +11,39 @@ from torch import Tensor
 
 from .blockwise import blockwise_attention
 from .dense import dense_attention
-from .fused import reason_against, triton_attention
-from .logits import Logits
+from .fused import triton_attention
+from .inputs import AttentionInputs
+from .validation import why_unsupported
 
 IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
     'dense': dense_attention,
     'blockwise': blockwise_attention,
     'triton': triton_attention,
 }
-#: The environment variable that outdoes every config.
+#: The environment variable that overrides every config.
 IMPLEMENTATION_VARIABLE = 'MMGCNL_ATTENTION'
-# Attention weights of all heads and images that are no burden.
-_FEW = 2**20
-# As many are none either, where a head has so few that to go through the heads one by one
-# takes longer than to compute with all of them.
-_MORE, _FEW_OF_A_HEAD = 2**23, 2**15
+# Up to this many weights (B * n * N * M), use dense attention.
+_DENSE_MAX_WEIGHTS = 2**20
+# Where one head of one image has few weights (N * M), the blockwise loop over the heads
+# costs more than it saves: use dense attention up to a larger total.
+_SMALL_HEAD_WEIGHTS = 2**15
+_DENSE_MAX_WEIGHTS_OF_SMALL_HEADS = 2**23
 
 
 def attention(
-    logits: Logits,
+    inputs: AttentionInputs,
     value: Tensor,
     dropout_p: float = 0.0,
     implementation: str | None = None,
 ) -> Tensor:
-    """The values averaged with the softmax over keys of the logits.
+    """The average of the values, weighted by the softmax of the logits over the keys.
 
     Args:
-        logits: What makes the logits.
+        inputs: Query, key and position, which make the logits.
         value: (B, n, h, w, d).
-        dropout_p: Probability with which a weight is zeroed; the others grow to make
-            up for it.
-        implementation: A key of :data:`IMPLEMENTATIONS`; None chooses one.
+        dropout_p: Probability with which a weight is zeroed. The remaining weights are
+            scaled up to compensate.
+        implementation: A key of :data:`IMPLEMENTATIONS`; None to choose automatically.
 
     Returns:
         (B, n, H, W, d) in ``value``'s dtype.
@@ -49,49 +51,60 @@ def attention(
     Raises:
         ValueError: As :func:`choose_implementation`.
     """
-    # Drawn from the default generator: the seed of a training fixes it, and
-    # checkpointing, which restores that generator, draws it again.
+    # Drawn from the default generator: seeding the training fixes it, and activation
+    # checkpointing, which restores that generator, draws the same seed again.
     seed = torch.randint(2**62, ()) if dropout_p > 0 else None
-    name = choose_implementation(logits, implementation)
-    return IMPLEMENTATIONS[name](logits, value, dropout_p, seed)
+    name = choose_implementation(inputs, implementation)
+    return IMPLEMENTATIONS[name](inputs, value, dropout_p, seed)
 
 
-def choose_implementation(logits: Logits, implementation: str | None = None) -> str:
-    """The key of :data:`IMPLEMENTATIONS` that :func:`attention` would take.
+def choose_implementation(
+    inputs: AttentionInputs, implementation: str | None = None
+) -> str:
+    """The key of :data:`IMPLEMENTATIONS` that :func:`attention` would use.
 
     Args:
-        logits: What makes the logits.
-        implementation: What is asked for. The environment variable MMGCNL_ATTENTION
-            outdoes it. Without either: while exporting or tracing, dense, which is made
-            of standard operators; on a GPU the fused kernel, where it can run; else
-            blockwise, or dense where that takes next to no memory.
+        inputs: Query, key and position.
+        implementation: The requested implementation. The environment variable
+            MMGCNL_ATTENTION overrides it. Without either: dense while exporting or
+            tracing, because it consists of standard operators; on a GPU the fused
+            kernel, where it can run; otherwise blockwise, or dense where the weights
+            take little memory.
 
     Raises:
-        ValueError: There is no such implementation.
+        ValueError: The requested implementation does not exist.
     """
-    asked = os.environ.get(IMPLEMENTATION_VARIABLE) or implementation
-    if asked is not None and asked not in IMPLEMENTATIONS:
-        source = IMPLEMENTATION_VARIABLE if asked != implementation else 'implementation'
-        raise ValueError(
-            f'{source}={asked!r}: give one of {", ".join(map(repr, IMPLEMENTATIONS))}'
+    requested = os.environ.get(IMPLEMENTATION_VARIABLE) or implementation
+    if requested is not None and requested not in IMPLEMENTATIONS:
+        source = (
+            IMPLEMENTATION_VARIABLE if requested != implementation else 'implementation'
         )
-    if asked in ('dense', 'blockwise'):
-        return asked
+        raise ValueError(
+            f'{source}={requested!r}: give one of {", ".join(map(repr, IMPLEMENTATIONS))}'
+        )
+    if requested in ('dense', 'blockwise'):
+        return requested
     if _exporting():
         return 'dense'
-    if asked == 'triton' or logits.query.device.type == 'cuda':
-        reason = reason_against(logits)
+    if requested == 'triton' or inputs.query.device.type == 'cuda':
+        reason = why_unsupported(inputs)
         if reason is None:
             return 'triton'
         _warn_once(
-            f'no fused attention: {reason}; the blockwise one is slower, but as exact'
+            f"implementation='triton' is not used: {reason}. 'blockwise' is used instead; "
+            'it gives the same result but is slower'
         )
         return 'blockwise'
     if torch.compiler.is_compiling():
-        return 'blockwise'  # to ask for the size would compile for it
-    of_a_head = logits.query.shape[2:4].numel() * logits.key.shape[2:4].numel()
-    few = _MORE if of_a_head <= _FEW_OF_A_HEAD else _FEW
-    return 'dense' if logits.query.shape[:2].numel() * of_a_head <= few else 'blockwise'
+        return 'blockwise'  # a choice by size would recompile for every size
+    head_weights = inputs.query.shape[2:4].numel() * inputs.key.shape[2:4].numel()
+    limit = (
+        _DENSE_MAX_WEIGHTS_OF_SMALL_HEADS
+        if head_weights <= _SMALL_HEAD_WEIGHTS
+        else _DENSE_MAX_WEIGHTS
+    )
+    num_weights = inputs.query.shape[:2].numel() * head_weights
+    return 'dense' if num_weights <= limit else 'blockwise'
 
 
 def _exporting() -> bool:

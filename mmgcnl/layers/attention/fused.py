@@ -13,22 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .dense import dense_attention
 from .dropout import KeepMask
-from .logits import Logits, Position
-
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-_MAX_HEAD = 512
+from .inputs import AttentionInputs
 
 
 def triton_attention(
-    logits: Logits, value: Tensor, dropout_p: float = 0.0, seed: Tensor | None = None
+    inputs: AttentionInputs,
+    value: Tensor,
+    dropout_p: float = 0.0,
+    seed: Tensor | None = None,
 ) -> Tensor:
     """As :func:`.dense.dense_attention`, with no N x M tensor in memory.
 
-    There are no second derivatives.
+    Second derivatives are not supported.
     """
-    query, key, content_scale, position = logits
+    query, key, content_scale, position = inputs
     grid = query.shape[2:4]
     row_table = column_table = None
     if position is not None:
@@ -39,7 +38,7 @@ def triton_attention(
         key_grid = list(key.shape[2:4])
     else:
         key_grid = [1, key.shape[2] * key.shape[3]]
-    out, _ = _forward(
+    out, _ = forward_operator(
         query.flatten(2, 3),
         key.flatten(2, 3),
         value.flatten(2, 3),
@@ -53,85 +52,11 @@ def triton_attention(
     return out.to(value.dtype).unflatten(2, grid)
 
 
-def reason_against(logits: Logits) -> str | None:
-    """Why :func:`triton_attention` cannot compute this, or None.
-
-    The first time that a kind of input is met, the kernels are compiled and their output
-    and gradients compared with the reference on a small input of that kind.
-    """
-    query = logits.query
-    if query.dtype not in _DTYPES:
-        return f'there is none for {query.dtype}'
-    if query.shape[-1] > _MAX_HEAD:
-        return f'a head has {query.shape[-1]} channels, more than {_MAX_HEAD}'
-    return _trial(
-        str(query.device), query.dtype, query.shape[-1], logits.position is not None
-    )
-
-
 @functools.cache
-def _kernels() -> ModuleType:
+def kernels() -> ModuleType:
     from . import triton_kernels
 
     return triton_kernels
-
-
-@functools.cache
-def _trial(device: str, dtype: torch.dtype, dims: int, position: bool) -> str | None:
-    try:
-        _kernels()
-    except ImportError as error:
-        return f'Triton does not import ({error})'
-    kind = f'{dtype} with heads of {dims} channels'
-    try:
-        with torch.random.fork_rng(), torch.enable_grad():
-            off = _largest_error(torch.device(device), dtype, dims, position)
-    except Exception as error:  # the compiler's and the driver's, which are many
-        return f'its kernels fail for {kind} ({type(error).__name__}: {error})'
-    limit = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}[dtype]
-    if not off <= limit:
-        return f'its kernels are off by {off:.1e} for {kind}'
-    return None
-
-
-# What torch.compiler.assume_constant_result does, which would import the compiler.
-_trial._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-
-def _largest_error(
-    device: torch.device, dtype: torch.dtype, dims: int, position: bool
-) -> float:
-    """Of output and gradients relative to the reference, on a grid of no round size."""
-    torch.manual_seed(0)
-    height, width = 3, 67
-
-    def random(*shape: int) -> Tensor:
-        return torch.randn(*shape, device=device).to(dtype).requires_grad_()
-
-    def code(size: int) -> Tensor:
-        return (torch.randn(size, size, 1, dims, device=device) / dims).requires_grad_()
-
-    query, key, value = (random(1, 1, height, width, dims) for _ in range(3))
-    scale = torch.full((1, 1, 1, 1, 1), dims**-0.5, device=device)
-    leaves = [query, key, value]
-    part = Position(query, code(height), code(width)) if position else None
-    leaves += part[1:] if part else []
-    weight = torch.randn(query.shape, device=device)
-    results = []
-    for function, precision in (
-        (dense_attention, torch.float64),
-        (triton_attention, dtype),
-    ):
-        logits = Logits(query, key, scale, part)
-        if precision == torch.float64:
-            logits = Logits(query.double(), key.double(), scale.double(), None)
-            if part:
-                logits = logits._replace(position=Position(*(t.double() for t in part)))
-        out = function(logits, value.to(precision))
-        grads = torch.autograd.grad((out.float() * weight).sum(), leaves)
-        results.append([out, *grads])
-    pairs = ((a.double(), b.double()) for a, b in zip(*results))
-    return max(float((b - a).norm() / a.norm()) for a, b in pairs)
 
 
 def _blocks(dims: int, dtype: torch.dtype, width: int) -> dict[str, int]:
@@ -186,7 +111,7 @@ _INPUTS = (
     mutates_args=(),
     schema=f'({_INPUTS}) -> (Tensor out, Tensor lse)',
 )
-def _forward(
+def forward_operator(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -207,7 +132,7 @@ def _forward(
     inputs = _contiguous(query, key, value, row_table, column_table, content_scale)
     num_queries = query.shape[2]
     launch = (-(-num_queries // constants['BLOCK_M']), lse[..., 0].numel())
-    _kernels().forward_kernel[launch](
+    kernels().forward_kernel[launch](
         *inputs, out, lse, *dropout, num_queries, *key_grid, **constants
     )
     return out, lse
@@ -220,7 +145,7 @@ def _contiguous(query: Tensor, *others: Tensor | None) -> list[Tensor]:
     ]
 
 
-@_forward.register_fake
+@forward_operator.register_fake
 def _(query: Tensor, key: Tensor, value: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
     lse = query.new_empty(query.shape[:3], dtype=torch.float32)
     return value.new_empty(query.shape, dtype=torch.float32), lse
@@ -231,7 +156,7 @@ def _(query: Tensor, key: Tensor, value: Tensor, *others: Any) -> tuple[Tensor, 
     mutates_args=(),
     schema=f'(Tensor grad, Tensor out, Tensor lse, {_INPUTS}) -> Tensor[]',
 )
-def _backward(
+def backward_operator(
     grad: Tensor,
     out: Tensor,
     lse: Tensor,
@@ -259,18 +184,17 @@ def _backward(
     inputs += [grad, lse, delta]
     num_queries, heads = query.shape[2], lse[..., 0].numel()
     sizes = [num_queries, *key_grid]
-    kernels = _kernels()
-    kernels.query_gradient_kernel[(-(-num_queries // constants['BLOCK_M']), heads)](
+    kernels().query_gradient_kernel[(-(-num_queries // constants['BLOCK_M']), heads)](
         *inputs, *dropout, d_query, *(tables or (query, query)), *sizes, **constants
     )
     stretches = -(-key_grid[1] // constants['BLOCK_N'])
-    kernels.key_gradient_kernel[(key_grid[0] * stretches, heads)](
+    kernels().key_gradient_kernel[(key_grid[0] * stretches, heads)](
         *inputs, *dropout, d_key, d_value, *sizes, **constants
     )
     return [d_query, d_key, d_value, *tables]
 
 
-@_backward.register_fake
+@backward_operator.register_fake
 def _(grad: Tensor, out: Tensor, lse: Tensor, *inputs: Any) -> list[Tensor]:
     query, key, value, _, *tables = inputs[:6]
     return [t.new_empty(t.shape) for t in (query, key, value, *tables) if t is not None]
@@ -286,9 +210,9 @@ def _setup_context(
 
 def _gradients(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     *tensors, seed = ctx.saved_tensors
-    grads = _backward(grad, *tensors, ctx.key_grid, ctx.dropout_p, seed)
+    grads = backward_operator(grad, *tensors, ctx.key_grid, ctx.dropout_p, seed)
     tables = grads[3:] or (None, None)
     return (*grads[:3], None, *tables, None, None, None)
 
 
-_forward.register_autograd(_gradients, setup_context=_setup_context)
+forward_operator.register_autograd(_gradients, setup_context=_setup_context)

@@ -1,4 +1,4 @@
-"""What the attention is made of: logits are content plus a row part plus a column part.
+"""What the attention is computed from. A logit is content plus a row and a column part.
 
 Shape shorthand: B images, n heads, d channels of a head, (H, W) the query grid, N = H * W,
 (h, w) the key grid, M = h * w.
@@ -13,15 +13,16 @@ from torch import Tensor
 
 
 class Position(NamedTuple):
-    """The position part of the logits, before anything is made for all pairs.
+    """The position part of the logits, before anything is computed per pair.
 
-    Query (y, x) adds ``query[y, x] . rows[y, y']`` to the keys of row y', its entry of
-    the row table, and ``query[y, x] . columns[x, x']`` to those of column x'.
+    Query (y, x) adds ``query[y, x] . rows[y, y']``, an entry of the row table, to the
+    logits of the keys in row y', and ``query[y, x] . columns[x, x']``, an entry of the
+    column table, to those of the keys in column x'.
 
     Attributes:
-        query: (B or 1, n, H, W, d), what meets the position codes.
-        rows: (H, h, n, d), the codes of the key rows as the query rows see them.
-        columns: (W, w, n, d), likewise for columns.
+        query: The position query, (B or 1, n, H, W, d): what is multiplied with the codes.
+        rows: (H, h, n, d), the codes of the key rows as seen from the query rows.
+        columns: (W, w, n, d), the codes of the key columns as seen from the query columns.
     """
 
     query: Tensor
@@ -39,14 +40,15 @@ class Position(NamedTuple):
             )
 
 
-class Logits(NamedTuple):
-    """What makes the logits ``content_scale * query . key`` plus position.
+class AttentionInputs(NamedTuple):
+    """Query, key and position: the logits are ``content_scale * query . key`` + position.
 
     Attributes:
         query: (B, n, H, W, d).
         key: (B, n, h, w, d).
         content_scale: (B or 1, n or 1, 1, 1, 1), float32 or float64, without gradient.
-            Half precision can hold ``query``, but not always the product of the two.
+            It is kept apart from ``query`` because half precision can hold ``query``, but
+            not always their product.
         position: None for no position.
     """
 
@@ -55,8 +57,8 @@ class Logits(NamedTuple):
     content_scale: Tensor
     position: Position | None
 
-    def of_queries(self, rows: slice, columns: slice = slice(None)) -> Logits:
-        """The logits of some of the queries alone."""
+    def of_queries(self, rows: slice, columns: slice = slice(None)) -> AttentionInputs:
+        """The same for the queries in some rows and columns of the query grid only."""
         position = self.position
         if position is not None:
             position = Position(

@@ -1,0 +1,121 @@
+"""The metrics of a study: what is measured, and how it is reported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mmengine.config import Config
+
+#: What is measured of every run besides the metrics of its config. The distances exist
+#: only for models with non-local blocks; those at iteration 0 end in ``_initial``.
+MEASURED = (
+    'train_seconds',
+    'seconds_per_iteration',
+    'peak_memory_mib',
+    *(
+        f'cos_{kind}{when}'
+        for when in ('', '_initial')
+        for kind in ('input', 'output', 'att')
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is reported: its value is multiplied by ``factor``."""
+
+    name: str
+    label: str
+    digits: int = 1
+    factor: float = 1.0
+
+
+DISTANCES = {
+    name: Metric(name, f'dist. {what}', 3)
+    for name, what in (
+        ('cos_input', 'input'),
+        ('cos_output', 'output'),
+        ('cos_att', 'attention'),
+        ('cos_input_initial', 'input, iteration 0'),
+        ('cos_output_initial', 'output, iteration 0'),
+        ('cos_att_initial', 'attention, iteration 0'),
+    )
+}
+#: The metrics behind the figures that the paper prints, by their keys in
+#: configs/paper_tables.yml.
+PAPER_METRICS = {
+    'pixAcc': Metric('aAcc', 'pixAcc', 2),
+    'mIoU': Metric('mIoU', 'mIoU', 2),
+    **{
+        f'{kind}{threshold}': Metric(
+            f'coco/{kind}_mAP{threshold}',
+            f'{what} AP{threshold.removeprefix("_")}',
+            1,
+            100.0,
+        )
+        for kind, what in (('bbox', 'box'), ('segm', 'mask'))
+        for threshold in ('', '_50', '_75')
+    },
+    'PQ': Metric('coco_panoptic/PQ', 'PQ', 1),
+    'PQ_th': Metric('coco_panoptic/PQ_th', 'PQ things', 1),
+    'PQ_st': Metric('coco_panoptic/PQ_st', 'PQ stuff', 1),
+    **{name: DISTANCES[name] for name in ('cos_input', 'cos_output', 'cos_att')},
+}
+
+
+def metric_names(cfg: Config) -> set[str] | None:
+    """The metrics that testing a config yields; None if an evaluator is not known here."""
+    evaluators = cfg.get('test_evaluator')
+    if not isinstance(evaluators, (list, tuple)):
+        evaluators = [evaluators]
+    found: set[str] = set()
+    for evaluator in evaluators:
+        kind = str((evaluator or {}).get('type')).split('.')[-1]
+        if kind not in _NAMES_OF:
+            return None
+        default, names = _NAMES_OF[kind]
+        prefix = evaluator.get('prefix') or default
+        found |= {f'{prefix}/{n}' if prefix else n for n in names(evaluator)}
+    return found
+
+
+def _names_of_iou(evaluator: Mapping) -> set[str]:
+    kinds = evaluator.get('iou_metrics', ['mIoU'])
+    found = {'aAcc'}
+    for kind in [kinds] if isinstance(kinds, str) else kinds:
+        found |= {
+            'mIoU': {'mIoU', 'mAcc'},
+            'mDice': {'mDice', 'mAcc'},
+            'mFscore': {'mFscore', 'mPrecision', 'mRecall'},
+        }.get(kind, set())
+    return found
+
+
+def _names_of_coco(evaluator: Mapping) -> set[str]:
+    kinds = evaluator.get('metric', 'bbox')
+    return {
+        f'{kind}_mAP{suffix}'
+        for kind in ([kinds] if isinstance(kinds, str) else kinds)
+        for suffix in ('', '_50', '_75', '_s', '_m', '_l')
+    }
+
+
+def _names_of_subsets(evaluator: Mapping) -> set[str]:
+    overall = {'aAcc', 'mIoU', *(f'mIoU_{name}' for name in evaluator.get('classes', {}))}
+    groups = {f'{group}/{n}' for group in evaluator.get('images', {}) for n in overall}
+    return {*overall, *groups, 'mAcc'}
+
+
+# Type of an evaluator -> its default prefix, and its metrics from its config.
+_NAMES_OF: dict[str, tuple[str, Any]] = {
+    'IoUMetric': ('', _names_of_iou),
+    'SubsetIoUMetric': ('', _names_of_subsets),
+    'CocoMetric': ('coco', _names_of_coco),
+    'PanopticQuality': (
+        'coco_panoptic',
+        lambda _: {f'{q}{s}' for q in ('PQ', 'SQ', 'RQ') for s in ('', '_th', '_st')},
+    ),
+    'ProbeMetric': ('probe', lambda _: {'side', 'lamp'}),
+}

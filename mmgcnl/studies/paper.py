@@ -1,0 +1,82 @@
+"""The paper's tables as a study, and its figures beside the rows of another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from .metrics import PAPER_METRICS
+from .spec import Line, Row, Study, StudyError, Table, check_keys, find_config, listed
+
+# Costs, which are counted or timed and not trained for, and what is not a figure.
+_NOT_TRAINED = {'params', 'flops', 'memory_gb', 'fps'}
+_NOT_FIGURES = {'row', 'config', 'dataset', 'shape', 'reproduced', 'misprint', 'note'}
+
+
+def read_tables(content: list, path: Path, root: Path) -> Study:
+    """The study of a list of tables, as configs/paper_tables.yml."""
+    rows: dict[str, Row] = {}
+    tables = []
+    for entry in content:
+        check_keys(entry, path, ('table', 'rows'), ('title', 'dataset', 'note'))
+        where = f'{path}, table {entry["table"]!r}'
+        lines = []
+        keys: dict[str, None] = {}
+        for figures in entry['rows']:
+            allowed = _NOT_FIGURES | _NOT_TRAINED | PAPER_METRICS.keys()
+            check_keys(figures, where, ('row', 'config'), tuple(allowed))
+            place = f'{where}, row {figures["row"]!r}'
+            config = find_config(figures['config'], place, path, root)
+            row = rows.setdefault(config.stem, Row(config.stem, config, {}, config.stem))
+            if row.config != config:
+                raise StudyError(
+                    f'{place}: two configs are called {config.stem}: {row.config} and '
+                    f'{config}; rename one'
+                )
+            lines.append(Line(row.name, figures['row'], _figures(figures)))
+            keys.update((key, None) for key in figures if key in PAPER_METRICS)
+        tables.append(
+            Table(
+                name=str(entry['table']),
+                title=entry.get('title', ''),
+                lines=tuple(lines),
+                metrics=tuple(PAPER_METRICS[key] for key in keys),
+                note=entry.get('note', ''),
+                dataset=entry.get('dataset', ''),
+            )
+        )
+    metrics = {metric.name: metric for table in tables for metric in table.metrics}
+    return Study(
+        name=path.stem,
+        path=path,
+        rows=rows,
+        tables=tuple(tables),
+        metrics=tuple(metrics.values()),
+        title="The paper's tables",
+    )
+
+
+def paper_rows(entry: dict, where: str, root: Path) -> dict[str, dict[str, float]]:
+    """The figures of a table that ``entry`` names, by the paper's rows."""
+    check_keys(entry, f'{where}: paper', ('file', 'table'), ())
+    try:
+        content = yaml.safe_load((root / entry['file']).read_text(encoding='utf-8'))
+    except OSError as error:
+        raise StudyError(f'{where}: paper: {error}') from None
+    tables = {table['table']: table for table in content}
+    if entry['table'] not in tables:
+        raise StudyError(
+            f'{where}: {entry["file"]} has no table {entry["table"]!r}; it has '
+            f'{listed(tables)}'
+        )
+    return {row['row']: _figures(row) for row in tables[entry['table']]['rows']}
+
+
+def _figures(row: dict) -> dict[str, float]:
+    """The paper's figures of a row by the names of their metrics."""
+    return {
+        PAPER_METRICS[key].name: value
+        for key, value in row.items()
+        if key in PAPER_METRICS and isinstance(value, (int, float))
+    }

@@ -1,0 +1,201 @@
+"""A study as Markdown: tables with every seed, and paired comparisons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .comparisons import Difference, holm, paired_difference, prediction_interval
+from .metrics import Metric
+from .results import Results
+from .spec import Comparison, Table
+
+
+def render(results: Results, plot: str | None = None, level: int = 2) -> str:
+    """The report of a study.
+
+    Args:
+        results: Its results, of all runs or of those that are there.
+        plot: Path of the picture to show, relative to the report; None for none.
+        level: Of the heading.
+    """
+    study = results.study
+    lines = [f'{"#" * level} {study.title}', '']
+    if study.text:
+        lines += [study.text, '']
+    lines += [*_progress(results), '']
+    for table in study.tables:
+        lines += [*_table(results, table, level + 1), '']
+    for name, comparisons, corrected in (
+        ('Primary comparisons', study.primary, True),
+        ('Secondary comparisons', study.secondary, False),
+    ):
+        if comparisons:
+            lines += [f'{"#" * (level + 1)} {name}', '']
+            lines += [*_comparisons(results, comparisons, corrected), '']
+    if results.runs:
+        if plot is not None:
+            lines += [f'![every run of {study.name}]({plot})', '']
+        lines += [f'{"#" * (level + 1)} Every run', '']
+        lines += [*_every_run(results), '']
+    return '\n'.join(lines).rstrip() + '\n'
+
+
+def render_table(results: Results, name: str | None = None) -> str:
+    """The tables of that name, or all of them, without anything around them."""
+    tables = [t for t in results.study.tables if name is None or t.name == name]
+    return '\n\n'.join('\n'.join(_table(results, t, 2)) for t in tables) + '\n'
+
+
+def _progress(results: Results) -> Iterator[str]:
+    study = results.study
+    total = len(study.rows) * len(study.seeds)
+    done = sum((row, s) in results.runs for row in study.rows for s in study.seeds)
+    command = f'python tools/study.py run {_relative(study.path)}'
+    yield f'{done} of {total} runs are done. All of them, and one row with one seed again:'
+    yield ''
+    yield '```shell'
+    yield command
+    row = next(iter(study.rows))
+    again = f'--rows {row} --seeds {study.seeds[0]}'
+    yield f'{command} {again} --work-dir work_dirs/again --csv work_dirs/again.csv'
+    yield '```'
+    if not results.runs:
+        return
+    yield ''
+    facts = (
+        ('Revision of the code', 'revision'),
+        ('versions', 'versions'),
+        ('threads', 'threads'),
+        ('attention', 'attention'),
+    )
+    found = (f'{n}: {" / ".join(results.provenance(field))}' for n, field in facts)
+    yield '; '.join(found) + '.'
+
+
+def _relative(path: Path) -> str:
+    """As in a checkout, wherever that is."""
+    parts = path.resolve().parts
+    start = parts.index('configs') if 'configs' in parts else len(parts) - 1
+    return '/'.join(parts[start:])
+
+
+def _table(results: Results, table: Table, level: int) -> Iterator[str]:
+    if table.name or table.title:
+        title = f'Table {table.name}' if table.name[:1].isdigit() else table.name
+        title = title[:1].upper() + title[1:]
+        yield f'{"#" * level} {title}{": " if table.title else ""}{table.title}'
+        yield ''
+    quoted = {m.name for m in table.metrics for ln in table.lines if m.name in ln.paper}
+    heads = ['row', 'seeds']
+    for metric in table.metrics:
+        heads += [f'{metric.label}, paper'] if metric.name in quoted else []
+        heads += [f'{metric.label}, here' if metric.name in quoted else metric.label]
+    yield f'| {" | ".join(heads)} |'
+    yield f'|---|{"---:|" * (len(heads) - 1)}'
+    for line in table.lines:
+        found = {m.name: results.values(line.row, m.name) for m in table.metrics}
+        cells = [line.label, str(max(map(len, found.values()), default=0))]
+        for metric in table.metrics:
+            if metric.name in quoted:
+                cells.append(str(line.paper.get(metric.name, '')))
+            cells.append(_spread(list(found[metric.name].values()), metric))
+        yield f'| {" | ".join(cells)} |'
+    if any(results.values(ln.row, m.name) for ln in table.lines for m in table.metrics):
+        yield ''
+        yield 'Mean over seeds ± standard deviation.'
+    if table.note:
+        yield ''
+        yield table.note
+
+
+def _spread(values: Sequence[float], metric: Metric) -> str:
+    if not values:
+        return ''
+    mean = _number(float(np.mean(values)), metric)
+    if len(values) < 2:
+        return mean
+    return f'{mean} ± {_number(float(np.std(values, ddof=1)), metric)}'
+
+
+def _number(value: float, metric: Metric, sign: bool = False) -> str:
+    if math.isnan(value):
+        return ''
+    text = f'{value * metric.factor:{"+" if sign else ""}.{metric.digits}f}'
+    # What rounds to zero has no sign.
+    return text.replace('-', '') if float(text) == 0 and not sign else text
+
+
+def _comparisons(
+    results: Results, comparisons: Sequence[Comparison], corrected: bool
+) -> Iterator[str]:
+    differences = [
+        paired_difference(results.values(c.row, c.metric), results.values(c.than, c.metric))
+        for c in comparisons
+    ]
+    p_values = [math.nan if d is None else d.p for d in differences]
+    p_name = "p, Holm's" if corrected else 'p, uncorrected'
+    if corrected:
+        p_values = holm(p_values)
+    yield f'| difference | metric | mean | 95 % interval | {p_name} | predicted | outcome |'
+    yield '|---|---|---:|---:|---:|---|---|'
+    study = results.study
+    metrics = {metric.name: metric for metric in study.metrics}
+    for comparison, difference, p in zip(comparisons, differences, p_values):
+        metric = metrics[comparison.metric]
+        labels = [study.rows[name].label for name in (comparison.row, comparison.than)]
+        cells = [' − '.join(labels), metric.label]
+        if difference is None:
+            cells += ['', '', '']
+        else:
+            interval = [_number(x, metric, True) for x in (difference.low, difference.high)]
+            cells += [
+                _number(difference.mean, metric, True),
+                f'{interval[0]} to {interval[1]}' if all(interval) else '',
+                '' if math.isnan(p) else '< 0.001' if p < 0.001 else f'{p:.3f}',
+            ]
+        cells += [comparison.expect, _outcome(difference, p, comparison.expect)]
+        yield f'| {" | ".join(cells)} |'
+    yield ''
+    yield (
+        'Paired by seed; t intervals and two-sided t-tests. An outcome needs p < 0.05.'
+        + (
+            " Holm's correction covers these comparisons together; the intervals are of "
+            'each alone.'
+            if corrected
+            else ''
+        )
+    )
+
+
+def _outcome(difference: Difference | None, p: float, expect: str) -> str:
+    if difference is None or math.isnan(p):
+        return ''
+    if p >= 0.05:
+        return 'undecided'
+    found = 'higher' if difference.mean > 0 else 'lower'
+    if not expect:
+        return found
+    return f'{found}: {"as predicted" if found == expect else "against the prediction"}'
+
+
+def _every_run(results: Results) -> Iterator[str]:
+    study = results.study
+    seeds = sorted({seed for _, seed in results.runs})
+    heads = ['row', 'metric', *(f'seed {seed}' for seed in seeds), 'one more run']
+    yield f'| {" | ".join(heads)} |'
+    yield f'|---|---|{"---:|" * (len(heads) - 2)}'
+    for name, row in study.rows.items():
+        for metric in study.metrics:
+            values = results.values(name, metric.name)
+            if not values:
+                continue
+            cells = [_number(values.get(seed, math.nan), metric) for seed in seeds]
+            ends = [_number(x, metric) for x in prediction_interval(list(values.values()))]
+            cells.append(f'{ends[0]} to {ends[1]}' if all(ends) else '')
+            yield f'| {row.label} | {metric.label} | {" | ".join(cells)} |'
+    yield ''
+    yield '*One more run*: where a run with another seed is expected, with 95 % confidence.'

@@ -1,0 +1,228 @@
+"""The runs of a study: what each one executes, and which are still to do.
+
+A run is one row with one seed. Its folder in the work dir is what its training resumes
+from; what says that a run is done is the CSV file. Each step is a process of its own and
+the standard tool for it, so that it can also be started by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from .records import read_records
+from .spec import Row, Study, StudyError, digest, length
+
+#: The metric of a run's last line in the CSV file: with it, the run is complete.
+LAST_METRIC = 'train_seconds'
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the runs of a study are carried out.
+
+    Attributes:
+        root: Folder with ``tools`` and ``configs``.
+        work_dir: Gets a folder for each run, and the data that the study draws.
+        csv: Results are appended to it.
+        jobs: Runs at the same time.
+        gpus: Processes of a training; above 1, tools/dist_train.sh starts them.
+        images: Images for the cosine distances; None for the whole test split.
+    """
+
+    root: Path
+    work_dir: Path
+    csv: Path
+    jobs: int = 1
+    gpus: int = 1
+    images: int | None = None
+
+    @property
+    def threads(self) -> int:
+        """Of each process: OMP_NUM_THREADS, else the cores divided among them."""
+        given = os.environ.get('OMP_NUM_THREADS', '')
+        if given.isdigit() and int(given) > 0:
+            return int(given)
+        return max(1, (os.cpu_count() or 1) // (self.jobs * self.gpus))
+
+
+@dataclass
+class Run:
+    """One row with one seed."""
+
+    study: Study
+    row: Row
+    seed: int
+    options: Options
+    cfg: Config
+    settings: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.settings = digest(self.cfg)
+
+    @property
+    def name(self) -> str:
+        return f'{self.row.name}, seed {self.seed}'
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.row.name, self.seed
+
+    @property
+    def folder(self) -> Path:
+        return self.options.work_dir / self.row.name / f'seed{self.seed}'
+
+    @property
+    def data(self) -> Path:
+        return self.options.work_dir / 'data' / f'seed{self.seed}'
+
+    @property
+    def checkpoint(self) -> Path:
+        """What a finished training has saved."""
+        number, unit = length(self.cfg)
+        return self.folder / f'{unit}_{number}.pth'
+
+    def environment(self) -> dict[str, str]:
+        """What the study sets, with the seed's data in it."""
+        return {
+            key: _filled(value, self.seed, self.data)
+            for key, value in self.study.environment.items()
+        }
+
+    def prepare_command(self, folder: Path) -> list[str]:
+        words = [_filled(word, self.seed, folder) for word in self.study.prepare]
+        return [sys.executable, str(self.options.root / words[0]), *words[1:]]
+
+    def train_command(self, resume: bool = False) -> list[str]:
+        words = ['--work-dir', str(self.folder), *(['--resume'] if resume else [])]
+        if self.options.gpus > 1:
+            tool = ['bash', str(self.options.root / 'tools/dist_train.sh')]
+            tool += [str(self.row.config), str(self.options.gpus)]
+        else:
+            tool = [sys.executable, str(self.options.root / 'tools/train.py')]
+            tool += [str(self.row.config)]
+        return [*tool, *words, *self._cfg_options()]
+
+    def test_command(self) -> list[str]:
+        words = [str(self.row.config), str(self.checkpoint)]
+        if self.options.gpus > 1:
+            tool = ['bash', str(self.options.root / 'tools/dist_test.sh')]
+            words.append(str(self.options.gpus))
+        else:
+            tool = [sys.executable, str(self.options.root / 'tools/test.py')]
+        work_dir = ['--work-dir', str(self.folder / 'test')]
+        return [*tool, *words, *work_dir, *self._cfg_options()]
+
+    def distances_command(self) -> list[str]:
+        words = [str(self.row.config), str(self.checkpoint)]
+        words += ['--json', str(self.folder / 'distances.json')]
+        if self.options.images is not None:
+            words += ['--num-images', str(self.options.images)]
+        module = [sys.executable, '-m', 'mmgcnl.studies.distances']
+        return [*module, *words, *self._cfg_options()]
+
+    def _cfg_options(self) -> list[str]:
+        return ['--cfg-options', *self.row.arguments(self.seed)]
+
+    def printed(self) -> Iterator[str]:
+        """Its commands, as a shell takes them."""
+        env = {'OMP_NUM_THREADS': str(self.options.threads), **self.environment()}
+        prefix = ' '.join(f'{key}={shlex.quote(value)}' for key, value in env.items())
+        if self.study.prepare:
+            yield shlex.join(self.prepare_command(self.data))
+        for command in (
+            self.train_command(),
+            self.test_command(),
+            self.distances_command(),
+        ):
+            yield f'{prefix} {shlex.join(command)}'
+
+    def state(self) -> dict[str, Any]:
+        """What is known of the folder's training; empty if there was none."""
+        try:
+            return json.loads((self.folder / 'run.json').read_text())
+        except FileNotFoundError:
+            return {}
+
+    def log_lines(self) -> list[dict]:
+        """The training's log, in order, each iteration once."""
+        lines: dict[int, dict] = {}
+        for path in sorted(self.folder.glob('*/vis_data/scalars.json')):
+            for text in path.read_text().split('\n')[:-1]:  # the last may be half written
+                line = json.loads(text)
+                if 'loss' in line:
+                    lines[line['step']] = line
+        return [lines[step] for step in sorted(lines)]
+
+    def progress(self) -> float:
+        """Share of the training that is done, 0 to 1, by its log."""
+        number, unit = length(self.cfg)
+        lines = self.log_lines()
+        if not lines:
+            return 0.0
+        last = lines[-1]
+        done = last['step'] if unit == 'iter' else last.get('epoch', 1) - 1
+        return min(1.0, done / number)
+
+
+def plan(
+    study: Study, rows: Sequence[Row], seeds: Sequence[int], options: Options
+) -> tuple[list[Run], list[str]]:
+    """The runs that are to do, seed by seed, and messages about broken lines of the CSV.
+
+    Raises:
+        StudyError: The CSV file or a folder in the work dir holds results of other
+            settings than the study's.
+    """
+    configs = {row.name: row.load() for row in rows}
+    runs = [
+        Run(study, row, seed, options, configs[row.name]) for seed in seeds for row in rows
+    ]
+    done, broken = done_runs(study, options.csv)
+    conflicts = [
+        f'{run.name} ({run.settings} now, {", ".join(sorted(done[run.key]))} there)'
+        for run in runs
+        if run.key in done and run.settings not in done[run.key]
+    ]
+    if conflicts:
+        raise StudyError(
+            f'{options.csv} holds results of other settings than the study has now, for '
+            f'{"; ".join(conflicts)}: move the lines away, or give another --csv and '
+            '--work-dir'
+        )
+    runs = [run for run in runs if run.key not in done]
+    conflicts = [
+        str(run.folder)
+        for run in runs
+        if run.state().get('settings', run.settings) != run.settings
+    ]
+    if conflicts:
+        raise StudyError(
+            f'trained with other settings than the study has now: {", ".join(conflicts)}; '
+            'move these folders away, or give another --work-dir'
+        )
+    return runs, broken
+
+
+def done_runs(study: Study, csv: Path) -> tuple[dict[tuple[str, int], set[str]], list[str]]:
+    """Row and seed of the runs that are done, with their settings."""
+    if not csv.exists():
+        return {}, []
+    records, broken = read_records(csv)
+    found: dict[tuple[str, int], set[str]] = {}
+    for record in records:
+        if record.study == study.name and record.metric == LAST_METRIC:
+            found.setdefault((record.row, record.seed), set()).add(record.settings)
+    return found, broken
+
+
+def _filled(text: str, seed: int, data: Path) -> str:
+    return text.replace('{seed}', str(seed)).replace('{data}', str(data))

@@ -1,0 +1,210 @@
+"""What a study is: rows to train, seeds, and what to report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict, DictAction
+
+from .metrics import Metric
+
+
+class StudyError(ValueError):
+    """The study asks for something that does not exist or cannot be run."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is trained: a config and options that override its settings."""
+
+    name: str
+    config: Path
+    options: dict[str, Any] = field(default_factory=dict)
+    label: str = ''
+
+    def load(self, seed: int = 0) -> Config:
+        """The config with the options and the seed merged into it."""
+        cfg = Config.fromfile(self.config)
+        cfg.merge_from_dict({**self.options, 'randomness.seed': seed})
+        return cfg
+
+    def arguments(self, seed: int) -> list[str]:
+        """The options and the seed as they are written behind ``--cfg-options``."""
+        options = {**self.options, 'randomness.seed': seed}
+        return [f'{key}={format_option(value)}' for key, value in options.items()]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a table: a row of the study and the paper's figures for it."""
+
+    row: str
+    label: str
+    paper: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the report; ``metrics`` are its columns."""
+
+    name: str
+    title: str
+    lines: tuple[Line, ...]
+    metrics: tuple[Metric, ...]
+    note: str = ''
+    dataset: str = ''
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Row minus other row, paired by seed.
+
+    Attributes:
+        expect: The prediction written down before the runs: 'higher', 'lower' or, where
+            there is none, ''.
+    """
+
+    row: str
+    than: str
+    metric: str
+    expect: str = ''
+
+
+@dataclass(frozen=True)
+class Study:
+    """Its fields are described in :mod:`mmgcnl.studies.reading`."""
+
+    name: str
+    path: Path
+    rows: dict[str, Row]
+    tables: tuple[Table, ...]
+    metrics: tuple[Metric, ...]
+    seeds: tuple[int, ...] = (0,)
+    title: str = ''
+    text: str = ''
+    csv: Path | None = None
+    prepare: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+    primary: tuple[Comparison, ...] = ()
+    secondary: tuple[Comparison, ...] = ()
+
+    def select(
+        self, table: str | None = None, rows: Sequence[str] | None = None
+    ) -> list[Row]:
+        """The rows of a table, or those named by ``rows``, each once.
+
+        Raises:
+            StudyError: There is no such table or row.
+        """
+        names = list(self.rows)
+        if table is not None:
+            lines = [line for t in self.tables if t.name == table for line in t.lines]
+            if not lines:
+                raise StudyError(
+                    f'{self.path}: no table {table!r}; the study has '
+                    f'{listed(t.name for t in self.tables)}'
+                )
+            names = list(dict.fromkeys(line.row for line in lines))
+            # In a table of the paper, a row may be called what the paper calls it.
+            aliases = {line.label: line.row for line in lines}
+            rows = rows and [aliases.get(name, name) for name in rows]
+        for name in rows or ():
+            if name not in names:
+                raise StudyError(
+                    f'{self.path}: no row {name!r}'
+                    + (f' in table {table!r}' if table is not None else '')
+                    + f'; there are {listed(names)}'
+                )
+        return [self.rows[name] for name in dict.fromkeys(rows or names)]
+
+
+def digest(cfg: Config) -> str:
+    """8 hexadecimal digits that change with what decides a run's result.
+
+    The seed, the places of the data, and what is logged, drawn or saved are left out.
+    """
+    kept = (
+        'model',
+        'train_dataloader',
+        'test_dataloader',
+        'test_evaluator',
+        'optim_wrapper',
+        'param_scheduler',
+        'train_cfg',
+        'test_cfg',
+        'auto_scale_lr',
+        'custom_hooks',
+    )
+    content = {key: cfg.get(key) for key in kept}
+    text = json.dumps(_plain(content), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _plain(node: Any) -> Any:
+    if isinstance(node, (dict, ConfigDict)):
+        left_out = {'data_root', 'num_workers', 'persistent_workers', 'ann_file'}
+        return {str(k): _plain(v) for k, v in node.items() if k not in left_out}
+    if isinstance(node, (list, tuple)):
+        return [_plain(value) for value in node]
+    return node
+
+
+def length(cfg: Config) -> tuple[int, str]:
+    """The iterations or epochs of a training, and 'iter' or 'epoch'."""
+    train_cfg = cfg.train_cfg
+    if train_cfg.get('max_iters') is not None:
+        return int(train_cfg.max_iters), 'iter'
+    return int(train_cfg.max_epochs), 'epoch'
+
+
+def format_option(value: Any) -> str:
+    """A value as it is written behind ``KEY=``.
+
+    Raises:
+        StudyError: mmengine would read another value from it.
+    """
+    text = json.dumps(value) if isinstance(value, (list, tuple)) else str(value)
+    text = text.replace(' ', '').replace('"', '')
+    text = text.replace('null', 'None') if isinstance(value, (list, tuple)) else text
+    if DictAction._parse_iterable(text) != value:
+        raise StudyError(
+            f'{value!r} cannot be given as an option on the command line: write it into '
+            'a config'
+        )
+    return text
+
+
+def listed(names: Iterable[Any]) -> str:
+    """Names as a message lists them."""
+    return ', '.join(repr(name) for name in names)
+
+
+def check_keys(
+    entry: Any, where: Any, required: Sequence[str], optional: Sequence[str]
+) -> None:
+    """Raise StudyError when an entry is no mapping or its keys are others."""
+    if not isinstance(entry, dict):
+        raise StudyError(f'{where}: expected a mapping, got {entry!r}')
+    missing = [key for key in required if key not in entry]
+    if missing:
+        raise StudyError(f'{where}: {listed(missing)} missing')
+    unknown = [key for key in entry if key not in (*required, *optional)]
+    if unknown:
+        raise StudyError(
+            f'{where}: unknown key {listed(map(str, unknown))}; there are '
+            f'{listed((*required, *optional))}'
+        )
+
+
+def find_config(name: Any, where: str, path: Path, root: Path) -> Path:
+    """A config by its path relative to ``root`` or to the study's file ``path``."""
+    for folder in (root, path.parent):
+        config = folder / str(name)
+        if config.is_file():
+            return config
+    raise StudyError(f'{where}: no such config: {name} (in {root} or {path.parent})')

@@ -1,0 +1,231 @@
+"""Carry out one run: train, test, measure, and write the results down."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from mmengine.fileio import dump
+
+from .provenance import implementation, revision, versions
+from .records import Record, append_records
+from .runs import LAST_METRIC, Options, Run, done_runs
+from .spec import StudyError
+
+POLL = 0.5  # seconds
+
+
+class RunFailed(Exception):
+    """A step of a run ended with an error."""
+
+
+class Locked(Exception):
+    """Another process works on the run."""
+
+
+class Worker:
+    """Carries out runs, each call in a thread of its own.
+
+    Raises:
+        StudyError: There are too few GPUs for the jobs.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self._stopping = threading.Event()
+        self._processes: set[subprocess.Popen] = set()
+        self._revision = revision(options.root)
+        self._gpus = _gpu_groups(options)
+
+    def stop(self) -> None:
+        """Terminate the processes, and start no others."""
+        self._stopping.set()
+        for process in list(self._processes):
+            process.terminate()
+
+    def carry_out(self, run: Run, lock: IO, slot: int) -> None:
+        """Bring a run to its end, from wherever it stands.
+
+        Args:
+            run: The run.
+            lock: Of its folder; closed at the end.
+            slot: Number of the job, which has its own GPUs and port.
+
+        Raises:
+            RunFailed: A step ended with an error.
+        """
+        with lock:
+            # Another process may have finished it before this one had the lock.
+            if run.key in done_runs(run.study, self.options.csv)[0]:
+                return
+            self._prepare(run)
+            self._train(run, lock, slot)
+            self._step(run, 'test', run.test_command(), slot)
+            self._step(run, 'distances', run.distances_command(), slot)
+            append_records(self.options.csv, self._records(run))
+
+    def _prepare(self, run: Run) -> None:
+        """Draw the seed's data, once: it appears under its name when it is complete."""
+        if not run.study.prepare or run.data.is_dir():
+            return
+        while True:
+            try:
+                lock = lock_file(run.data.with_suffix('.lock'))
+                break
+            except Locked:
+                if self._stopping.wait(POLL):
+                    raise RunFailed('stopped') from None
+        with lock:
+            if run.data.is_dir():
+                return
+            part = run.data.with_suffix('.part')
+            self._step(run, 'prepare', run.prepare_command(part), slot=0)
+            part.rename(run.data)
+
+    def _train(self, run: Run, lock: IO, slot: int) -> None:
+        if run.checkpoint.is_file():
+            return
+        state = run.state()
+        revisions = [*state.get('revisions', []), self._revision]
+        state.update(settings=run.settings, revisions=list(dict.fromkeys(revisions)))
+        self._save_state(run, state)
+        resume = (run.folder / 'last_checkpoint').is_file()
+        # The training keeps the lock when this process is killed and it goes on.
+        kilobytes = self._step(run, 'train', run.train_command(resume), slot, lock)
+        state['peak_memory_mib'] = max(state.get('peak_memory_mib', 0), kilobytes / 1024)
+        self._save_state(run, state)
+        if not run.checkpoint.is_file():
+            raise RunFailed(f'the training ended without {run.checkpoint}')
+
+    def _save_state(self, run: Run, state: dict) -> None:
+        path = run.folder / 'run.json'
+        dump(state, f'{path}.part', file_format='json', indent=2)
+        os.replace(f'{path}.part', path)
+
+    def _step(
+        self, run: Run, step: str, command: list[str], slot: int, lock: IO | None = None
+    ) -> int:
+        """Wait for a process.
+
+        Returns:
+            The most memory that it had at a time (resident set), in KiB.
+        """
+        root = str(Path(__file__).resolve().parents[2])  # this very mmgcnl
+        paths = [root, *filter(None, [os.environ.get('PYTHONPATH')])]
+        environment = {
+            **os.environ,
+            **run.environment(),
+            'PYTHON': sys.executable,
+            'PYTHONPATH': os.pathsep.join(paths),
+            'OMP_NUM_THREADS': str(self.options.threads),
+            'PORT': str(int(os.environ.get('PORT', 29500)) + slot),
+        }
+        if self._gpus:
+            environment['CUDA_VISIBLE_DEVICES'] = self._gpus[slot]
+        run.folder.mkdir(parents=True, exist_ok=True)
+        path = run.folder / f'{step}.log'
+        if self._stopping.is_set():
+            raise RunFailed('stopped')
+        with open(path, 'a' if step == 'train' else 'w') as log:
+            print(shlex.join(command), file=log, flush=True)
+            process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                pass_fds=[lock.fileno()] if lock is not None else [],
+            )
+            self._processes.add(process)
+            if self._stopping.is_set():  # it was started just after the others were stopped
+                process.terminate()
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            self._processes.discard(process)
+        if process.returncode:
+            tail = path.read_text(errors='replace').strip().splitlines()[-1:]
+            raise RunFailed(
+                f'{step} ended with status {process.returncode}: '
+                f'{tail[0] if tail else "no output"} ({path})'
+            )
+        return usage.ru_maxrss if platform.system() != 'Darwin' else usage.ru_maxrss // 1024
+
+    def _records(self, run: Run) -> list[Record]:
+        values: dict[str, float] = {}
+        (latest,) = sorted((run.folder / 'test').glob('*/*.json'))[-1:] or [None]
+        if latest is None:
+            raise RunFailed(f'the test left no metrics in {run.folder / "test"}')
+        for name, value in json.loads(latest.read_text()).items():
+            if isinstance(value, (int, float)) and name not in ('time', 'data_time'):
+                values[name] = float(value)
+        distances = json.loads((run.folder / 'distances.json').read_text())
+        # What a fresh block adds is zero, and has no direction.
+        values.update((k, v) for k, v in distances.items() if v is not None)
+        lines = run.log_lines()
+        state = run.state()
+        if torch.cuda.is_available():
+            values['peak_memory_mib'] = max(line.get('memory', 0) for line in lines)
+        elif 'peak_memory_mib' in state:
+            values['peak_memory_mib'] = state['peak_memory_mib']
+        seconds = statistics.median(line['time'] for line in lines)
+        values['seconds_per_iteration'] = seconds
+        values[LAST_METRIC] = seconds * lines[-1]['step']
+        common: dict[str, Any] = dict(
+            study=run.study.name,
+            row=run.row.name,
+            seed=run.seed,
+            revision='; '.join(state['revisions']),
+            versions=versions(),
+            threads=self.options.threads,
+            attention=implementation(run.cfg),
+            settings=run.settings,
+        )
+        return [
+            # As many digits as float32 has: the metrics come from it.
+            Record(metric=name, value=float(f'{value:.7g}'), **common)
+            for name, value in values.items()
+        ]
+
+
+def _gpu_groups(options: Options) -> list[str]:
+    """The GPUs of each job; empty where there are none."""
+    given = os.environ.get('CUDA_VISIBLE_DEVICES')
+    names = (
+        given.split(',') if given else [str(i) for i in range(torch.cuda.device_count())]
+    )
+    if not torch.cuda.is_available():
+        return []
+    if options.jobs * options.gpus > len(names):
+        raise StudyError(
+            f'--jobs {options.jobs} of --gpus {options.gpus} each need '
+            f'{options.jobs * options.gpus} GPUs, and there are {len(names)}'
+        )
+    return [
+        ','.join(names[i * options.gpus : (i + 1) * options.gpus])
+        for i in range(options.jobs)
+    ]
+
+
+def lock_file(path: Path) -> IO:
+    """An open file that is locked until it and its copies in other processes are closed.
+
+    Raises:
+        Locked: Another process has it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = open(path, 'a')  # noqa: SIM115  closed by the caller
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise Locked from None
+    return file

@@ -1,0 +1,158 @@
+"""Random inputs of the attention, and the comparison with the dense reference."""
+
+import contextlib
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import pytest
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mmgcnl.layers import (
+    IMPLEMENTATIONS,
+    AttentionInputs,
+    GCNonLocal2d,
+    Position,
+)
+from mmgcnl.layers.attention import tiles
+
+CUDA = torch.cuda.is_available()
+
+
+needs_triton = pytest.mark.skipif(
+    find_spec('triton') is None, reason='Triton is not installed: pip install triton'
+)
+
+
+FAST = ['blockwise', pytest.param('triton', marks=needs_triton)]
+
+
+#: Largest relative error of output and gradients, where the dense one's own is smaller.
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 5e-3}
+
+
+class Case(NamedTuple):
+    batch: int
+    heads: int
+    dims: int
+    grid: tuple[int, int]
+    kv_stride: int
+    position: bool
+    magnitude: float  # of the logits
+    dropout_p: float
+    seed: int
+
+    def make(self, dtype: torch.dtype, device: str) -> tuple[list[Tensor], Tensor]:
+        """Query, key, value and the position's tensors; and the content's scale."""
+        random = torch.Generator().manual_seed(self.seed)
+        height, width = self.grid
+        keys = tuple(-(-size // self.kv_stride) for size in self.grid)
+        lead = (self.batch, self.heads)
+        shapes = [(*lead, height, width, self.dims)]
+        shapes += [(*lead, *keys, self.dims)] * 2
+        if self.position:
+            shapes += [shapes[0], (height, keys[0], *lead[1:], self.dims)]
+            shapes += [(width, keys[1], *lead[1:], self.dims)]
+        tensors = [torch.randn(shape, generator=random).to(dtype) for shape in shapes]
+        # The position's codes are float32 whatever the features are.
+        tensors[4:] = [
+            t.float() * self.magnitude / 2 * self.dims**-0.5 for t in tensors[4:]
+        ]
+        # A context's factor differs per image and head.
+        scale = torch.rand((*lead, 1, 1, 1), generator=random) + 0.5
+        scale *= self.magnitude / 2 * self.dims**-0.5
+        return [t.to(device) for t in tensors], scale.to(device)
+
+    def run(self, name: str, dtype: torch.dtype, compute: torch.dtype | None = None):
+        """Output and gradients, with inputs rounded to ``dtype``."""
+        device = 'cuda' if CUDA else 'cpu'
+        tensors, scale = self.make(dtype, device)
+        if compute is not None:
+            tensors, scale = [t.to(compute) for t in tensors], scale.to(compute)
+        tensors = [t.requires_grad_() for t in tensors]
+        query, key, value, *position = tensors
+        inputs = AttentionInputs(
+            query, key, scale, Position(*position) if position else None
+        )
+        seed = torch.tensor(self.seed) if self.dropout_p > 0 else None
+        out = IMPLEMENTATIONS[name](inputs, value, self.dropout_p, seed)
+        assert out.dtype == value.dtype
+        weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
+        weight = weight.to(dtype).to(out)
+        grads = torch.autograd.grad((out * weight).sum(), tensors)
+        for tensor, grad in zip(tensors, grads):
+            assert grad.dtype == tensor.dtype and grad.shape == tensor.shape
+        return [out.detach(), *grads]
+
+
+def errors(
+    results: list[Tensor], expected: list[Tensor], least: float = 1e-2
+) -> list[float]:
+    """Relative errors; of gradients below ``least`` per element, relative to that."""
+    return [
+        float(
+            (a.double() - b).norm()
+            / b.norm().clamp(min=least * b.numel() ** 0.5 if i else 1e-9)
+        )
+        for i, (a, b) in enumerate(zip(results, expected))
+        if b.numel()
+    ]
+
+
+def cases(dropout: bool, largest: int, max_dims: int = 40) -> st.SearchStrategy[Case]:
+    sizes = st.sampled_from([n for n in (1, 2, 3, 5, 7, 8, 13, 17) if n <= largest])
+    return st.builds(
+        Case,
+        batch=st.integers(0, 2),
+        heads=st.integers(1, 3),
+        dims=st.integers(1, max_dims),
+        grid=st.tuples(sizes, sizes),
+        kv_stride=st.integers(1, 3),
+        position=st.booleans(),
+        magnitude=st.sampled_from([0.0, 1.0, 30.0, 1e4]),
+        dropout_p=st.sampled_from([0.1, 0.7]) if dropout else st.just(0.0),
+        seed=st.integers(0, 2**31),
+    )
+
+
+#: Weights of a tile and its keys: down to a few queries and a part of a row of keys.
+TILES = st.sampled_from([(20, 4), (200, 9), (3000, 40), (2**20, 2**10)])
+
+
+@contextlib.contextmanager
+def tiles_of(numel: int, keys: int):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(tiles.TILE_WEIGHTS, 'cpu', numel)
+        patch.setattr(tiles, 'BLOCK_KEYS', keys)
+        yield
+
+
+def check(case: Case, name: str, dtype: torch.dtype) -> None:
+    expected = case.run('dense', dtype, compute=torch.float64)
+    # A fused backward pass takes sum_j(a_ij * da_ij) from the output. What would
+    # cancel, as where a query has one key, then leaves rounding of the size of its terms.
+    least = 1e-2 if name == 'blockwise' else 0.3 * max(1.0, case.magnitude)
+    error = max(errors(case.run(name, dtype), expected, least), default=0.0)
+    if error <= TOLERANCE[dtype]:
+        return
+    # How the dense one does on such inputs: on one alone its rounding may be lucky.
+    own = []
+    for seed in range(case.seed, case.seed + 8):
+        other = case._replace(seed=seed)
+        exact = other.run('dense', dtype, compute=torch.float64)
+        own += errors(other.run('dense', dtype), exact, least)
+    assert error <= 2 * max(own)
+
+
+def block_and_input(**kwargs) -> tuple[GCNonLocal2d, Tensor]:
+    block = GCNonLocal2d(16, 1, 2, **kwargs)
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return block, torch.randn(2, 16, 9, 11, requires_grad=True)
+
+
+def output_and_gradients(block: GCNonLocal2d, x: Tensor, function=None) -> list[Tensor]:
+    torch.manual_seed(3)
+    out = (block if function is None else function)(x)
+    return [out, *torch.autograd.grad(out.pow(2).sum(), [x, *block.parameters()])]

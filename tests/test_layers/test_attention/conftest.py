@@ -1,0 +1,22 @@
+"""Fixtures of the tests of the attention."""
+
+import pytest
+import torch
+
+from mmgcnl.layers import (
+    AttentionInputs,
+)
+
+
+@pytest.fixture
+def two_threads():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def inputs() -> AttentionInputs:
+    query, key = torch.randn(1, 2, 40, 40, 4), torch.randn(1, 2, 40, 40, 4)
+    return AttentionInputs(query, key, torch.ones(1, 1, 1, 1, 1), None)

@@ -1,0 +1,92 @@
+"""Blockwise attention against the dense reference in float64."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from torch.utils.checkpoint import checkpoint
+
+from mmgcnl.layers import (
+    AttentionInputs,
+    GCNonLocal2d,
+    Position,
+)
+from mmgcnl.layers.attention import blockwise
+from tests.test_layers.test_attention.cases import (
+    TILES,
+    TOLERANCE,
+    Case,
+    block_and_input,
+    cases,
+    check,
+    output_and_gradients,
+    tiles_of,
+)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(case=cases(dropout=False, largest=17), sizes=TILES)
+@pytest.mark.parametrize('dtype', TOLERANCE)
+def test_blockwise_is_exact(dtype, case, sizes):
+    with tiles_of(*sizes):
+        check(case, 'blockwise', dtype)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(case=cases(dropout=True, largest=13), sizes=TILES)
+def test_blockwise_drops_the_same_weights_as_dense(case, sizes):
+    with tiles_of(*sizes):
+        check(case, 'blockwise', torch.float32)
+
+
+def test_gradcheck_of_blockwise():
+    case = Case(1, 2, 2, (2, 3), 1, True, 2.0, 0.0, 0)
+    tensors, scale = case.make(torch.float64, 'cpu')
+    tensors = [t.double().requires_grad_() for t in tensors]
+
+    def function(query, key, value, *position):
+        inputs = AttentionInputs(query, key, scale.double(), Position(*position))
+        return blockwise.blockwise_attention(inputs, value, 0.4, torch.tensor(1))
+
+    with tiles_of(12, 4):
+        assert torch.autograd.gradcheck(function, tensors)
+
+
+def test_blockwise_memory_is_linear(monkeypatch):
+    """No step of it allocates anything like the N x M weights."""
+    # In one thread, as the profiler sees no others.
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 1)
+    block = GCNonLocal2d(16, 1, 2, implementation='blockwise')
+    x = torch.randn(1, 16, 64, 64, requires_grad=True)
+    num_weights = 2 * (64 * 64) ** 2
+    with torch.profiler.profile(profile_memory=True) as profile:
+        block(x).sum().backward()
+    largest = max(event.self_cpu_memory_usage for event in profile.events())
+    assert 2**16 < largest < 4 * num_weights / 8  # bytes; an eighth of the weights
+
+
+def test_blockwise_is_deterministic(two_threads):
+    block, x = block_and_input(implementation='blockwise')
+    with tiles_of(500, 20):
+        first, again = output_and_gradients(block, x), output_and_gradients(block, x)
+    assert all(torch.equal(a, b) for a, b in zip(first, again))
+
+
+@pytest.mark.parametrize('drop', [0.0, 0.3])
+def test_blockwise_compiles_whole_and_equals_eager(drop):
+    block, x = block_and_input(implementation='blockwise', attn_drop_rate=drop)
+    expected = output_and_gradients(block, x)
+    compiled = torch.compile(block, fullgraph=True, backend='aot_eager')
+    for a, b in zip(output_and_gradients(block, x, compiled), expected):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize('reentrant', [False, True])
+def test_checkpointing_drops_the_same_weights_again(reentrant):
+    block, x = block_and_input(implementation='blockwise', attn_drop_rate=0.3)
+    expected = output_and_gradients(block, x)
+    torch.manual_seed(3)
+    out = checkpoint(block, x, use_reentrant=reentrant)
+    out.pow(2).sum().backward()
+    grads = [x.grad, *(p.grad for p in block.parameters())]
+    for a, b in zip([out, *grads], expected):
+        torch.testing.assert_close(a, b)

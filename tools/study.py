@@ -1,0 +1,178 @@
+"""Run a study, every row with every seed, and report studies.
+
+python tools/study.py run configs/studies/probe.yml --jobs 2
+python tools/study.py report configs/studies/*.yml --out docs/evidence.md
+
+`run` appends the results of every finished run to the study's CSV file. A run that is in
+it is not repeated; a training that was interrupted is resumed.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.logging import MMLogger
+
+from mmgcnl.studies import (
+    CsvError,
+    Options,
+    Results,
+    Scheduler,
+    Study,
+    StudyError,
+    draw,
+    plan,
+    read_records,
+    read_study,
+    render,
+    render_table,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+INTRO = """\
+# Evidence
+
+<!-- Written by tools/study.py report from the studies and CSV files named below. -->
+
+What was trained here, and what came out. Each section is one study: a file that was
+written, with its predictions, before the first run. The file names every row's config; the
+CSV file beside it has every value that was measured.
+"""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out the runs that are to do, and print the tables."""
+    study = read_study(args.study, ROOT)
+    rows = study.select(args.table, args.rows)
+    work_dir = (args.work_dir or Path('work_dirs/studies') / study.name).resolve()
+    options = Options(
+        root=ROOT,
+        work_dir=work_dir,
+        csv=args.csv or study.csv or work_dir / 'results.csv',
+        jobs=args.jobs,
+        gpus=args.gpus,
+        images=args.num_images,
+    )
+    seeds = args.seeds or study.seeds
+    runs, broken = plan(study, rows, seeds, options)
+    for message in broken:
+        print(f'skipped: {message}', file=sys.stderr)
+    if args.dry_run:
+        for run in runs:
+            print(f'# {run.name}', *run.printed(), sep='\n')
+        return 0
+    total = len(rows) * len(seeds)
+    print(f'{total - len(runs)} of {total} runs are done; results in {options.csv}')
+    failed = Scheduler(runs, options).run() if runs else {}
+    results, _ = read_results(study, options.csv)
+    print(f'\n{render_table(results, args.table)}')
+    for name, reason in failed.items():
+        print(f'failed: {name}: {reason}', file=sys.stderr)
+    if failed:
+        print('the same command tries them again', file=sys.stderr)
+    return int(bool(failed))
+
+
+def report(args: argparse.Namespace) -> int:
+    """Write or print the report of some studies; 1 if a line of a CSV file is broken."""
+    texts, faults = [INTRO] if len(args.study) > 1 else [], []
+    for path in args.study:
+        study = read_study(path, ROOT)
+        csv = args.csv or study.csv
+        if csv is None:
+            csv = Path('work_dirs/studies') / study.name / 'results.csv'
+        results, broken = read_results(study, csv)
+        faults += broken
+        plot = None
+        if args.out and results.runs:
+            plot = args.out.parent / args.out.stem / f'{study.name}.png'
+            draw(results, plot)
+            plot = plot.relative_to(args.out.parent).as_posix()
+        texts.append(render(results, plot))
+    text = '\n'.join(texts)
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(text)
+        print(f'written: {args.out}')
+    else:
+        print(text)
+    for message in faults:
+        print(f'skipped: {message}', file=sys.stderr)
+    return int(bool(faults))
+
+
+def read_results(study: Study, csv: Path) -> tuple[Results, list[str]]:
+    """The results of a study, none without a CSV file, and its broken lines."""
+    records, broken = read_records(csv) if csv.exists() else ([], [])
+    return Results(study, records), broken
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f'{text}: give at least 1')
+    return number
+
+
+def _seed(text: str) -> int:
+    number = int(text)
+    if not 0 <= number < 2**31:
+        raise argparse.ArgumentTypeError(f'{text}: give a number from 0 to 2147483647')
+    return number
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest='command', required=True)
+    command = commands.add_parser('run', help='train, test and measure')
+    command.add_argument('study', type=Path, help='YAML file')
+    command.add_argument('--table', help='only the rows of this table')
+    command.add_argument('--rows', nargs='+', metavar='ROW', help='only these rows')
+    command.add_argument(
+        '--seeds', nargs='+', type=_seed, metavar='SEED', help="instead of the study's"
+    )
+    command.add_argument(
+        '--jobs', type=_positive, default=1, help='runs at the same time; default: 1'
+    )
+    command.add_argument(
+        '--gpus', type=_positive, default=1, help='processes of each run; default: 1'
+    )
+    command.add_argument(
+        '--num-images',
+        type=_positive,
+        metavar='N',
+        help='measure cosine distances on the first N test images; default: all',
+    )
+    command.add_argument('--work-dir', type=Path, help='default: work_dirs/studies/NAME')
+    command.add_argument(
+        '--csv', type=Path, help="default: the study's, else WORK_DIR/results.csv"
+    )
+    command.add_argument('--dry-run', action='store_true', help='only print the commands')
+    command.set_defaults(function=run)
+    command = commands.add_parser('report', help='print or write tables and comparisons')
+    command.add_argument('study', type=Path, nargs='+', help='YAML files')
+    command.add_argument('--csv', type=Path, help="instead of the study's")
+    command.add_argument(
+        '--out',
+        type=Path,
+        help='Markdown file; the pictures go into a folder of the same name beside it',
+    )
+    command.set_defaults(function=report)
+    args = parser.parse_args(argv)
+    try:
+        MMLogger.get_current_instance().setLevel('WARNING')  # no line per config
+        sys.exit(args.function(args))
+    except (CsvError, StudyError, OSError) as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        print('\ninterrupted: the same command goes on', file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == '__main__':
+    main()
