@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
         jobs=args.jobs,
         gpus=args.gpus,
         images=args.num_images,
+        ablate=args.command == 'ablate',
     )
     seeds = args.seeds or study.seeds
     runs, broken = plan(study, rows, seeds, options)
@@ -65,7 +66,10 @@ def run(args: argparse.Namespace) -> int:
             print(f'# {run.name}', *run.printed(), sep='\n')
         return 0
     total = len(rows) * len(seeds)
-    print(f'{total - len(runs)} of {total} runs are done; results in {options.csv}')
+    if options.ablate:
+        print(f'{len(runs)} models to ablate; results in {options.csv}')
+    else:
+        print(f'{total - len(runs)} of {total} runs are done; results in {options.csv}')
     failed = Scheduler(runs, options).run() if runs else {}
     results, _ = read_results(study, options.csv)
     print(f'\n{render_table(results, args.table)}')
@@ -129,31 +133,39 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest='command', required=True)
-    command = commands.add_parser('run', help='train, test and measure')
-    command.add_argument('study', type=Path, help='YAML file')
-    command.add_argument('--table', help='only the rows of this table')
-    command.add_argument('--rows', nargs='+', metavar='ROW', help='only these rows')
-    command.add_argument(
-        '--seeds', nargs='+', type=_seed, metavar='SEED', help="instead of the study's"
-    )
-    command.add_argument(
-        '--jobs', type=_positive, default=1, help='runs at the same time; default: 1'
-    )
-    command.add_argument(
-        '--gpus', type=_positive, default=1, help='processes of each run; default: 1'
-    )
-    command.add_argument(
-        '--num-images',
-        type=_positive,
-        metavar='N',
-        help='measure cosine distances on the first N test images; default: all',
-    )
-    command.add_argument('--work-dir', type=Path, help='default: work_dirs/studies/NAME')
-    command.add_argument(
-        '--csv', type=Path, help="default: the study's, else WORK_DIR/results.csv"
-    )
-    command.add_argument('--dry-run', action='store_true', help='only print the commands')
-    command.set_defaults(function=run)
+    for name, text in (
+        ('run', 'train, test and measure'),
+        ('ablate', 'take the priors away from the models that `run` has trained'),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument('study', type=Path, help='YAML file')
+        command.add_argument('--table', help='only the rows of this table')
+        command.add_argument('--rows', nargs='+', metavar='ROW', help='only these rows')
+        command.add_argument(
+            '--seeds', nargs='+', type=_seed, metavar='SEED', help="instead of the study's"
+        )
+        command.add_argument(
+            '--jobs', type=_positive, default=1, help='runs at the same time; default: 1'
+        )
+        command.add_argument(
+            '--gpus', type=_positive, default=1, help='processes of each run; default: 1'
+        )
+        command.add_argument(
+            '--num-images',
+            type=_positive,
+            metavar='N',
+            help='measure cosine distances on the first N test images; default: all',
+        )
+        command.add_argument(
+            '--work-dir', type=Path, help='default: work_dirs/studies/NAME'
+        )
+        command.add_argument(
+            '--csv', type=Path, help="default: the study's, else WORK_DIR/results.csv"
+        )
+        command.add_argument(
+            '--dry-run', action='store_true', help='only print the commands'
+        )
+        command.set_defaults(function=run)
     command = commands.add_parser('report', help='print or write tables and comparisons')
     command.add_argument('study', type=Path, nargs='+', help='YAML files')
     command.add_argument('--csv', type=Path, help="instead of the study's")
