@@ -1,7 +1,7 @@
 """Run a study, every row with every seed, and report studies.
 
 python tools/study.py run configs/studies/probe.yml --jobs 2
-python tools/study.py report configs/studies/*.yml --out docs/evidence.md
+python tools/study.py report configs/studies/probe.yml --out report.md
 
 `run` appends the results of every finished run to the study's CSV file. A run that is in
 it is not repeated; a training that was interrupted is resumed.
@@ -32,14 +32,20 @@ from mmgcnl.studies import (
 ROOT = Path(__file__).resolve().parents[1]
 
 
-INTRO = """\
+#: Writes docs/evidence.md.
+EVIDENCE = (
+    'python tools/study.py report configs/studies/camvid-selection.yml '
+    'configs/studies/camvid.yml configs/studies/probe.yml --out docs/evidence.md'
+)
+INTRO = f"""\
 # Evidence
 
-<!-- Written by tools/study.py report from the studies and CSV files named below. -->
+<!-- Written from the CSV files in docs/evidence by
+{EVIDENCE} -->
 
-What was trained here, and what came out. Each section is one study: a file that was
-written, with its predictions, before the first run. The file names every row's config; the
-CSV file beside it has every value that was measured.
+What was trained here, and what came out. Each section is one study: a file in
+`configs/studies` with its rows, predictions and rules, which was committed before the first
+run. `docs/evidence` has a CSV file for each, with every value that was measured.
 """
 
 
@@ -55,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
         jobs=args.jobs,
         gpus=args.gpus,
         images=args.num_images,
+        ablate=args.command == 'ablate',
     )
     seeds = args.seeds or study.seeds
     runs, broken = plan(study, rows, seeds, options)
@@ -65,7 +72,10 @@ def run(args: argparse.Namespace) -> int:
             print(f'# {run.name}', *run.printed(), sep='\n')
         return 0
     total = len(rows) * len(seeds)
-    print(f'{total - len(runs)} of {total} runs are done; results in {options.csv}')
+    if options.ablate:
+        print(f'{len(runs)} models to ablate; results in {options.csv}')
+    else:
+        print(f'{total - len(runs)} of {total} runs are done; results in {options.csv}')
     failed = Scheduler(runs, options).run() if runs else {}
     results, _ = read_results(study, options.csv)
     print(f'\n{render_table(results, args.table)}')
@@ -78,22 +88,11 @@ def run(args: argparse.Namespace) -> int:
 
 def report(args: argparse.Namespace) -> int:
     """Write or print the report of some studies; 1 if a line of a CSV file is broken."""
-    texts, faults = [INTRO] if len(args.study) > 1 else [], []
-    for path in args.study:
-        study = read_study(path, ROOT)
-        csv = args.csv or study.csv
-        if csv is None:
-            csv = Path('work_dirs/studies') / study.name / 'results.csv'
-        results, broken = read_results(study, csv)
-        faults += broken
-        plot = None
-        if args.out and results.runs:
-            plot = args.out.parent / args.out.stem / f'{study.name}.png'
-            draw(results, plot)
-            plot = plot.relative_to(args.out.parent).as_posix()
-        texts.append(render(results, plot))
-    text = '\n'.join(texts)
+    text, faults, results = compose(args.study, args.csv, args.out and args.out.stem)
     if args.out:
+        for found in results:
+            if found.runs:
+                draw(found, args.out.with_suffix('') / f'{found.study.name}.png')
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(text)
         print(f'written: {args.out}')
@@ -102,6 +101,27 @@ def report(args: argparse.Namespace) -> int:
     for message in faults:
         print(f'skipped: {message}', file=sys.stderr)
     return int(bool(faults))
+
+
+def compose(
+    paths: Sequence[Path], csv: Path | None = None, pictures: str | None = None
+) -> tuple[str, list[str], list[Results]]:
+    """The report of some studies, the broken lines of their CSV files, their results.
+
+    Args:
+        paths: Their YAML files.
+        csv: Instead of the CSV file of each.
+        pictures: Folder of the pictures, relative to the report; None for none.
+    """
+    texts, faults, found = [INTRO] if len(paths) > 1 else [], [], []
+    for path in paths:
+        study = read_study(path, ROOT)
+        default = Path('work_dirs/studies') / study.name / 'results.csv'
+        results, broken = read_results(study, csv or study.csv or default)
+        faults += broken
+        found.append(results)
+        texts.append(render(results, pictures and f'{pictures}/{study.name}.png'))
+    return '\n'.join(texts), faults, found
 
 
 def read_results(study: Study, csv: Path) -> tuple[Results, list[str]]:
@@ -129,31 +149,39 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest='command', required=True)
-    command = commands.add_parser('run', help='train, test and measure')
-    command.add_argument('study', type=Path, help='YAML file')
-    command.add_argument('--table', help='only the rows of this table')
-    command.add_argument('--rows', nargs='+', metavar='ROW', help='only these rows')
-    command.add_argument(
-        '--seeds', nargs='+', type=_seed, metavar='SEED', help="instead of the study's"
-    )
-    command.add_argument(
-        '--jobs', type=_positive, default=1, help='runs at the same time; default: 1'
-    )
-    command.add_argument(
-        '--gpus', type=_positive, default=1, help='processes of each run; default: 1'
-    )
-    command.add_argument(
-        '--num-images',
-        type=_positive,
-        metavar='N',
-        help='measure cosine distances on the first N test images; default: all',
-    )
-    command.add_argument('--work-dir', type=Path, help='default: work_dirs/studies/NAME')
-    command.add_argument(
-        '--csv', type=Path, help="default: the study's, else WORK_DIR/results.csv"
-    )
-    command.add_argument('--dry-run', action='store_true', help='only print the commands')
-    command.set_defaults(function=run)
+    for name, text in (
+        ('run', 'train, test and measure'),
+        ('ablate', 'take the priors away from the models that `run` has trained'),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument('study', type=Path, help='YAML file')
+        command.add_argument('--table', help='only the rows of this table')
+        command.add_argument('--rows', nargs='+', metavar='ROW', help='only these rows')
+        command.add_argument(
+            '--seeds', nargs='+', type=_seed, metavar='SEED', help="instead of the study's"
+        )
+        command.add_argument(
+            '--jobs', type=_positive, default=1, help='runs at the same time; default: 1'
+        )
+        command.add_argument(
+            '--gpus', type=_positive, default=1, help='processes of each run; default: 1'
+        )
+        command.add_argument(
+            '--num-images',
+            type=_positive,
+            metavar='N',
+            help='measure cosine distances on the first N test images; default: all',
+        )
+        command.add_argument(
+            '--work-dir', type=Path, help='default: work_dirs/studies/NAME'
+        )
+        command.add_argument(
+            '--csv', type=Path, help="default: the study's, else WORK_DIR/results.csv"
+        )
+        command.add_argument(
+            '--dry-run', action='store_true', help='only print the commands'
+        )
+        command.set_defaults(function=run)
     command = commands.add_parser('report', help='print or write tables and comparisons')
     command.add_argument('study', type=Path, nargs='+', help='YAML files')
     command.add_argument('--csv', type=Path, help="instead of the study's")

@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import os
-import platform
 import re
 import subprocess
-import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from mmengine.config import Config
 
+from mmgcnl.utils.provenance import provenance
 from mmgcnl.version import __version__
 
-_LIBRARIES = ('torch', 'numpy', 'mmengine', 'mmcv', 'mmseg', 'mmdet')
+_VERSIONS = ('python', 'torch', 'mmengine', 'mmcv', 'mmseg', 'mmdet')
 
 
 def versions() -> str:
     """Of Python and the libraries, as they are named in the CSV file."""
-    found = [f'python {platform.python_version()}']
-    for name in _LIBRARIES:
-        module = sys.modules.get(name)
-        number = getattr(module, '__version__', None)
-        if number is None:
-            try:
-                number = version(name)
-            except PackageNotFoundError:
-                continue
-        found.append(f'{name} {number}')
-    return '; '.join(found)
+    found = provenance()
+    return '; '.join(f'{name} {found[name]}' for name in _VERSIONS if found.get(name))
 
 
 def revision(root: Path) -> str:
-    """Of the code: the git revision, with ``+changes`` where files differ from it."""
+    """Of the code: the git revision, with ``+changes`` where files differ from it.
+
+    Only files that decide a result count: a CSV file in the checkout changes with each run.
+    """
 
     def git(*words: str) -> subprocess.CompletedProcess:
         return subprocess.run(['git', '-C', root, *words], capture_output=True, text=True)

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from mmgcnl.analysis import ABLATIONS
+
 from .comparisons import Difference, holm, paired_difference, prediction_interval
-from .metrics import Metric
+from .metrics import MEASURED, Metric
 from .results import Results
 from .spec import Comparison, Table
 
@@ -27,7 +29,7 @@ def render(results: Results, plot: str | None = None, level: int = 2) -> str:
     if study.text:
         lines += [study.text, '']
     lines += [*_progress(results), '']
-    for table in study.tables:
+    for table in study.tables if results.runs else ():
         lines += [*_table(results, table, level + 1), '']
     for name, comparisons, corrected in (
         ('Primary comparisons', study.primary, True),
@@ -37,6 +39,7 @@ def render(results: Results, plot: str | None = None, level: int = 2) -> str:
             lines += [f'{"#" * (level + 1)} {name}', '']
             lines += [*_comparisons(results, comparisons, corrected), '']
     if results.runs:
+        lines += _ablations(results, level + 1)
         if plot is not None:
             lines += [f'![every run of {study.name}]({plot})', '']
         lines += [f'{"#" * (level + 1)} Every run', '']
@@ -85,9 +88,9 @@ def _relative(path: Path) -> str:
 
 def _table(results: Results, table: Table, level: int) -> Iterator[str]:
     if table.name or table.title:
-        title = f'Table {table.name}' if table.name[:1].isdigit() else table.name
-        title = title[:1].upper() + title[1:]
-        yield f'{"#" * level} {title}{": " if table.title else ""}{table.title}'
+        number = f'Table {table.name}' if table.name[:1].isdigit() else ''
+        title = ': '.join(filter(None, (number, table.title))) or table.name
+        yield f'{"#" * level} {title}'
         yield ''
     quoted = {m.name for m in table.metrics for ln in table.lines if m.name in ln.paper}
     heads = ['row', 'seeds']
@@ -180,6 +183,40 @@ def _outcome(difference: Difference | None, p: float, expect: str) -> str:
     if not expect:
         return found
     return f'{found}: {"as predicted" if found == expect else "against the prediction"}'
+
+
+def _ablations(results: Results, level: int) -> list[str]:
+    """The drops of the trained models without their priors; nothing if there are none."""
+    study = results.study
+    metrics = [m for m in study.metrics if m.name not in MEASURED]
+    lines = []
+    for name, row in study.rows.items():
+        for ablation in ABLATIONS:
+            cells = []
+            for metric in metrics:
+                drop = paired_difference(
+                    results.values(name, metric.name),
+                    results.ablated(name, ablation, metric.name),
+                )
+                values = [] if drop is None else list(drop.values.values())
+                cells.append(_spread(values, metric))
+            if any(cells):
+                lines.append(f'| {row.label} | {ablation} | {" | ".join(cells)} |')
+    if not lines:
+        return []
+    return [
+        f'{"#" * level} What each prior does in the trained models',
+        '',
+        'How far the metrics of the same weights fall, without any training: mean over '
+        'seeds ± standard deviation.',
+        '',
+        *(f'- *{name}*: {text}.' for name, text in ABLATIONS.items()),
+        '',
+        f'| row | ablation | {" | ".join(m.label for m in metrics)} |',
+        f'|---|---|{"---:|" * len(metrics)}',
+        *lines,
+        '',
+    ]
 
 
 def _every_run(results: Results) -> Iterator[str]:

@@ -46,6 +46,12 @@ class Results:
             found = self._mean_over_blocks(row, metric)
         return dict(sorted((found or {}).items()))
 
+    def ablated(self, row: str, ablation: str, metric: str) -> dict[int, float]:
+        """Values by seed without something (of all blocks, where there are several)."""
+        name = f'ablate/{ablation.replace(" ", "-")}'
+        found = self._values.get((row, f'{name}/{metric}'))
+        return dict(found or self._values.get((row, f'{name}@all/{metric}'), {}))
+
     def _mean_over_blocks(self, row: str, metric: str) -> dict[int, float]:
         blocks = [
             by_seed

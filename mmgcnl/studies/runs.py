@@ -23,6 +23,8 @@ from .spec import Row, Study, StudyError, digest, length
 
 #: The metric of a run's last line in the CSV file: with it, the run is complete.
 LAST_METRIC = 'train_seconds'
+#: Likewise, that its priors were ablated.
+LAST_ABLATION = 'ablate_seconds'
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Options:
         jobs: Runs at the same time.
         gpus: Processes of a training; above 1, tools/dist_train.sh starts them.
         images: Images for the cosine distances; None for the whole test split.
+        ablate: Ablate the priors of the models that are trained, instead of training.
     """
 
     root: Path
@@ -44,6 +47,7 @@ class Options:
     jobs: int = 1
     gpus: int = 1
     images: int | None = None
+    ablate: bool = False
 
     @property
     def threads(self) -> int:
@@ -129,6 +133,12 @@ class Run:
         module = [sys.executable, '-m', 'mmgcnl.studies.distances']
         return [*module, *words, *self._cfg_options()]
 
+    def ablate_command(self) -> list[str]:
+        tool = str(self.options.root / 'tools/analysis_tools/ablate_priors.py')
+        words = [str(self.row.config), str(self.checkpoint)]
+        words += ['--json', str(self.folder / 'ablation.json')]
+        return [sys.executable, tool, *words, *self._cfg_options()]
+
     def _cfg_options(self) -> list[str]:
         return ['--cfg-options', *self.row.arguments(self.seed)]
 
@@ -136,13 +146,14 @@ class Run:
         """Its commands, as a shell takes them."""
         env = {'OMP_NUM_THREADS': str(self.options.threads), **self.environment()}
         prefix = ' '.join(f'{key}={shlex.quote(value)}' for key, value in env.items())
-        if self.study.prepare:
+        if self.study.prepare and not self.options.ablate:
             yield shlex.join(self.prepare_command(self.data))
-        for command in (
+        commands = [
             self.train_command(),
             self.test_command(),
             self.distances_command(),
-        ):
+        ]
+        for command in [self.ablate_command()] if self.options.ablate else commands:
             yield f'{prefix} {shlex.join(command)}'
 
     def state(self) -> dict[str, Any]:
@@ -186,7 +197,7 @@ def plan(
     runs = [
         Run(study, row, seed, options, configs[row.name]) for seed in seeds for row in rows
     ]
-    done, broken = done_runs(study, options.csv)
+    done, broken = completed(study, options.csv)
     conflicts = [
         f'{run.name} ({run.settings} now, {", ".join(sorted(done[run.key]))} there)'
         for run in runs
@@ -198,6 +209,8 @@ def plan(
             f'{"; ".join(conflicts)}: move the lines away, or give another --csv and '
             '--work-dir'
         )
+    if options.ablate:
+        return _to_ablate(runs, options), broken
     runs = [run for run in runs if run.key not in done]
     conflicts = [
         str(run.folder)
@@ -212,14 +225,34 @@ def plan(
     return runs, broken
 
 
-def done_runs(study: Study, csv: Path) -> tuple[dict[tuple[str, int], set[str]], list[str]]:
-    """Row and seed of the runs that are done, with their settings."""
+def _to_ablate(runs: Sequence[Run], options: Options) -> list[Run]:
+    """The runs whose trained models have blocks, and were not ablated yet."""
+    trained, _ = completed(runs[0].study, options.csv)
+    with_blocks, _ = completed(runs[0].study, options.csv, 'cos_att')
+    ablated, _ = completed(runs[0].study, options.csv, LAST_ABLATION)
+    runs = [run for run in runs if run.key in trained and run.key in with_blocks]
+    missing = [str(r.checkpoint) for r in runs if not r.checkpoint.is_file()]
+    if missing:
+        raise StudyError(
+            f'no such checkpoint: {", ".join(missing)}; give the --work-dir of the training'
+        )
+    return [run for run in runs if run.key not in ablated]
+
+
+def completed(
+    study: Study, csv: Path, metric: str = LAST_METRIC
+) -> tuple[dict[tuple[str, int], set[str]], list[str]]:
+    """Row and seed of the runs that have a metric in the CSV file, with their settings.
+
+    The metric of one of several blocks counts as well. The second value is a message for
+    each broken line.
+    """
     if not csv.exists():
         return {}, []
     records, broken = read_records(csv)
     found: dict[tuple[str, int], set[str]] = {}
     for record in records:
-        if record.study == study.name and record.metric == LAST_METRIC:
+        if record.study == study.name and record.metric.split('@')[0] == metric:
             found.setdefault((record.row, record.seed), set()).add(record.settings)
     return found, broken
 

@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,7 +20,7 @@ from mmengine.fileio import dump
 
 from .provenance import implementation, revision, versions
 from .records import Record, append_records
-from .runs import LAST_METRIC, Options, Run, done_runs
+from .runs import LAST_ABLATION, LAST_METRIC, Options, Run, completed
 from .spec import StudyError
 
 POLL = 0.5  # seconds
@@ -66,13 +67,21 @@ class Worker:
         """
         with lock:
             # Another process may have finished it before this one had the lock.
-            if run.key in done_runs(run.study, self.options.csv)[0]:
+            last = LAST_ABLATION if self.options.ablate else LAST_METRIC
+            if run.key in completed(run.study, self.options.csv, last)[0]:
                 return
-            self._prepare(run)
-            self._train(run, lock, slot)
-            self._step(run, 'test', run.test_command(), slot)
-            self._step(run, 'distances', run.distances_command(), slot)
-            append_records(self.options.csv, self._records(run))
+            if self.options.ablate:
+                start = time.monotonic()
+                self._step(run, 'ablate', run.ablate_command(), slot)
+                values = _ablations(run)
+                values[LAST_ABLATION] = time.monotonic() - start
+            else:
+                self._prepare(run)
+                self._train(run, lock, slot)
+                self._step(run, 'test', run.test_command(), slot)
+                self._step(run, 'distances', run.distances_command(), slot)
+                values = _measured(run)
+            append_records(self.options.csv, self._records(run, values))
 
     def _prepare(self, run: Run) -> None:
         """Draw the seed's data, once: it appears under its name when it is complete."""
@@ -159,31 +168,12 @@ class Worker:
             )
         return usage.ru_maxrss if platform.system() != 'Darwin' else usage.ru_maxrss // 1024
 
-    def _records(self, run: Run) -> list[Record]:
-        values: dict[str, float] = {}
-        (latest,) = sorted((run.folder / 'test').glob('*/*.json'))[-1:] or [None]
-        if latest is None:
-            raise RunFailed(f'the test left no metrics in {run.folder / "test"}')
-        for name, value in json.loads(latest.read_text()).items():
-            if isinstance(value, (int, float)) and name not in ('time', 'data_time'):
-                values[name] = float(value)
-        distances = json.loads((run.folder / 'distances.json').read_text())
-        # What a fresh block adds is zero, and has no direction.
-        values.update((k, v) for k, v in distances.items() if v is not None)
-        lines = run.log_lines()
-        state = run.state()
-        if torch.cuda.is_available():
-            values['peak_memory_mib'] = max(line.get('memory', 0) for line in lines)
-        elif 'peak_memory_mib' in state:
-            values['peak_memory_mib'] = state['peak_memory_mib']
-        seconds = statistics.median(line['time'] for line in lines)
-        values['seconds_per_iteration'] = seconds
-        values[LAST_METRIC] = seconds * lines[-1]['step']
+    def _records(self, run: Run, values: dict[str, float]) -> list[Record]:
         common: dict[str, Any] = dict(
             study=run.study.name,
             row=run.row.name,
             seed=run.seed,
-            revision='; '.join(state['revisions']),
+            revision='; '.join(run.state().get('revisions', [self._revision])),
             versions=versions(),
             threads=self.options.threads,
             attention=implementation(run.cfg),
@@ -194,6 +184,44 @@ class Worker:
             Record(metric=name, value=float(f'{value:.7g}'), **common)
             for name, value in values.items()
         ]
+
+
+def _measured(run: Run) -> dict[str, float]:
+    """What training, testing and measuring have left in the run's folder."""
+    values: dict[str, float] = {}
+    (latest,) = sorted((run.folder / 'test').glob('*/*.json'))[-1:] or [None]
+    if latest is None:
+        raise RunFailed(f'the test left no metrics in {run.folder / "test"}')
+    for name, value in json.loads(latest.read_text()).items():
+        if isinstance(value, (int, float)) and name not in ('time', 'data_time'):
+            values[name] = float(value)
+    distances = json.loads((run.folder / 'distances.json').read_text())
+    # What a fresh block adds is zero, and has no direction.
+    values.update((k, v) for k, v in distances.items() if v is not None)
+    lines = run.log_lines()
+    if not lines:
+        raise RunFailed(f'the training left no log in {run.folder}')
+    state = run.state()
+    if torch.cuda.is_available():
+        values['peak_memory_mib'] = max(line.get('memory', 0) for line in lines)
+    elif 'peak_memory_mib' in state:
+        values['peak_memory_mib'] = state['peak_memory_mib']
+    seconds = statistics.median(line['time'] for line in lines)
+    values['seconds_per_iteration'] = seconds
+    values[LAST_METRIC] = seconds * lines[-1]['step']
+    return values
+
+
+def _ablations(run: Run) -> dict[str, float]:
+    """What tools/analysis_tools/ablate_priors.py has left there."""
+    report = json.loads((run.folder / 'ablation.json').read_text())
+    blocks = {entry['block'] for entry in report['ablations']}
+    values = {}
+    for entry in report['ablations']:
+        place = f'@{entry["block"]}' if len(blocks) > 1 else ''
+        name = f'ablate/{entry["ablation"].replace(" ", "-")}{place}'
+        values.update((f'{name}/{k}', v) for k, v in entry['metrics'].items())
+    return values
 
 
 def _gpu_groups(options: Options) -> list[str]:

@@ -1,0 +1,58 @@
+"""docs/evidence.md is what the studies and the CSV files here make of it."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from mmgcnl.studies import read_study
+
+ROOT = Path(__file__).parents[2]
+STUDIES = [
+    ROOT / f'configs/studies/{n}.yml' for n in ('camvid-selection', 'camvid', 'probe')
+]
+
+
+@pytest.fixture(scope='module')
+def study_tool():
+    spec = importlib.util.spec_from_file_location('study_tool', ROOT / 'tools/study.py')
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    return tool
+
+
+def test_evidence_is_current(study_tool):
+    text, broken, _ = study_tool.compose(STUDIES, pictures='evidence')
+    assert not broken
+    page = ROOT / 'docs/evidence.md'
+    assert page.read_text() == text, f'run {study_tool.EVIDENCE}'
+    for study in STUDIES:
+        name = f'evidence/{read_study(study, ROOT).name}.png'
+        assert (f'({name})' in text) == (page.parent / name).is_file()
+
+
+def test_every_study_is_in_it():
+    assert set(STUDIES) == set((ROOT / 'configs/studies').glob('*.yml'))
+
+
+def test_camvid_takes_the_learning_rate_that_was_selected(study_tool):
+    """The rules in camvid-selection.yml, applied to its results."""
+    selection = read_study(STUDIES[0], ROOT)
+    results, _ = study_tool.read_results(selection, selection.csv)
+    if len(results.runs) < len(selection.rows) * len(selection.seeds):
+        pytest.skip('camvid-selection has not been run to its end')
+
+    def mean(row):
+        values = results.values(row, 'mIoU').values()
+        return sum(values) / len(values)
+
+    camvid = read_study(STUDIES[1], ROOT)
+    more = mean('fcn-0.02-4k') - mean('fcn-0.02') > 1
+    for row in camvid.rows.values():
+        model = 'fcn' if row.name == 'fcn' else 'nl'
+        rates = (0.005, 0.02, 0.08)
+        best = max(rates, key=lambda rate: mean(f'{model}-{rate}'))
+        cfg = row.load()
+        assert cfg.optim_wrapper.optimizer.lr == best, row.name
+        assert cfg.train_cfg.max_iters == (4000 if more else 2000)
+        assert cfg.param_scheduler[1].end == cfg.train_cfg.max_iters

@@ -1,0 +1,126 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from mmengine.config import DictAction
+
+from mmgcnl.studies import StudyError, read_study
+from mmgcnl.studies.spec import digest, format_option
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_study(study_file):
+    study = read_study(study_file, ROOT)
+    assert list(study.rows) == ['plain', 'wide']
+    assert study.rows['wide'].load(3).model.head.channels == 16
+    assert study.rows['wide'].arguments(3) == [
+        'model.head.channels=16',
+        'randomness.seed=3',
+    ]
+    (table,) = study.tables
+    assert [line.label for line in table.lines] == ['Plain', 'wide']
+    assert [row.name for row in study.select(rows=['wide'])] == ['wide']
+
+
+@pytest.mark.parametrize(
+    ('old', 'new', 'message'),
+    [
+        ('plain.py, label', 'plane.py, label', r"row 'plain': no such config: plane.py"),
+        ('than: plain', 'than: plane', r"no row 'plane'; the study has 'plain', 'wide'"),
+        (
+            'cos_att:',
+            'cosatt:',
+            r"row 'plain': .*yields no metric 'cosatt'; it yields 'aAcc'",
+        ),
+        ('metric: mIoU', 'metric: aAcc', r"metric 'aAcc' is compared, but not among"),
+        ('seeds: [0, 1, 2]', 'seeds: [0, -1]', r'seeds=\[0, -1\]: give a list'),
+        ('seeds: [0, 1, 2]', 'seeds: [0, 0]', r'give each seed once'),
+        ('seeds:', 'seed:', r"'seeds' missing"),
+        ('options:', 'option:', r"row 'wide': unknown key 'option'; there are 'config'"),
+        ('channels: 16', "channels: 'a,b'", r"option model.head.channels: 'a,b' cannot"),
+        ('channels: 16', "channels: '1e3'", r'cannot be given as an option'),
+        ('higher', 'better', r"expect='better': give 'higher' or 'lower'"),
+        ('study: small', 'study: [', r'is not YAML'),
+    ],
+)
+def test_fault_is_named_before_anything_runs(study_file, old, new, message):
+    text = study_file.read_text()
+    assert old in text
+    study_file.write_text(text.replace(old, new))
+    with pytest.raises(StudyError, match=message):
+        read_study(study_file, ROOT)
+
+
+def test_config_that_cannot_be_read(study_file):
+    (study_file.parent / 'plain.py').write_text('model = nothing')
+    with pytest.raises(StudyError, match=r"row 'plain': .*plain.py cannot be read"):
+        read_study(study_file, ROOT)
+
+
+def test_selection_that_is_not_there(study_file):
+    study = read_study(study_file, ROOT)
+    with pytest.raises(StudyError, match=r"no table '7'; the study has ''"):
+        study.select(table='7')
+    with pytest.raises(StudyError, match=r"no row 'full'; there are 'plain', 'wide'"):
+        study.select(rows=['full'])
+
+
+def test_table_quotes_the_paper(study_file):
+    text = study_file.read_text() + (
+        'tables:\n'
+        "  - {table: '1', paper: {file: configs/paper_tables.yml, table: '1'}, "
+        'rows: {plain: nl, wide: }}\n'
+    )
+    study_file.write_text(text)
+    plain, wide = read_study(study_file, ROOT).tables[0].lines
+    assert plain.paper == dict(aAcc=76.43, mIoU=47.25)
+    assert wide.paper == {}
+    study_file.write_text(text.replace('plain: nl', 'plain: nll'))
+    with pytest.raises(StudyError, match=r"the paper has no row 'nll' there; it has 'fcn'"):
+        read_study(study_file, ROOT)
+
+
+def test_tables_of_the_paper_are_a_study():
+    path = ROOT / 'configs/paper_tables.yml'
+    study = read_study(path, ROOT)
+    content = yaml.safe_load(path.read_text())
+    rows = [row for table in content for row in table['rows']]
+    assert {row.config for row in study.rows.values()} == {ROOT / r['config'] for r in rows}
+    assert len(study.rows) < len(rows)  # each distinct config once
+    four = study.select('4')
+    assert [row.name for row in four] == [
+        'mask-rcnn_r50_fpn_1x_coco',
+        'mask-rcnn_r50_fpn_bfpn_1x_coco',
+        'mask-rcnn_r50_fpn_ebfpn_1x_coco',
+    ]
+    assert study.select('4', ['mask-rcnn+ebfpn']) == four[2:]
+    (table,) = (table for table in study.tables if table.name == '4')
+    assert table.lines[2].paper['coco/bbox_mAP'] == 39.1
+    assert table.lines[2].paper['cos_att'] == 0.297
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'configs/studies').glob('*.yml')), ids=str)
+def test_studies_here(path):
+    study = read_study(path, ROOT)
+    assert {line.row for table in study.tables for line in table.lines} == set(study.rows)
+    # A row that equals another one would be trained twice.
+    settings = [digest(row.load()) for row in study.rows.values()]
+    assert len(set(settings)) == len(settings)
+
+
+@pytest.mark.parametrize(
+    'value', [1, 0.5, 1e-9, True, None, 'relative_raw', [1, 2], [1.5, None], ['a', 'b']]
+)
+def test_options_survive_the_command_line(value):
+    assert DictAction._parse_iterable(format_option(value)) == value
+
+
+def test_digest(study_file):
+    row = read_study(study_file, ROOT).rows['plain']
+    cfg = row.load(0)
+    same = row.load(1)
+    same.log_level = 'ERROR'
+    assert digest(cfg) == digest(same)
+    same.train_cfg.max_iters = 5
+    assert digest(cfg) != digest(same)
