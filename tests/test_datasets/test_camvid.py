@@ -43,6 +43,15 @@ def test_a_subset_of_the_classes(camvid_root):
     assert dataset.metainfo['palette'] == [[128, 64, 128], [64, 0, 128]]
 
 
+def test_sequences(camvid_root):
+    dataset = build(camvid_root, sequences=['0', '2'])
+    assert [Path(sample['img_path']).name for sample in dataset] == ['0.png', '2.png']
+    with pytest.raises(RuntimeError, match=r'no image of the sequences 3, 4 in .*train'):
+        build(camvid_root, sequences=['3', '4'])
+    with pytest.raises(TypeError, match=r"sequences='0': give a list, \['0'\]"):
+        build(camvid_root, sequences='0')
+
+
 def test_jpeg_images(camvid_root):
     for path in (camvid_root / 'images' / 'val').iterdir():
         Image.open(path).save(path.with_suffix('.jpg'))

@@ -92,3 +92,11 @@ def test_make_probe(tmp_path):
     np.testing.assert_array_equal(stored[..., ::-1], image)
     stored = cv2.imread(dataset[0]['seg_map_path'], cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(stored, labels)
+
+
+def test_seeds_draw_other_scenes(tmp_path):
+    """No scene is drawn twice, whatever the seed and the split."""
+    for seed in (0, 1, 2):
+        make_probe(tmp_path / str(seed), num_train=2, num_val=2, seed=seed)
+    images = [path.read_bytes() for path in tmp_path.glob('*/images/*/*.png')]
+    assert len(set(images)) == len(images) == 3 * 4
