@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,13 @@ NAMES = dict(
     memory_gb='memory (GB)',
 )
 _NOT_PRINTED = ('row', 'config', 'dataset', 'shape', 'reproduced', 'misprint', 'note')
+# In the introduction, and what stands there once a table was trained.
+_NOT_TRAINED = """\
+**Accuracies, distances, memory and speed are the paper's:
+no weights were trained for this page.**"""
+_TRAINED_IN_PART = """\
+**Accuracies, distances, memory and speed are the paper's,
+except below "Trained here".**"""
 _ON_A_SERVER = ('coco_test_dev', 'cityscapes')
 
 
@@ -110,18 +117,31 @@ def count_costs(config: Path, shape: tuple[int, int]) -> dict[str, str]:
     return dict(params=f'{cost.params / 1e6:.2f}', flops=f'{cost.flops / 1e9:.2f}')
 
 
-def render_results(tables: list[dict], assumptions: list[dict], base: str = '..') -> str:
+def render_results(
+    tables: list[dict],
+    assumptions: list[dict],
+    base: str = '..',
+    here: Mapping[str, str] = {},
+) -> str:
     """Write all tables as one Markdown page.
 
     Args:
         tables: The content of configs/paper_tables.yml.
         assumptions: The content of configs/paper_assumptions.yml.
         base: The repository's root as seen from the page, for its links.
+        here: For each table that was trained here, by its name: the paper's figures beside
+            those that came out, in Markdown.
     """
     trained: dict[str, str] = {}
-    sections = ['\n'.join(_render_table(table, trained, base)) for table in tables]
+    sections = []
+    for table in tables:
+        lines = [*_render_table(table, trained, base)]
+        if table['table'] in here:
+            lines += ['', 'Trained here:', '', here[table['table']].strip()]
+        sections.append('\n'.join(lines))
     sections.append('\n'.join(_render_assumptions(assumptions)))
-    return '\n'.join([INTRO, *(f'{section}\n' for section in sections), SERVERS])
+    intro = INTRO.replace(_NOT_TRAINED, _TRAINED_IN_PART) if here else INTRO
+    return '\n'.join([intro, *(f'{section}\n' for section in sections), SERVERS])
 
 
 def table_title(table: dict) -> str:

@@ -15,6 +15,9 @@ from .metrics import MEASURED, Metric
 from .results import Results
 from .spec import Comparison, Table
 
+# Data sets of the paper's tables whose annotations only the benchmark's server has.
+_ON_A_SERVER = ('coco_test_dev', 'cityscapes')
+
 
 def render(results: Results, plot: str | None = None, level: int = 2) -> str:
     """The report of a study.
@@ -47,10 +50,11 @@ def render(results: Results, plot: str | None = None, level: int = 2) -> str:
     return '\n'.join(lines).rstrip() + '\n'
 
 
-def render_table(results: Results, name: str | None = None) -> str:
+def render_table(results: Results, name: str | None = None, heading: bool = True) -> str:
     """The tables of that name, or all of them, without anything around them."""
     tables = [t for t in results.study.tables if name is None or t.name == name]
-    return '\n\n'.join('\n'.join(_table(results, t, 2)) for t in tables) + '\n'
+    level = 2 if heading else 0
+    return '\n\n'.join('\n'.join(_table(results, t, level)) for t in tables) + '\n'
 
 
 def _progress(results: Results) -> Iterator[str]:
@@ -87,7 +91,7 @@ def _relative(path: Path) -> str:
 
 
 def _table(results: Results, table: Table, level: int) -> Iterator[str]:
-    if table.name or table.title:
+    if level and (table.name or table.title):
         number = f'Table {table.name}' if table.name[:1].isdigit() else ''
         title = ': '.join(filter(None, (number, table.title))) or table.name
         yield f'{"#" * level} {title}'
@@ -110,7 +114,10 @@ def _table(results: Results, table: Table, level: int) -> Iterator[str]:
     if any(results.values(ln.row, m.name) for ln in table.lines for m in table.metrics):
         yield ''
         yield 'Mean over seeds ± standard deviation.'
-    if table.note:
+    if table.dataset in _ON_A_SERVER:
+        yield ''
+        yield "The figures here are of the validation images, the paper's of the server's."
+    if level and table.note:
         yield ''
         yield table.note
 

@@ -12,7 +12,8 @@ import pytest
 import yaml
 from mmengine.config import Config
 
-from mmgcnl.analysis.paper_tables import count_costs
+from mmgcnl.analysis.paper_tables import count_costs, render_results
+from mmgcnl.studies import Record, append_records
 
 ROOT = Path(__file__).parents[2]
 spec = importlib.util.spec_from_file_location(
@@ -93,6 +94,25 @@ def test_shared_configs_and_server_commands_are_said():
     assert 'same training as Table 4, mask-rcnn+ebfpn' in row
     config = 'configs/ebfpn/mask-rcnn_r50_fpn_ebfpn_1x_coco.py'
     assert f'`python tools/test.py {config} CHECKPOINT --submission DIR`' in row
+
+
+def test_trained_rows_stand_beside_the_papers(tmp_path):
+    assert make_results.trained_tables(tmp_path / 'none.csv') == {}
+    common = dict(study='paper_tables', row='mask-rcnn_r50_fpn_1x_coco', seed=0)
+    common |= dict(revision='a', versions='b', threads=1, attention='auto')
+    records = [
+        Record(metric=metric, value=value, settings='0' * 8, **common)
+        for metric, value in (('coco/bbox_mAP', 0.375), ('train_seconds', 1.0))
+    ]
+    append_records(tmp_path / 'trained.csv', records)
+    here = make_results.trained_tables(tmp_path / 'trained.csv')
+    assert list(here) == ['4', '8']  # a config of two tables, trained once
+    assert '| mask-rcnn | 1 | 37.1 | 37.5 | 34.1 |  |' in here['4']
+    assert 'of the validation images' in here['8']
+    page = render_results(list(TABLES.values()), ASSUMPTIONS, here=here)
+    assert page.count('Trained here:') == 2
+    assert 'no weights were trained' not in page
+    assert page.index(here['4'].strip()) < page.index('## Table 5')
 
 
 def test_packing_for_the_servers(tmp_path):

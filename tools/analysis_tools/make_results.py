@@ -1,5 +1,8 @@
 """Write docs/results.md from configs/paper_tables.yml and configs/paper_assumptions.yml.
 
+Rows of which docs/evidence/paper_tables.csv has results (see configs/studies/README.md) are
+shown beside the paper's.
+
 python tools/analysis_tools/make_results.py [--count]
 """
 
@@ -13,11 +16,14 @@ import yaml
 from mmengine.utils import track_iter_progress
 
 from mmgcnl.analysis.paper_tables import count_costs, render_results
+from mmgcnl.studies import Results, read_records, read_study, render_table
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLES = ROOT / 'configs/paper_tables.yml'
 ASSUMPTIONS = ROOT / 'configs/paper_assumptions.yml'
 RESULTS = ROOT / 'docs/results.md'
+#: Where the results of `tools/study.py run configs/paper_tables.yml --csv ...` belong.
+TRAINED = ROOT / 'docs/evidence/paper_tables.csv'
 
 
 def count_all() -> None:
@@ -41,7 +47,24 @@ def render() -> str:
     tables, assumptions = (
         yaml.safe_load(path.read_text()) for path in (TABLES, ASSUMPTIONS)
     )
-    return render_results(tables, assumptions)
+    return render_results(tables, assumptions, here=trained_tables())
+
+
+def trained_tables(csv: Path = TRAINED) -> dict[str, str]:
+    """The tables that tools/study.py has trained rows of, with the paper's figures."""
+    if not csv.exists():
+        return {}
+    study = read_study(TABLES, ROOT)
+    records, broken = read_records(csv)
+    if broken:
+        raise ValueError('; '.join(broken))
+    results = Results(study, records)
+    rows = {row for row, _ in results.runs}
+    return {
+        table.name: render_table(results, table.name, heading=False)
+        for table in study.tables
+        if table.metrics and rows & {line.row for line in table.lines}
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> None:
