@@ -21,7 +21,7 @@ custom_imports = dict(imports=['mmgcnl', 'events'], allow_failed_imports=False)
 custom_hooks = [dict(type='Events')]
 model = dict(
     backbone=dict(init_cfg=None, strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4)),
-    decode_head=dict(dropout_ratio=0.1, block=dict(attn_drop_rate=0.1)))
+    decode_head=dict(dropout_ratio=0.1, block=dict(attn_drop_rate=0.1, init='xavier')))
 train_dataloader = dict(num_workers=1, dataset=dict(pipeline=[
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
