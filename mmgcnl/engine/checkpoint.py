@@ -48,9 +48,10 @@ def find_checkpoints(work_dir: str) -> list[str]:
     pointer = Path(work_dir, 'last_checkpoint')
     named = pointer.read_text().strip() if pointer.is_file() else ''
     # best_*.pth are left out: they hold no optimizer state.
+    folders = {Path(work_dir)} | ({Path(named).parent} if named else set())
     found = {
         path
-        for folder in {Path(work_dir), Path(named).parent}
+        for folder in folders
         for path in folder.glob('*_[0-9]*.pth')
         if re.fullmatch(r'(epoch|iter)_\d+\.pth', path.name)
     }

@@ -165,3 +165,14 @@ def test_config_in_a_checkpoint_does_not_run(build, tmp_path):
     torch.save(checkpoint, path)
     build(tmp_path, resume=True, load_from=str(path)).train()
     assert not left.exists()
+
+
+def test_checkpoints_of_the_current_folder_are_not_those_of_the_training(
+    tmp_path, monkeypatch
+):
+    """Also when the work dir has no file last_checkpoint."""
+    elsewhere = tmp_path / 'elsewhere'
+    elsewhere.mkdir()
+    (elsewhere / 'iter_9.pth').touch()
+    monkeypatch.chdir(elsewhere)
+    assert find_checkpoints(str(tmp_path)) == []
