@@ -1,6 +1,6 @@
 """Studies of the attention, of costs and of predictions: functions that the tools call."""
 
-from .ablation import ABLATIONS, ablate_priors, ablated, ablations_of
+from .ablation import ABLATIONS, Contexts, ablate_priors, ablated, ablations_of
 from .attention import attention_at, head_queries
 from .blocks import Grid, block_type, find_blocks, grids, iter_attention
 from .cosine_distance import DistanceRecorder, mean_cosine_distance, measure_distances
@@ -10,6 +10,7 @@ from .panels import prediction_panels
 from .samples import Sample, Split, label_map, read_label_map
 
 __all__ = [
+    'Contexts',
     'ABLATIONS',
     'DistanceRecorder',
     'Grid',
