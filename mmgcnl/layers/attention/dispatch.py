@@ -51,9 +51,12 @@ def attention(
     Raises:
         ValueError: As :func:`choose_implementation`.
     """
-    # Drawn from the default generator: seeding the training fixes it, and activation
-    # checkpointing, which restores that generator, draws the same seed again.
-    seed = torch.randint(2**62, ()) if dropout_p > 0 else None
+    # Drawn from the default generator of the device: seeding the training fixes it,
+    # activation checkpointing, which restores that generator, draws the same seed again,
+    # and a GPU neither waits for the host nor breaks the capture of a CUDA graph.
+    seed = None
+    if dropout_p > 0:
+        seed = torch.randint(2**62, (), device=inputs.query.device)
     name = choose_implementation(inputs, implementation)
     return IMPLEMENTATIONS[name](inputs, value, dropout_p, seed)
 

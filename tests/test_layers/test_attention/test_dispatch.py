@@ -88,10 +88,11 @@ def test_operator_is_registered_soundly(name):
     codes = [t.requires_grad_() for t in codes]
     tensors = [t.requires_grad_() for t in (query, key, value)]
     if name == 'triton':
-        tables = [t.detach().requires_grad_() for t in Position(*codes).tables()]
+        tables = fused.kernel_tables(Position(*codes), 1)
+        tables = [t.detach().contiguous().requires_grad_() for t in tables]
         operator = fused.forward_operator
-        flat = [t.detach().flatten(2, 3).requires_grad_() for t in (*tensors, *tables)]
-        args = (*flat[:3], scale.flatten(), *flat[3:], [3, 5], 0.0, None)
+        keys = [t.detach().flatten(2, 3).requires_grad_() for t in tensors[1:]]
+        args = (query, *keys, scale.flatten(), *tables, [3, 5], 0.2, torch.tensor(3))
     else:
         operator = blockwise.forward_operator
         args = (*tensors, scale, *codes, 0.2, torch.tensor(3))
