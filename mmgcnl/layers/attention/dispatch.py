@@ -57,12 +57,12 @@ def attention(
     seed = None
     if dropout_p > 0:
         seed = torch.randint(2**62, (), device=inputs.query.device)
-    name = choose_implementation(inputs, implementation)
+    name = choose_implementation(inputs, implementation, dropout_p)
     return IMPLEMENTATIONS[name](inputs, value, dropout_p, seed)
 
 
 def choose_implementation(
-    inputs: AttentionInputs, implementation: str | None = None
+    inputs: AttentionInputs, implementation: str | None = None, dropout_p: float = 0.0
 ) -> str:
     """The key of :data:`IMPLEMENTATIONS` that :func:`attention` would use.
 
@@ -73,6 +73,7 @@ def choose_implementation(
             tracing, because it consists of standard operators; on a GPU the fused
             kernel, where it can run; otherwise blockwise, or dense where the weights
             take little memory.
+        dropout_p: As for :func:`attention`: the kernels are validated with it, too.
 
     Raises:
         ValueError: The requested implementation does not exist.
@@ -90,7 +91,7 @@ def choose_implementation(
     if _exporting():
         return 'dense'
     if requested == 'triton' or inputs.query.device.type == 'cuda':
-        reason = why_unsupported(inputs)
+        reason = why_unsupported(inputs, dropout_p)
         if reason is None:
             return 'triton'
         _warn_once(

@@ -119,7 +119,7 @@ def tile_options(dims: int, dtype: torch.dtype, width: int) -> dict[str, int]:
         BLOCK_D=block_d,
         BLOCK_M=block_m,
         BLOCK_N=block_n,
-        num_warps=4,
+        num_warps=8 if row_bytes == 256 and dtype != torch.float32 else 4,
         num_stages=2 if row_bytes <= 256 else 1,
     )
 
@@ -233,11 +233,9 @@ def backward_operator(
     heads = query.shape[:2].numel()
     tiles = -(-query.shape[2:4].numel() // constants['BLOCK_M'])
     key_tiles = key_grid[0] * -(-key_grid[1] // constants['BLOCK_N'])
-    if position and tables[1].shape[-1] > (
-        covered := key_tiles // key_grid[0] * constants['BLOCK_N']
-    ):
-        # The padding that no tile covers. It is cut off later, but must not be NaN.
-        tables[1][..., covered:] = 0
+    if position:
+        # No kernel fills the padding that is beyond the last tile.
+        tables[1][..., -(-key_grid[1] // constants['BLOCK_N']) * constants['BLOCK_N'] :] = 0
     with torch.cuda.device_of(query):
         kernels().query_gradient_kernel[(tiles, heads)](
             *inputs, *dropout, d_query, *(tables or (query, query)), *sizes, **constants

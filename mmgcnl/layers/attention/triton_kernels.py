@@ -133,7 +133,7 @@ def query_gradient_kernel(
     scale = tl.load(content_scale + head)
     scale_2 = scale * LOG2_E
     minus_lse = -tl.load(lse + head * N + safe)
-    D = tl.load(delta + head * N + safe)
+    D = tl.load(delta + head * N + safe) / keep_scale
     dq = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     if POSITION:
         row_offsets = head * N * h + _row_entries(safe, W, h)
@@ -163,22 +163,25 @@ def query_gradient_kernel(
             if DROPOUT:
                 b = tl.load(key_numbers + keys)
                 kept = a[:, None] * b[None, :] >= threshold
-                d_weights = tl.where(kept, d_weights * keep_scale, 0.0)
-            d_logits = weights * (d_weights - D[:, None])
+                dropped = tl.where(kept, weights, 0.0)
+                # keep_scale follows where the sums are stored.
+                d_logits = dropped * d_weights - weights * D[:, None]
+            else:
+                d_logits = weights * (d_weights - D[:, None])
             dq = tl.dot(d_logits.to(k.dtype), k, acc=dq, input_precision=PRECISION)
             if POSITION:
                 d_column += d_logits
-                d_row = tl.sum(d_logits, 1) * LN_2
+                d_row = tl.sum(d_logits, 1) * (LN_2 * keep_scale)
                 at = d_row_table + row_offsets + row * W
                 if start > 0:
                     d_row += tl.load(at)
                 tl.store(at, d_row, mask=inside_queries)
         if POSITION:
             at = (d_column_table + column_offsets)[:, None] + columns[None, :]
-            tl.store(at, d_column * LN_2, mask=inside_queries[:, None])
+            tl.store(at, d_column * (LN_2 * keep_scale), mask=inside_queries[:, None])
     at = d_query + head * N * d + queries[:, None] * d + channels[None, :]
     inside = inside_queries[:, None] & (channels < d)[None, :]
-    tl.store(at, (dq * scale).to(d_query.dtype.element_ty), mask=inside)
+    tl.store(at, (dq * (scale * keep_scale)).to(d_query.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -213,6 +216,16 @@ def key_gradient_kernel(
     if DROPOUT:
         query_numbers += head * N
         b = tl.load(key_numbers + head * M + keys)
+    if POSITION:
+        # Where the entries of the queries are, updated by additions: divisions are slow.
+        queries = tl.arange(0, BLOCK_M)
+        x = queries % W
+        row_entries = _row_entries(queries, W, h)
+        column_entries = _column_entries(queries, H, W, stride)
+        last_row_entry = (H - 1) * h * W + W - 1
+        last_column_entry = (N - 1) * stride
+        row_step = BLOCK_M // W * h * W + BLOCK_M % W
+        column_step = (BLOCK_M % W * H + BLOCK_M // W) * stride
     for start in range(0, N, BLOCK_M):
         queries = start + tl.arange(0, BLOCK_M)
         safe = tl.minimum(queries, N - 1)
@@ -223,23 +236,31 @@ def key_gradient_kernel(
         D = tl.load(delta + safe)
         logits = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale_2
         if POSITION:
-            by_query += tl.load(row_table + _row_entries(safe, W, h))
-            at = column_table + _column_entries(safe, H, W, stride)
+            by_query += tl.load(row_table + tl.minimum(row_entries, last_row_entry))
+            at = column_table + tl.minimum(column_entries, last_column_entry)
             logits += tl.load(at[:, None] + columns[None, :])
+            x += BLOCK_M % W
+            wrap = x >= W
+            x = tl.where(wrap, x - W, x)
+            row_entries += tl.where(wrap, row_step + (h - 1) * W, row_step)
+            column_entries += tl.where(wrap, column_step - (N - 1) * stride, column_step)
         # Keys beyond the last get some weights, too, but their gradients are not stored.
         weights = tl.exp2(logits + by_query[:, None])
         d_weights = tl.dot(dy, tl.trans(v), input_precision=PRECISION)
-        dropped = weights
         if DROPOUT:
             a = tl.load(query_numbers + safe)
             kept = a[:, None] * b[None, :] >= threshold
             dropped = tl.where(kept, weights, 0.0)
-            d_weights = tl.where(kept, d_weights * keep_scale, 0.0)
-        d_logits = weights * (d_weights - D[:, None])
+            # keep_scale follows at the end, as for dv.
+            d_logits = dropped * d_weights - weights * (D / keep_scale)[:, None]
+        else:
+            dropped = weights
+            d_logits = weights * (d_weights - D[:, None])
         dv = tl.dot(tl.trans(dropped.to(dy.dtype)), dy, acc=dv, input_precision=PRECISION)
         dk = tl.dot(tl.trans(d_logits.to(q.dtype)), q, acc=dk, input_precision=PRECISION)
     offsets = head * M * d + keys[:, None] * d + channels[None, :]
     inside = (columns < w)[:, None] & (channels < d)[None, :]
-    tl.store(d_key + offsets, (dk * scale).to(d_key.dtype.element_ty), mask=inside)
+    dk = dk * (scale * keep_scale)
+    tl.store(d_key + offsets, dk.to(d_key.dtype.element_ty), mask=inside)
     dv = dv * keep_scale
     tl.store(d_value + offsets, dv.to(d_value.dtype.element_ty), mask=inside)

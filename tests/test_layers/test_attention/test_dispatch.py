@@ -73,11 +73,11 @@ def test_without_the_kernel_the_blockwise_one_steps_in_and_says_so_once(
     for _ in range(2):
         assert choose_implementation(half, 'triton') == 'blockwise'
     (warning,) = recwarn
-    assert 'there is none for torch.float64' in str(warning.message)
+    assert 'does not support torch.float64' in str(warning.message)
     wide = AttentionInputs(
         torch.randn(1, 1, 2, 2, 600), torch.randn(1, 1, 2, 2, 600), *inputs[2:]
     )
-    assert '600 channels, more than 512' in validation.why_unsupported(wide)
+    assert '600 channels, more than 256' in validation.why_unsupported(wide)
 
 
 @pytest.mark.parametrize('name', FAST)

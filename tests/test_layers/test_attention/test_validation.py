@@ -17,9 +17,9 @@ from tests.test_layers.test_attention.cases import (
 
 @pytest.fixture
 def untried():
-    validation.validate_kernels.cache_clear()
+    validation._validate.cache_clear()
     yield
-    validation.validate_kernels.cache_clear()
+    validation._validate.cache_clear()
 
 
 def test_a_kernel_that_fails_or_errs_is_not_used(inputs, monkeypatch, untried):
@@ -28,7 +28,7 @@ def test_a_kernel_that_fails_or_errs_is_not_used(inputs, monkeypatch, untried):
 
     monkeypatch.setattr(fused, 'triton_attention', broken)
     assert 'RuntimeError: out of resource' in validation.why_unsupported(inputs)
-    validation.validate_kernels.cache_clear()
+    validation._validate.cache_clear()
     wrong = lambda *args: 1.001 * dense.dense_attention(*args)  # noqa: E731
     monkeypatch.setattr(fused, 'triton_attention', wrong)
     assert 'off by 1.0e-03' in validation.why_unsupported(inputs)
