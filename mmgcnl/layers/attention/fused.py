@@ -94,7 +94,9 @@ def kernels() -> ModuleType:
     return triton_kernels
 
 
-def tile_options(dims: int, dtype: torch.dtype, width: int) -> dict[str, int]:
+def tile_options(
+    dims: int, dtype: torch.dtype, width: int, kernel: str = 'forward'
+) -> dict[str, int]:
     """The sizes of the tiles, and how a kernel is compiled.
 
     A tile must fit the shared memory of a core (99 KiB on compute capability 8.6, 8.9 and
@@ -104,6 +106,7 @@ def tile_options(dims: int, dtype: torch.dtype, width: int) -> dict[str, int]:
         dims: d.
         dtype: Of query, key and value.
         width: Width of the key grid.
+        kernel: 'forward', 'query_gradient' or 'key_gradient'.
     """
     block_d = max(16, 1 << (dims - 1).bit_length())
     row_bytes = block_d * dtype.itemsize
@@ -115,11 +118,17 @@ def tile_options(dims: int, dtype: torch.dtype, width: int) -> dict[str, int]:
     # The widest tile of keys that pads a row by little more than the narrowest does.
     padded = {n: -(-width // n) * n for n in (16, 32, 64) if n <= block_m}
     block_n = max(n for n in padded if padded[n] <= 1.35 * min(padded.values()))
+    # More warps where a tile would spill registers.
+    half, num_warps = dtype.itemsize == 2, 4
+    if half and row_bytes == 256 and kernel == 'query_gradient':
+        num_warps = 8
+    if half and row_bytes in (128, 256) and kernel == 'key_gradient':
+        num_warps = 8
     return dict(
         BLOCK_D=block_d,
         BLOCK_M=block_m,
         BLOCK_N=block_n,
-        num_warps=8 if row_bytes == 256 and dtype != torch.float32 else 4,
+        num_warps=num_warps,
         num_stages=2 if row_bytes <= 256 else 1,
     )
 
@@ -231,17 +240,20 @@ def backward_operator(
     inputs = _contiguous(query, key, value, row_table, column_table, content_scale)
     inputs += [grad, lse, delta]
     heads = query.shape[:2].numel()
-    tiles = -(-query.shape[2:4].numel() // constants['BLOCK_M'])
+    kind = query.shape[-1], query.dtype, key_grid[1]
+    query_options = {**constants, **tile_options(*kind, 'query_gradient')}
+    key_options = {**constants, **tile_options(*kind, 'key_gradient')}
+    tiles = -(-query.shape[2:4].numel() // query_options['BLOCK_M'])
     key_tiles = key_grid[0] * -(-key_grid[1] // constants['BLOCK_N'])
     if position:
         # No kernel fills the padding that is beyond the last tile.
         tables[1][..., -(-key_grid[1] // constants['BLOCK_N']) * constants['BLOCK_N'] :] = 0
     with torch.cuda.device_of(query):
         kernels().query_gradient_kernel[(tiles, heads)](
-            *inputs, *dropout, d_query, *(tables or (query, query)), *sizes, **constants
+            *inputs, *dropout, d_query, *(tables or (query, query)), *sizes, **query_options
         )
         kernels().key_gradient_kernel[(key_tiles, heads)](
-            *inputs, *dropout, d_key, d_value, *sizes, **constants
+            *inputs, *dropout, d_key, d_value, *sizes, **key_options
         )
     return [d_query, d_key, d_value, *tables]
 
