@@ -51,15 +51,18 @@ def attention(
     Raises:
         ValueError: As :func:`choose_implementation`.
     """
-    # Drawn from the default generator: seeding the training fixes it, and activation
-    # checkpointing, which restores that generator, draws the same seed again.
-    seed = torch.randint(2**62, ()) if dropout_p > 0 else None
-    name = choose_implementation(inputs, implementation)
+    # Drawn from the default generator of the device: seeding the training fixes it,
+    # activation checkpointing, which restores that generator, draws the same seed again,
+    # and a GPU neither waits for the host nor breaks the capture of a CUDA graph.
+    seed = None
+    if dropout_p > 0:
+        seed = torch.randint(2**62, (), device=inputs.query.device)
+    name = choose_implementation(inputs, implementation, dropout_p)
     return IMPLEMENTATIONS[name](inputs, value, dropout_p, seed)
 
 
 def choose_implementation(
-    inputs: AttentionInputs, implementation: str | None = None
+    inputs: AttentionInputs, implementation: str | None = None, dropout_p: float = 0.0
 ) -> str:
     """The key of :data:`IMPLEMENTATIONS` that :func:`attention` would use.
 
@@ -70,6 +73,7 @@ def choose_implementation(
             tracing, because it consists of standard operators; on a GPU the fused
             kernel, where it can run; otherwise blockwise, or dense where the weights
             take little memory.
+        dropout_p: As for :func:`attention`: the kernels are validated with it, too.
 
     Raises:
         ValueError: The requested implementation does not exist.
@@ -87,7 +91,7 @@ def choose_implementation(
     if _exporting():
         return 'dense'
     if requested == 'triton' or inputs.query.device.type == 'cuda':
-        reason = why_unsupported(inputs)
+        reason = why_unsupported(inputs, dropout_p)
         if reason is None:
             return 'triton'
         _warn_once(

@@ -7,14 +7,19 @@ N = H * W, (h, w) the key grid, M = h * w.
 from __future__ import annotations
 
 import functools
+import math
 from types import ModuleType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .dropout import KeepMask
-from .inputs import AttentionInputs
+from .inputs import AttentionInputs, Position
+
+#: Keys of the widest tile.
+MAX_TILE = 64
 
 
 def triton_attention(
@@ -28,18 +33,20 @@ def triton_attention(
     Second derivatives are not supported.
     """
     query, key, content_scale, position = inputs
-    grid = query.shape[2:4]
+    for name, tensor in (('key', key), ('value', value)):
+        if tensor.dtype != query.dtype:
+            raise TypeError(
+                f'{name} has dtype {tensor.dtype}, but query has {query.dtype}: the fused '
+                'kernels need the same; convert them, or use another implementation'
+            )
     row_table = column_table = None
     if position is not None:
-        row_table, column_table = (
-            table.flatten(2, 3).expand(query.shape[0], -1, -1, -1)
-            for table in position.tables()
-        )
+        row_table, column_table = kernel_tables(position, query.shape[0])
         key_grid = list(key.shape[2:4])
     else:
         key_grid = [1, key.shape[2] * key.shape[3]]
     out, _ = forward_operator(
-        query.flatten(2, 3),
+        query,
         key.flatten(2, 3),
         value.flatten(2, 3),
         content_scale.expand(*query.shape[:2], 1, 1, 1).flatten(),
@@ -49,7 +56,35 @@ def triton_attention(
         dropout_p,
         seed,
     )
-    return out.to(value.dtype).unflatten(2, grid)
+    return out.to(value.dtype)
+
+
+def padded_width(width: int) -> int:
+    """Entries of a query in the column table that the kernels read.
+
+    It is a multiple of the widest tile: rows start at aligned addresses, and no load needs
+    a mask.
+    """
+    return -(-width // MAX_TILE) * MAX_TILE
+
+
+def kernel_tables(position: Position, batch: int) -> tuple[Tensor, Tensor]:
+    """The tables times log2(e), as the kernels read them.
+
+    They are in the order in which matrix products compute them, so that none is copied.
+
+    Returns:
+        The row table (B, n, H, h, W), and the column table (B, n, W, H, padded w).
+    """
+    dtype = torch.promote_types(position.rows.dtype, torch.float32)
+    with torch.autocast(position.query.device.type, enabled=False):
+        query, rows, columns = (term.to(dtype) for term in position)
+        rows, columns = (term * math.log2(math.e) for term in (rows, columns))
+        width = columns.shape[1]
+        columns = F.pad(columns, (0, 0, 0, 0, 0, padded_width(width) - width))
+        by_row = rows.permute(2, 0, 1, 3) @ query.transpose(3, 4)
+        by_column = query.transpose(2, 3) @ columns.permute(2, 0, 3, 1)
+    return by_row.expand(batch, -1, -1, -1, -1), by_column.expand(batch, -1, -1, -1, -1)
 
 
 @functools.cache
@@ -59,21 +94,42 @@ def kernels() -> ModuleType:
     return triton_kernels
 
 
-def _blocks(dims: int, dtype: torch.dtype, width: int) -> dict[str, int]:
-    """Sizes of the tiles: with what they hold of d channels they must fit in a core."""
+def tile_options(
+    dims: int, dtype: torch.dtype, width: int, kernel: str = 'forward'
+) -> dict[str, int]:
+    """The sizes of the tiles, and how a kernel is compiled.
+
+    A tile must fit the shared memory of a core (99 KiB on compute capability 8.6, 8.9 and
+    12.0) and its registers.
+
+    Args:
+        dims: d.
+        dtype: Of query, key and value.
+        width: Width of the key grid.
+        kernel: 'forward', 'query_gradient' or 'key_gradient'.
+    """
     block_d = max(16, 1 << (dims - 1).bit_length())
-    bytes_of_row = block_d * dtype.itemsize
-    block_m = 64 if bytes_of_row <= 256 else 32 if bytes_of_row <= 1024 else 16
-    # Keys: the widest that leaves little more of the last one of a row empty.
+    row_bytes = block_d * dtype.itemsize
+    if dtype == torch.float32:
+        # Its products run on the scalar units; larger tiles spill registers.
+        block_m = 32 if row_bytes <= 512 else 16
+    else:
+        block_m = 64 if row_bytes <= 256 else 32 if row_bytes <= 512 else 16
+    # The widest tile of keys that pads a row by little more than the narrowest does.
     padded = {n: -(-width // n) * n for n in (16, 32, 64) if n <= block_m}
     block_n = max(n for n in padded if padded[n] <= 1.35 * min(padded.values()))
+    # More warps where a tile would spill registers.
+    half, num_warps = dtype.itemsize == 2, 4
+    if half and row_bytes == 256 and kernel == 'query_gradient':
+        num_warps = 8
+    if half and row_bytes in (128, 256) and kernel == 'key_gradient':
+        num_warps = 8
     return dict(
-        d=dims,
         BLOCK_D=block_d,
         BLOCK_M=block_m,
         BLOCK_N=block_n,
-        num_warps=4 if bytes_of_row <= 256 else 8,
-        num_stages=2 if bytes_of_row <= 256 else 1,
+        num_warps=num_warps,
+        num_stages=2 if row_bytes <= 256 else 1,
     )
 
 
@@ -83,21 +139,22 @@ def _common(
     position: bool,
     dropout_p: float,
     seed: Tensor | None,
-) -> tuple[list[Any], dict[str, Any]]:
-    """What all kernels are given: the arguments of dropout, and the constants."""
-    dropout = [query, query, 0, 1.0]  # not looked at
+) -> tuple[list[Any], list[int], dict[str, Any]]:
+    """What all kernels need: the arguments of dropout, the sizes, and the constants."""
+    dropout = [query, query, 0, 1.0]  # never read
     if seed is not None:
-        size = *query.shape[:2], 1, query.shape[2]
-        mask = KeepMask(dropout_p, seed, size, key_grid, query.device)
+        mask = KeepMask(dropout_p, seed, query.shape[:4], key_grid, query.device)
         dropout = [mask.queries, mask.keys, mask.threshold, mask.scale]
+    sizes = [*query.shape[2:4], *key_grid, padded_width(key_grid[1])]
     constants = dict(
-        _blocks(query.shape[-1], query.dtype, key_grid[1]),
+        tile_options(query.shape[-1], query.dtype, key_grid[1]),
+        d=query.shape[-1],
         POSITION=position,
         DROPOUT=seed is not None,
-        # Tensor cores would round float32 to 10 bits.
+        # TF32 would round float32 to 10 bits.
         PRECISION='ieee',
     )
-    return dropout, constants
+    return dropout, sizes, constants
 
 
 _INPUTS = (
@@ -122,24 +179,25 @@ def forward_operator(
     dropout_p: float,
     seed: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    # The backward pass subtracts two sums that may be all but equal: one is of this.
+    # In float32, because the backward pass subtracts nearly equal numbers, one of which
+    # is computed from it.
     out = value.new_empty(query.shape, dtype=torch.float32)
-    lse = query.new_empty(query.shape[:3], dtype=torch.float32)
+    lse = query.new_empty(query.shape[:4], dtype=torch.float32)
     if out.numel() == 0:
         return out, lse
     position = row_table is not None
-    dropout, constants = _common(query, key_grid, position, dropout_p, seed)
+    dropout, sizes, constants = _common(query, key_grid, position, dropout_p, seed)
     inputs = _contiguous(query, key, value, row_table, column_table, content_scale)
-    num_queries = query.shape[2]
-    launch = (-(-num_queries // constants['BLOCK_M']), lse[..., 0].numel())
-    kernels().forward_kernel[launch](
-        *inputs, out, lse, *dropout, num_queries, *key_grid, **constants
-    )
+    tiles = -(-query.shape[2:4].numel() // constants['BLOCK_M'])
+    launch = (tiles, query.shape[:2].numel())
+    # Triton launches on the current device, which need not be that of the tensors.
+    with torch.cuda.device_of(query):
+        kernels().forward_kernel[launch](*inputs, out, lse, *dropout, *sizes, **constants)
     return out, lse
 
 
 def _contiguous(query: Tensor, *others: Tensor | None) -> list[Tensor]:
-    # What is not there is not looked at, but a kernel needs some pointer.
+    # Absent tensors are never read, but the kernel needs a valid pointer.
     return [
         (query if tensor is None else tensor).contiguous() for tensor in (query, *others)
     ]
@@ -147,7 +205,7 @@ def _contiguous(query: Tensor, *others: Tensor | None) -> list[Tensor]:
 
 @forward_operator.register_fake
 def _(query: Tensor, key: Tensor, value: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
-    lse = query.new_empty(query.shape[:3], dtype=torch.float32)
+    lse = query.new_empty(query.shape[:4], dtype=torch.float32)
     return value.new_empty(query.shape, dtype=torch.float32), lse
 
 
@@ -173,24 +231,30 @@ def backward_operator(
     """The gradients of query, key, value and, where given, of the tables."""
     d_query, d_key, d_value = (t.new_empty(t.shape) for t in (query, key, value))
     position = row_table is not None and column_table is not None
-    # The kernel adds to the row table's: a query meets its entries once a stretch of keys.
-    tables = [t.new_zeros(t.shape) for t in (row_table, column_table) if t is not None]
+    tables = [t.new_empty(t.shape) for t in (row_table, column_table) if t is not None]
     if grad.numel() == 0:
-        return [d_query, d_key.zero_(), d_value.zero_(), *tables]
+        return [d_query, d_key.zero_(), d_value.zero_(), *(t.zero_() for t in tables)]
     grad = grad.to(value.dtype).contiguous()
     delta = (grad.float() * out).sum(-1)
-    dropout, constants = _common(query, key_grid, position, dropout_p, seed)
+    dropout, sizes, constants = _common(query, key_grid, position, dropout_p, seed)
     inputs = _contiguous(query, key, value, row_table, column_table, content_scale)
     inputs += [grad, lse, delta]
-    num_queries, heads = query.shape[2], lse[..., 0].numel()
-    sizes = [num_queries, *key_grid]
-    kernels().query_gradient_kernel[(-(-num_queries // constants['BLOCK_M']), heads)](
-        *inputs, *dropout, d_query, *(tables or (query, query)), *sizes, **constants
-    )
-    stretches = -(-key_grid[1] // constants['BLOCK_N'])
-    kernels().key_gradient_kernel[(key_grid[0] * stretches, heads)](
-        *inputs, *dropout, d_key, d_value, *sizes, **constants
-    )
+    heads = query.shape[:2].numel()
+    kind = query.shape[-1], query.dtype, key_grid[1]
+    query_options = {**constants, **tile_options(*kind, 'query_gradient')}
+    key_options = {**constants, **tile_options(*kind, 'key_gradient')}
+    tiles = -(-query.shape[2:4].numel() // query_options['BLOCK_M'])
+    key_tiles = key_grid[0] * -(-key_grid[1] // constants['BLOCK_N'])
+    if position:
+        # No kernel fills the padding that is beyond the last tile.
+        tables[1][..., -(-key_grid[1] // constants['BLOCK_N']) * constants['BLOCK_N'] :] = 0
+    with torch.cuda.device_of(query):
+        kernels().query_gradient_kernel[(tiles, heads)](
+            *inputs, *dropout, d_query, *(tables or (query, query)), *sizes, **query_options
+        )
+        kernels().key_gradient_kernel[(key_tiles, heads)](
+            *inputs, *dropout, d_key, d_value, *sizes, **key_options
+        )
     return [d_query, d_key, d_value, *tables]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -11,69 +12,121 @@ from . import fused
 from .dense import dense_attention
 from .inputs import AttentionInputs, Position
 
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-_MAX_HEAD_DIMS = 512
+# The widest heads for which the kernels fit the shared memory of every GPU that they were
+# compiled for.
+_MAX_HEAD_DIMS = {torch.float32: 256, torch.float16: 512, torch.bfloat16: 512}
+_MAX_ERRORS = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+# Offsets within a head are int32, and CUDA's second grid dimension is 16 bits.
+_MAX_OFFSET, _MAX_HEADS = 2**31 - 1, 2**16 - 1
 
 
-def why_unsupported(inputs: AttentionInputs) -> str | None:
+def why_unsupported(inputs: AttentionInputs, dropout_p: float = 0.0) -> str | None:
     """Why :func:`.fused.triton_attention` cannot compute this, or None.
 
     The first time that a kind of input is met, the kernels are compiled and their output
     and gradients compared with the reference on a small input of that kind.
+
+    Args:
+        inputs: Query, key and position.
+        dropout_p: As for the attention.
     """
-    query = inputs.query
-    if query.dtype not in _DTYPES:
-        return f'there is none for {query.dtype}'
-    if query.shape[-1] > _MAX_HEAD_DIMS:
-        return f'a head has {query.shape[-1]} channels, more than {_MAX_HEAD_DIMS}'
+    query, key = inputs.query, inputs.key
+    if query.dtype not in _MAX_HEAD_DIMS:
+        return f'it does not support {query.dtype}'
+    if key.dtype != query.dtype:
+        return f'query has dtype {query.dtype}, but key has {key.dtype}'
+    dims, most = query.shape[-1], _MAX_HEAD_DIMS[query.dtype]
+    if dims > most:
+        return f'a head has {dims} channels, more than {most} in {query.dtype}'
+    position = inputs.position is not None
+    key_grid = key.shape[2:4] if position else (1, key.shape[2:4].numel())
+    queries, keys = query.shape[2:4].numel(), key.shape[2:4].numel()
+    entries = max(key_grid[0], fused.padded_width(key_grid[1])) if position else 0
+    if max(queries * max(dims, entries), keys * dims) > _MAX_OFFSET:
+        return (
+            f'{queries} queries and {keys} keys need offsets beyond 2^31; take a larger '
+            'kv_stride or a smaller image'
+        )
+    if query.shape[:2].numel() > _MAX_HEADS:
+        return f'{query.shape[:2].numel()} heads of all images, more than {_MAX_HEADS}'
+    tile = fused.tile_options(dims, query.dtype, key_grid[1])['BLOCK_N']
     return validate_kernels(
-        str(query.device), query.dtype, query.shape[-1], inputs.position is not None
+        str(query.device), query.dtype, dims, tile, position, dropout_p > 0
     )
 
 
-@functools.cache
 def validate_kernels(
-    device: str, dtype: torch.dtype, dims: int, position: bool
+    device: str, dtype: torch.dtype, dims: int, tile: int, position: bool, dropout: bool
+) -> str | None:
+    """Why the kernels cannot be used for a kind of input, or None; computed once for each.
+
+    Args:
+        device: Such as 'cuda:0'.
+        dtype: Of query, key and value.
+        dims: Channels of a head.
+        tile: Keys of a tile.
+        position: Whether there is a position part.
+        dropout: Whether there is dropout.
+    """
+    return _validate(device, dtype, dims, tile, position, dropout)
+
+
+# What torch.compiler.assume_constant_result does. Calling that would import the compiler.
+validate_kernels._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+@functools.cache
+def _validate(
+    device: str, dtype: torch.dtype, dims: int, tile: int, position: bool, dropout: bool
 ) -> str | None:
     try:
         fused.kernels()
     except ImportError as error:
-        return f'Triton does not import ({error})'
+        return f'Triton cannot be imported ({error})'
     kind = f'{dtype} with heads of {dims} channels'
     try:
-        with torch.random.fork_rng(), torch.enable_grad():
-            off = _largest_error(torch.device(device), dtype, dims, position)
-    except Exception as error:  # the compiler's and the driver's, which are many
-        return f'its kernels fail for {kind} ({type(error).__name__}: {error})'
-    limit = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}[dtype]
-    if not off <= limit:
-        return f'its kernels are off by {off:.1e} for {kind}'
+        # The caller's modes (autocast, inference mode, tracing) are those of its thread.
+        with ThreadPoolExecutor(1) as pool:
+            error = pool.submit(
+                _largest_error, torch.device(device), dtype, dims, tile, position, dropout
+            ).result()
+    except Exception as exception:  # the compiler's and the driver's, which are many
+        return f'its kernels fail for {kind} ({type(exception).__name__}: {exception})'
+    if not error <= _MAX_ERRORS[dtype]:
+        return f'its kernels are off by {error:.1e} for {kind}'
     return None
 
 
-# What torch.compiler.assume_constant_result does, which would import the compiler.
-validate_kernels._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-
 def _largest_error(
-    device: torch.device, dtype: torch.dtype, dims: int, position: bool
+    device: torch.device,
+    dtype: torch.dtype,
+    dims: int,
+    tile: int,
+    position: bool,
+    dropout: bool,
 ) -> float:
-    """Of output and gradients relative to the reference, on a grid of no round size."""
-    torch.manual_seed(0)
-    height, width = 3, 67
+    """The largest error of output and gradients, relative to the reference.
+
+    The grid is small, and its width is odd and makes the kernels use this tile.
+    """
+    generator = torch.Generator().manual_seed(0)
+    height, width = 3, _width_of_tile(dims, dtype, tile)
 
     def random(*shape: int) -> Tensor:
-        return torch.randn(*shape, device=device).to(dtype).requires_grad_()
+        return torch.randn(*shape, generator=generator).to(device)
 
     def code(size: int) -> Tensor:
-        return (torch.randn(size, size, 1, dims, device=device) / dims).requires_grad_()
+        return (random(size, size, 1, dims) / dims).requires_grad_()
 
-    query, key, value = (random(1, 1, height, width, dims) for _ in range(3))
+    query, key, value = (
+        random(1, 1, height, width, dims).to(dtype).requires_grad_() for _ in range(3)
+    )
     scale = torch.full((1, 1, 1, 1, 1), dims**-0.5, device=device)
     leaves = [query, key, value]
     part = Position(query, code(height), code(width)) if position else None
     leaves += part[1:] if part else []
-    weight = torch.randn(query.shape, device=device)
+    weight = random(*query.shape)
+    options = (0.3, torch.tensor(1, device=device)) if dropout else (0.0, None)
     results = []
     for function, precision in (
         (dense_attention, torch.float64),
@@ -84,8 +137,15 @@ def _largest_error(
             inputs = AttentionInputs(query.double(), key.double(), scale.double(), None)
             if part:
                 inputs = inputs._replace(position=Position(*(t.double() for t in part)))
-        out = function(inputs, value.to(precision))
+        out = function(inputs, value.to(precision), *options)
         grads = torch.autograd.grad((out.float() * weight).sum(), leaves)
-        results.append([out, *grads])
+        results.append([out.detach(), *grads])
     pairs = ((a.double(), b.double()) for a, b in zip(*results))
     return max(float((b - a).norm() / a.norm()) for a, b in pairs)
+
+
+def _width_of_tile(dims: int, dtype: torch.dtype, tile: int) -> int:
+    """The largest odd width, of up to two wide tiles and a key, cut in such tiles."""
+    widths = range(2 * fused.MAX_TILE + 1, 0, -2)
+    options = (fused.tile_options(dims, dtype, width)['BLOCK_N'] for width in widths)
+    return next(width for width, used in zip(widths, options) if used == tile)
