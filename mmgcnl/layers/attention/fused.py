@@ -122,7 +122,7 @@ def tile_options(
     half, num_warps = dtype.itemsize == 2, 4
     if half and row_bytes == 256 and kernel == 'query_gradient':
         num_warps = 8
-    if half and row_bytes in (128, 256) and kernel == 'key_gradient':
+    if row_bytes in (128, 256) and kernel == 'key_gradient' and (half or row_bytes == 256):
         num_warps = 8
     return dict(
         BLOCK_D=block_d,

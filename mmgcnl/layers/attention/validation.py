@@ -50,9 +50,13 @@ def why_unsupported(inputs: AttentionInputs, dropout_p: float = 0.0) -> str | No
     if query.shape[:2].numel() > _MAX_HEADS:
         return f'{query.shape[:2].numel()} heads of all images, more than {_MAX_HEADS}'
     tile = fused.tile_options(dims, query.dtype, key_grid[1])['BLOCK_N']
-    return validate_kernels(
-        str(query.device), query.dtype, dims, tile, position, dropout_p > 0
-    )
+    dropout = True if dropout_p > 0 else False
+    if torch.compiler.is_compiling():
+        # Sizes may be symbolic while compiling, and so may dropout_p, above. Branching on a
+        # comparison makes them constants.
+        dims = next(n for n in range(1, most + 1) if n == dims)
+        tile = next(n for n in (16, 32, 64) if n == tile)
+    return validate_kernels(str(query.device), query.dtype, dims, tile, position, dropout)
 
 
 def validate_kernels(
