@@ -91,13 +91,13 @@ def _validate(
     try:
         # The caller's modes (autocast, inference mode, tracing) are those of its thread.
         with ThreadPoolExecutor(1) as pool:
-            error = pool.submit(
+            largest = pool.submit(
                 _largest_error, torch.device(device), dtype, dims, tile, position, dropout
             ).result()
     except Exception as exception:  # the compiler's and the driver's, which are many
         return f'its kernels fail for {kind} ({type(exception).__name__}: {exception})'
-    if not error <= _MAX_ERRORS[dtype]:
-        return f'its kernels are off by {error:.1e} for {kind}'
+    if not largest <= _MAX_ERRORS[dtype]:
+        return f'its kernels are off by {largest:.1e} for {kind}'
     return None
 
 
