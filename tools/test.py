@@ -3,7 +3,13 @@
 import argparse
 from collections.abc import Sequence
 
-from mmgcnl.engine import CheckpointError, Runner, add_common_arguments, load_config
+from mmgcnl.engine import (
+    CheckpointError,
+    Runner,
+    add_common_arguments,
+    close_process_group,
+    load_config,
+)
 from mmgcnl.engine.config import (
     draw_predictions,
     save_predictions,
@@ -68,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         Runner.from_cfg(cfg).test()
     except CheckpointError as error:
         parser.error(str(error))
+    close_process_group()
 
 
 if __name__ == '__main__':

@@ -5,7 +5,13 @@ from collections.abc import Sequence
 
 from mmengine.device import get_device
 
-from mmgcnl.engine import CheckpointError, Runner, add_common_arguments, load_config
+from mmgcnl.engine import (
+    CheckpointError,
+    Runner,
+    add_common_arguments,
+    close_process_group,
+    load_config,
+)
 from mmgcnl.engine.config import (
     make_watchable,
     scale_learning_rate,
@@ -76,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         Runner.from_cfg(cfg).train()
     except CheckpointError as error:
         parser.error(str(error))
+    close_process_group()
 
 
 if __name__ == '__main__':

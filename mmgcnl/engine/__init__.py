@@ -5,13 +5,14 @@ from mmgcnl.utils.deprecation import moved_names
 from .checkpoint import CheckpointError, install_safe_loading
 from .cli import add_common_arguments, load_config
 from .optim import Bfloat16OptimWrapper
-from .runner import Runner
+from .runner import Runner, close_process_group
 
 __all__ = [
     'Bfloat16OptimWrapper',
     'CheckpointError',
     'Runner',
     'add_common_arguments',
+    'close_process_group',
     'install_safe_loading',
     'load_config',
 ]

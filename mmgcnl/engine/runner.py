@@ -272,6 +272,16 @@ class Runner(_Runner):
             super()._init_model_weights()
 
 
+def close_process_group() -> None:
+    """Leave the other processes at the end of a distributed run.
+
+    Threads of a process group that is still open may be aborted while Python exits, and
+    then a training that has ended well looks like one that failed.
+    """
+    if is_distributed():
+        distributed.destroy_process_group()
+
+
 def _sampler(loader: DataLoader) -> Any:
     return getattr(loader.batch_sampler, 'sampler', None)
 
