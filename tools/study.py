@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     """Carry out the runs that are to do, and print the tables."""
     study = read_study(args.study, ROOT)
     rows = study.select(args.table, args.rows)
-    work_dir = (args.work_dir or Path('work_dirs/studies') / study.name).resolve()
+    work_dir = (args.work_dir or study.work_dir).resolve()
     options = Options(
         root=ROOT,
         work_dir=work_dir,
@@ -116,8 +116,8 @@ def compose(
     texts, faults, found = [INTRO] if len(paths) > 1 else [], [], []
     for path in paths:
         study = read_study(path, ROOT)
-        default = Path('work_dirs/studies') / study.name / 'results.csv'
-        results, broken = read_results(study, csv or study.csv or default)
+        default = study.csv or study.work_dir / 'results.csv'
+        results, broken = read_results(study, csv or default)
         faults += broken
         found.append(results)
         texts.append(render(results, pictures and f'{pictures}/{study.name}.png'))
@@ -173,7 +173,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             help='measure cosine distances on the first N test images; default: all',
         )
         command.add_argument(
-            '--work-dir', type=Path, help='default: work_dirs/studies/NAME'
+            '--work-dir',
+            type=Path,
+            help="default: the study's, else work_dirs/studies/NAME",
         )
         command.add_argument(
             '--csv', type=Path, help="default: the study's, else WORK_DIR/results.csv"

@@ -26,7 +26,7 @@ class Record:
         seed: Of the training and, where the study draws its data, of the data.
         metric: What was measured.
         value: In the unit that the metric has.
-        revision: Git revision of the code, with ``+changes`` when files differed from it.
+        revision: Git revision of the code, with ``-dirty`` when files differed from it.
         versions: Of Python and the libraries.
         threads: Per process.
         attention: How the attention of our blocks was computed: a key of

@@ -101,8 +101,7 @@ def _table(results: Results, table: Table, level: int) -> Iterator[str]:
     for metric in table.metrics:
         heads += [f'{metric.label}, paper'] if metric.name in quoted else []
         heads += [f'{metric.label}, here' if metric.name in quoted else metric.label]
-    yield f'| {" | ".join(heads)} |'
-    yield f'|---|{"---:|" * (len(heads) - 1)}'
+    rows = []
     for line in table.lines:
         found = {m.name: results.values(line.row, m.name) for m in table.metrics}
         cells = [line.label, str(max(map(len, found.values()), default=0))]
@@ -110,7 +109,8 @@ def _table(results: Results, table: Table, level: int) -> Iterator[str]:
             if metric.name in quoted:
                 cells.append(str(line.paper.get(metric.name, '')))
             cells.append(_spread(list(found[metric.name].values()), metric))
-        yield f'| {" | ".join(cells)} |'
+        rows.append(cells)
+    yield from _aligned(heads, rows)
     if any(results.values(ln.row, m.name) for ln in table.lines for m in table.metrics):
         yield ''
         yield 'Mean over seeds ± standard deviation.'
@@ -120,6 +120,18 @@ def _table(results: Results, table: Table, level: int) -> Iterator[str]:
     if level and table.note:
         yield ''
         yield table.note
+
+
+def _aligned(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """A Markdown table that reads well in a terminal, too."""
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    rule = ['-' * widths[0], *('-' * (width - 1) + ':' for width in widths[1:])]
+    for cells in (heads, rule, *rows):
+        padded = [cells[0].ljust(widths[0])]
+        padded += [
+            cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)
+        ]
+        yield f'| {" | ".join(padded)} |'
 
 
 def _spread(values: Sequence[float], metric: Metric) -> str:

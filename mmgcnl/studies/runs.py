@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -93,6 +94,12 @@ class Run:
         """What a finished training has saved."""
         number, unit = length(self.cfg)
         return self.folder / f'{unit}_{number}.pth'
+
+    @property
+    def attention(self) -> str:
+        """The implementation that our blocks are asked to use."""
+        found = re.findall(r"'implementation': '(\w+)'", str(self.cfg.model.to_dict()))
+        return os.environ.get('MMGCNL_ATTENTION') or (found[0] if found else 'auto')
 
     def environment(self) -> dict[str, str]:
         """What the study sets, with the seed's data in it."""

@@ -88,6 +88,7 @@ class Study:
     title: str = ''
     text: str = ''
     csv: Path | None = None
+    work_dir: Path = Path('work_dirs/studies')
     prepare: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     primary: tuple[Comparison, ...] = ()

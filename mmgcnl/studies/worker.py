@@ -18,12 +18,15 @@ from typing import IO, Any
 import torch
 from mmengine.fileio import dump
 
-from .provenance import implementation, revision, versions
+from mmgcnl.utils.provenance import git_revision, provenance
+from mmgcnl.version import __version__
+
 from .records import Record, append_records
 from .runs import LAST_ABLATION, LAST_METRIC, Options, Run, completed
 from .spec import StudyError
 
 POLL = 0.5  # seconds
+_VERSIONS = ('python', 'torch', 'mmengine', 'mmcv', 'mmseg', 'mmdet')
 
 
 class RunFailed(Exception):
@@ -45,7 +48,7 @@ class Worker:
         self.options = options
         self._stopping = threading.Event()
         self._processes: set[subprocess.Popen] = set()
-        self._revision = revision(options.root)
+        self._revision = git_revision() or f'v{__version__}'
         self._gpus = _gpu_groups(options)
 
     def stop(self) -> None:
@@ -169,14 +172,15 @@ class Worker:
         return usage.ru_maxrss if platform.system() != 'Darwin' else usage.ru_maxrss // 1024
 
     def _records(self, run: Run, values: dict[str, float]) -> list[Record]:
+        found = provenance()
         common: dict[str, Any] = dict(
             study=run.study.name,
             row=run.row.name,
             seed=run.seed,
             revision='; '.join(run.state().get('revisions', [self._revision])),
-            versions=versions(),
+            versions='; '.join(f'{n} {found[n]}' for n in _VERSIONS if found[n]),
             threads=self.options.threads,
-            attention=implementation(run.cfg),
+            attention=run.attention,
             settings=run.settings,
         )
         return [
