@@ -205,7 +205,7 @@ def _comparison(entry: dict, where: str, rows: dict[str, Row]) -> Comparison:
 
 
 def _check_metrics(study: Study) -> None:
-    """Name the metrics that no row, or one that is compared, will have."""
+    """Raise StudyError for a metric that the rows of a table or comparison do not yield."""
     asked: dict[str, set[str]] = {}  # by row
     for table in study.tables:
         for line in table.lines:
@@ -224,7 +224,7 @@ def _check_metrics(study: Study) -> None:
         row = study.rows[name]
         try:
             cfg = row.load()
-        except Exception as error:  # whatever a config runs into as Python code
+        except Exception as error:  # a config is Python code and can raise anything
             raise StudyError(
                 f'{study.path}, row {name!r}: {row.config} cannot be read: '
                 f'{type(error).__name__}: {error}'

@@ -87,6 +87,6 @@ def test_other_file_is_refused_and_kept(tmp_path, record):
     path = tmp_path / 'other.csv'
     path.write_text('a,b\n1,2\n')
     for function in (read_records, lambda p: append_records(p, [record()])):
-        with pytest.raises(CsvError, match=r"other.csv is no CSV file.*'a,b'.*--csv"):
+        with pytest.raises(CsvError, match=r"other.csv is not a CSV file.*'a,b'.*--csv"):
             function(path)
     assert path.read_text() == 'a,b\n1,2\n'
