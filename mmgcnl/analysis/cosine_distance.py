@@ -30,7 +30,7 @@ def measure_distances(
     """Measure every block of a model over the images of a split.
 
     Args:
-        model: As from :func:`mmgcnl.apis.init_model`.
+        model: From :func:`mmgcnl.apis.init_model`.
         pipeline: Its test pipeline, from :func:`mmgcnl.apis.image_pipeline`.
         split: The images, with ground truth or without.
 
@@ -142,7 +142,7 @@ class DistanceRecorder:
     image, it also sums up which class each query's attention falls on, mean over heads.
 
     Args:
-        blocks: As from :func:`find_blocks`; a model with them must be in eval mode.
+        blocks: From :func:`find_blocks`; their model must be in eval mode.
         num_classes: K.
 
     Attributes:
@@ -197,7 +197,7 @@ class DistanceRecorder:
         for kind, features in (('input', x), ('output', output - x)):
             vectors = features.flatten(2).transpose(1, 2)
             distances = mean_cosine_distance(vectors)
-            # Of nothing but zeros, as a block that starts as the identity adds.
+            # A block that starts as the identity adds only zeros, which have no distance.
             distances[~vectors.flatten(1).any(dim=1)] = torch.nan
             images[kind] += distances.tolist()
 
