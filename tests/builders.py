@@ -12,7 +12,7 @@ from typing import Any
 import mmcv
 import numpy as np
 import torch
-from mmdet.datasets import CocoPanopticDataset
+from mmdet.datasets import CocoDataset, CocoPanopticDataset
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.utils import ManagerMixin
@@ -538,6 +538,8 @@ def draw_camvid(root: Path) -> None:
 
 def draw_coco_instances(root: Path) -> None:
     """Draw two images a split, 64x48, with a person each, in COCO's layout."""
+    names = CocoDataset.METAINFO['classes']
+    categories = [dict(id=i, name=name) for i, name in enumerate(names, 1)]
     (root / 'annotations').mkdir(parents=True)
     for split in ('train2017', 'val2017'):
         folder = root / split
@@ -556,7 +558,7 @@ def draw_coco_instances(root: Path) -> None:
                 dict(
                     images=images,
                     annotations=annotations,
-                    categories=[dict(id=1, name='person')],
+                    categories=categories,
                 )
             )
         )

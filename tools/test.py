@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from mmgcnl.engine import (
     CheckpointError,
+    NumClassesError,
     Runner,
     add_common_arguments,
     close_process_group,
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     try:
         Runner.from_cfg(cfg).test()
-    except CheckpointError as error:
+    except (CheckpointError, NumClassesError) as error:
         parser.error(str(error))
     close_process_group()
 

@@ -7,6 +7,7 @@ from mmengine.device import get_device
 
 from mmgcnl.engine import (
     CheckpointError,
+    NumClassesError,
     Runner,
     add_common_arguments,
     close_process_group,
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     make_watchable(cfg)
     try:
         Runner.from_cfg(cfg).train()
-    except CheckpointError as error:
+    except (CheckpointError, NumClassesError) as error:
         parser.error(str(error))
     close_process_group()
 

@@ -20,6 +20,7 @@ from mmgcnl.datasets import build_dataloader
 from .checkpoint import CheckpointError, find_checkpoints, install_safe_loading
 from .hooks import CheckpointHook, GuardHook
 from .initialization import explain_missing_weights
+from .num_classes import NumClassesHook
 from .resume import (
     EpochBasedTrainLoop,
     IterBasedTrainLoop,
@@ -41,7 +42,8 @@ class Runner(_Runner):
       and SyncBN becomes BN, since PyTorch's SyncBN has no CPU implementation.
     - When pretrained weights cannot be loaded, the error names the options that turn them
       off or read them from a file.
-    - Data sets are checked before the first iteration.
+    - Data sets, and the number of classes of the heads, are checked before the first
+      iteration.
     - Checkpoints are loaded without running code in them.
 
     Args:
@@ -140,9 +142,10 @@ class Runner(_Runner):
     def register_hooks(
         self, default_hooks: dict | None = None, custom_hooks: list | None = None
     ) -> None:
-        """Register the config's hooks, and GuardHook."""
+        """Register the config's hooks, GuardHook and NumClassesHook."""
         super().register_hooks(default_hooks, custom_hooks)
         self.register_hook(GuardHook())
+        self.register_hook(NumClassesHook())
 
     def save_checkpoint(
         self,
