@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from mmengine.hooks import CheckpointHook as _CheckpointHook
+from mmengine.hooks import EarlyStoppingHook as _EarlyStoppingHook
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from .resume import get_random_state, set_random_state
+from .random_state import get_random_state, set_random_state
 
 
 class CheckpointHook(_CheckpointHook):
@@ -65,6 +66,32 @@ class _RemovingLater:
         return getattr(self.backend, name)
 
 
+class EarlyStoppingHook(_EarlyStoppingHook):
+    """mmengine's EarlyStoppingHook, which a resumed training continues.
+
+    mmengine forgets the best score and how many validations have passed since.
+    """
+
+    priority = 'LOW'  # before the checkpoint that save_best writes
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Add the state of the hook to a checkpoint."""
+        checkpoint['meta'].setdefault('early_stopping', {})[self.monitor] = dict(
+            wait_count=self.wait_count,
+            best_score=float(self.best_score),
+            stop_training=runner.train_loop.stop_training,  # type: ignore[attr-defined]
+        )
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Restore the state of the hook from a checkpoint that is resumed."""
+        states = checkpoint.get('meta', {}).get('early_stopping', {})
+        if runner._resume and self.monitor in states:
+            state = states[self.monitor]
+            self.wait_count = state['wait_count']
+            self.best_score = state['best_score']
+            runner.train_loop.stop_training = state['stop_training']
+
+
 class GuardHook(Hook):
     """Stops at a loss that is not finite, and restores the random state after validation.
 
@@ -100,6 +127,10 @@ class GuardHook(Hook):
             + '; lower optim_wrapper.optimizer.lr, set optim_wrapper.clip_grad, or check '
             f'the data. Last checkpoint: {last or "none"}'
         )
+
+    def after_val_epoch(self, runner: Any, metrics: dict | None = None) -> None:
+        """Note that the validation has taken place."""
+        runner.validated_iter = runner.iter
 
     def before_val(self, runner: Runner) -> None:
         """Keep the random state of the training."""
