@@ -17,6 +17,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.runner import Runner as _Runner
 from mmengine.runner.base_loop import BaseLoop
 from torch import distributed, nn
+from torch.utils.data import DataLoader
 
 from mmgcnl.datasets import build_dataloader
 
@@ -24,9 +25,10 @@ from .checkpoint import CheckpointError, find_checkpoints, install_safe_loading
 from .hooks import CheckpointHook, EarlyStoppingHook, GuardHook
 from .initialization import explain_missing_weights
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
+from .preemption import PreemptionHook, protect_workers
 from .random_state import set_random_state
 from .resume import collect_progress, restore_progress, unwrapped
-from .saving import check_finite, write_whole
+from .saving import check_finite, survive_failing_logs, write_whole
 
 
 class Runner(_Runner):
@@ -36,7 +38,9 @@ class Runner(_Runner):
       checkpoints hold the random state of every process, and the data goes on where it
       stopped, also within an epoch (docs/reliability.md has the conditions).
     - A checkpoint gets its name when it is complete. Older ones are removed after that,
-      and resuming takes the latest intact one.
+      and resuming takes the latest intact one. A training goes on when a checkpoint cannot
+      be written, and stops when that happens three times in a row.
+    - SIGTERM makes a training save a checkpoint and exit with status 143.
     - Training stops at a loss that is not finite, and does not save such weights.
     - ``launcher='pytorch'`` works without a GPU: the processes communicate over gloo,
       and SyncBN becomes BN, since PyTorch's SyncBN has no CPU implementation.
@@ -50,8 +54,6 @@ class Runner(_Runner):
         **kwargs: See mmengine's Runner.
     """
 
-    build_dataloader = staticmethod(build_dataloader)
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         install_safe_loading()
         super().__init__(*args, **kwargs)
@@ -61,6 +63,7 @@ class Runner(_Runner):
     resumed_state: dict[str, Any] | None = None
     state_before_val: dict[str, Any] | None = None
     validated_iter = 0  # iterations done at the last validation
+    saved_iter = 0  # and at the last checkpoint that can be resumed
     _loaded_meta: dict[str, Any] = {}
 
     def setup_env(self, env_cfg: dict) -> None:
@@ -143,9 +146,37 @@ class Runner(_Runner):
     def register_hooks(
         self, default_hooks: dict | None = None, custom_hooks: list | None = None
     ) -> None:
-        """Register the config's hooks, and GuardHook."""
+        """Register the config's hooks, GuardHook and PreemptionHook."""
         super().register_hooks(default_hooks, custom_hooks)
         self.register_hook(GuardHook())
+        self._preemption = PreemptionHook()
+        self.register_hook(self._preemption)
+
+    @staticmethod
+    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
+        """Build a data loader; see :func:`mmgcnl.datasets.build_dataloader`."""
+        return protect_workers(build_dataloader(*args, **kwargs))
+
+    def train(self) -> nn.Module:
+        """Train.
+
+        Raises:
+            SystemExit: With status 143, after SIGTERM. There is a checkpoint to resume.
+        """
+        survive_failing_logs(self.logger, self.visualizer)
+        with self._preemption.noticing_sigterm():
+            return super().train()
+
+    def save_interrupted(self, done: int) -> None:
+        """Save a checkpoint after ``done`` iterations, unless that was tried before."""
+        if self.saved_iter == done:
+            return
+        for hook in self.hooks:
+            if isinstance(hook, CheckpointHook):
+                hook.save_interrupted(self, done)
+                return
+        meta = dict(epoch=self.epoch, iter=done)
+        self.save_checkpoint(self.work_dir, f'iter_{done}.pth', meta=meta, by_epoch=False)
 
     def save_checkpoint(
         self,
@@ -166,7 +197,10 @@ class Runner(_Runner):
         check_finite(unwrapped(self.model), self.iter + 1, filename)
         meta = dict(meta or {})
         done = meta.get('iter', self.iter + 1)
-        meta.update(collect_progress(self, done, kwargs.get('save_optimizer', True)))
+        resumable = kwargs.get('save_optimizer', True)
+        meta.update(collect_progress(self, done, resumable))
+        if resumable:
+            self.saved_iter = done
         if not is_main_process():
             return
         save = super().save_checkpoint

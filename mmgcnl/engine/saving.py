@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import wraps
+from typing import Any
 
 import torch
 from torch import nn
@@ -37,6 +40,9 @@ def write_whole(path: str, write: Callable[[str], None]) -> None:
     """
     part = f'{path}.part'
     try:
+        # It may be a link that someone put there.
+        with suppress(FileNotFoundError):
+            os.remove(part)
         write(part)
         _flush(part)
         os.replace(part, path)
@@ -47,8 +53,35 @@ def write_whole(path: str, write: Callable[[str], None]) -> None:
         raise OSError(
             error.errno,
             f'{path} could not be saved: {error.strerror or error}. Earlier checkpoints '
-            'are unchanged: free some space and continue with --resume',
+            'are unchanged',
         ) from error
+
+
+def survive_failing_logs(logger: logging.Logger, visualizer: Any) -> None:
+    """Let a training go on when its logs cannot be written.
+
+    Args:
+        logger: The logger of the training.
+        visualizer: mmengine's Visualizer, which writes the curves.
+    """
+    for handler in logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handleError = lambda record: None  # type: ignore[method-assign]
+    for name in ('add_scalar', 'add_scalars', 'add_image'):
+        write = getattr(visualizer, name)
+        setattr(visualizer, name, _surviving(write, logger))
+
+
+def _surviving(write: Callable, logger: logging.Logger) -> Callable:
+    @wraps(write)
+    def write_if_possible(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return write(*args, **kwargs)
+        except OSError as error:
+            logger.error(f'a log could not be written, the training goes on: {error}')
+            return None
+
+    return write_if_possible
 
 
 def _flush(path: str) -> None:
