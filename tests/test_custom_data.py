@@ -105,4 +105,3 @@ def test_detection(folder, capsys):
     assert 'no fault in 10 images' in out and 'note:' not in out
     content = json.loads(Path('results/instances.json').read_text())
     assert [c['name'] for c in content['categories']] == ['disc', 'square']
-
