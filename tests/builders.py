@@ -5,6 +5,7 @@ Everything random has a fixed seed.
 
 import importlib.util
 import json
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,13 @@ def forget_instances() -> None:
     for manager in managers:
         managers += manager.__subclasses__()
         manager._instance_dict.clear()
+
+
+def free_port() -> int:
+    """Find a port that nothing listens on."""
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
 
 
 def call_tool(name: str, *arguments: object) -> None:

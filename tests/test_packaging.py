@@ -187,8 +187,13 @@ def inherit_config(path, tmp_path):
         "_base_ = 'mmgcnl::ebfpn/mask-rcnn_r50_fpn_ebfpn_1x_coco.py'\n"
         'optim_wrapper = dict(optimizer=dict(lr=0.5))\n'
     )
+    # mmengine marks what comes from mmdet with its scope; mmgcnl is none.
+    other = tmp_path / 'probe.py'
+    other.write_text("_base_ = 'mmgcnl::probe/gcnl_probe.py'\n")
     code = (
         'import mmgcnl; from mmengine.config import Config; '
+        f'probe = Config.fromfile({str(other)!r}); '
+        "assert probe.visualizer.get('_scope_') is None; "
         f'cfg = Config.fromfile({str(config)!r}); '
         'print(mmgcnl.__file__, cfg.model.neck[1].type, cfg.optim_wrapper.optimizer.lr)'
     )

@@ -7,9 +7,9 @@ from mmengine.device import get_device
 
 from mmgcnl.engine import (
     CheckpointError,
-    NumClassesError,
-    Runner,
+    ConfigError,
     add_common_arguments,
+    build_runner,
     close_process_group,
     load_config,
 )
@@ -80,8 +80,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     make_watchable(cfg)
     try:
-        Runner.from_cfg(cfg).train()
-    except (CheckpointError, NumClassesError) as error:
+        build_runner(cfg).train()
+    except (CheckpointError, ConfigError) as error:
         parser.error(str(error))
     close_process_group()
 

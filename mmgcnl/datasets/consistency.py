@@ -15,6 +15,7 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.fileio import list_dir_or_file, load
 
+from mmgcnl.structures import read_segment_ids
 from mmgcnl.utils.text import first_names
 
 if TYPE_CHECKING:
@@ -186,3 +187,32 @@ def find_absent_classes(report: Report) -> Iterator[str]:
     absent = [name for name, n in zip(report.classes, report.images) if not n]
     if report.name.startswith('train') and report.unit and absent:
         yield f'no {report.unit} of {_list(absent)} of the {len(report.classes)} classes'
+
+
+def find_mismatches(info: dict, results: dict) -> Iterator[str]:
+    """Find images, label maps and annotations that do not belong together."""
+    height, width = results['ori_shape'][:2]
+    path = info['img_path']
+    expected = info.get('height', height), info.get('width', width)
+    if expected != (height, width):
+        yield (
+            f'{path} is {width}x{height}, but {expected[1]}x{expected[0]} in the '
+            'annotation file'
+        )
+    labels = results.get('gt_seg_map')
+    if labels is not None and labels.ndim != 2:
+        yield (
+            f'{info["seg_map_path"]} has {labels.shape[2]} channels: give the numbers of '
+            'the classes, from 0, in one channel, and no colors'
+        )
+    elif labels is not None and labels.shape != (height, width):
+        rows, columns = labels.shape
+        yield f'{info["seg_map_path"]} is {columns}x{rows}, but {path} {width}x{height}'
+    if 'segments_info' in info and 'gt_seg_map' in results:
+        ids = {segment['id'] for segment in info['segments_info']}
+        absent = ids.difference(np.unique(read_segment_ids(info['seg_map_path'])).tolist())
+        if absent:
+            yield (
+                f'{info["seg_map_path"]} lacks the segments {sorted(absent)} of the '
+                'annotation file'
+            )

@@ -24,8 +24,6 @@ from mmengine.utils import track_iter_progress
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import DataLoader, Dataset
 
-from mmgcnl.structures import read_segment_ids
-
 from .checks import (
     NO_SAMPLE,
     SET_ROOT,
@@ -35,7 +33,12 @@ from .checks import (
     explain,
     leaves,
 )
-from .consistency import check_annotations, compare_splits, find_absent_classes
+from .consistency import (
+    check_annotations,
+    compare_splits,
+    find_absent_classes,
+    find_mismatches,
+)
 
 SPLITS = ('train', 'val', 'test')
 
@@ -208,7 +211,7 @@ class _Samples(Dataset):
         except RuntimeError as error:
             return [str(error)], *nothing, ''
         digest = _digest(results.get('img'))
-        faults = [*_find_truncated(info, self.dataset), *_find_mismatches(info, results)]
+        faults = [*_find_truncated(info, self.dataset), *find_mismatches(info, results)]
         if 'gt_seg_map' in results:
             unit, values = 'pixels', results['gt_seg_map']
         elif 'gt_bboxes_labels' in results:
@@ -240,29 +243,6 @@ def _find_truncated(info: dict, dataset: BaseDataset) -> Iterator[str]:
             pass  # the pipeline reports it if it reads the file
         except (OSError, SyntaxError) as error:
             yield f'{path}: {error}; replace the file'
-
-
-def _find_mismatches(info: dict, results: dict) -> Iterator[str]:
-    """Find images, label maps and annotations that do not belong together."""
-    height, width = results['ori_shape'][:2]
-    path = info['img_path']
-    expected = info.get('height', height), info.get('width', width)
-    if expected != (height, width):
-        yield (
-            f'{path} is {width}x{height}, but {expected[1]}x{expected[0]} in the '
-            'annotation file'
-        )
-    if 'gt_seg_map' in results and results['gt_seg_map'].shape != (height, width):
-        rows, columns = results['gt_seg_map'].shape
-        yield f'{info["seg_map_path"]} is {columns}x{rows}, but {path} {width}x{height}'
-    if 'segments_info' in info and 'gt_seg_map' in results:
-        ids = {segment['id'] for segment in info['segments_info']}
-        absent = ids.difference(np.unique(read_segment_ids(info['seg_map_path'])).tolist())
-        if absent:
-            yield (
-                f'{info["seg_map_path"]} lacks the segments {sorted(absent)} of the '
-                'annotation file'
-            )
 
 
 def _check_evaluators(cfg: Config, splits: list[str]) -> list[str]:

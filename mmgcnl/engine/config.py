@@ -12,6 +12,10 @@ from importlib.util import find_spec
 from mmengine.config import Config
 
 
+class ConfigError(ValueError):
+    """A config that cannot work as it is; the message has the remedy."""
+
+
 def is_detector(cfg: Config) -> bool:
     """Tell configs of mmdet from those of mmseg."""
     return cfg.get('default_scope') == 'mmdet'

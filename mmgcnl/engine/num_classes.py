@@ -14,6 +14,8 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
+from .config import ConfigError
+
 # Their number of classes is another one by design: those of mmdet's hook, mmseg's head
 # for boundaries, and the placeholders of models that read the classes as text.
 OTHER_CLASSES = ('VGG', 'FusedSemanticHead', 'STDCHead')
@@ -80,10 +82,6 @@ def _numbers(
             yield f'{option}.num_classes', module.num_classes, expected, 'classes'
 
 
-class NumClassesError(ValueError):
-    """A head of the model has another number of classes than the data set."""
-
-
 class NumClassesHook(Hook):
     """Stops before training, validation and testing if a head has other classes."""
 
@@ -91,7 +89,7 @@ class NumClassesHook(Hook):
         """Compare with the training data.
 
         Raises:
-            NumClassesError: A head has another number of classes.
+            ConfigError: A head has another number of classes.
         """
         self._check(runner, runner.train_dataloader.dataset, 'train_dataloader')
 
@@ -106,4 +104,4 @@ class NumClassesHook(Hook):
     def _check(self, runner: Runner, dataset: Dataset, name: str) -> None:
         faults = compare_num_classes(runner.model, getattr(dataset, 'metainfo', {}))
         if faults:
-            raise NumClassesError(f'{name}: ' + '; '.join(faults))
+            raise ConfigError(f'{name}: ' + '; '.join(faults))

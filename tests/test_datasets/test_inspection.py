@@ -163,6 +163,12 @@ class TestFaults:
         (fault,) = faults(camvid)
         assert f'val: {path} is 32x48, but {camvid_root}' in fault
 
+    def test_labels_as_colors(self, camvid, camvid_root):
+        path = camvid_root / 'annotations' / 'val' / '0.png'
+        Image.open(path).convert('RGB').save(path)
+        (fault,) = faults(camvid)
+        assert f'val: {path} has 3 channels: give the numbers of the classes' in fault
+
     def test_missing_image(self, coco, coco_root):
         path = coco_root / 'val2017' / '2.jpg'
         path.unlink()
