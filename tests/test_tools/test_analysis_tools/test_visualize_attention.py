@@ -32,6 +32,13 @@ def test_point_outside(call, trained, capsys, tmp_path, segmentor, squares):
     ('arguments', 'message'),
     [
         (['{image}', '--point', '3,4'], 'does not fit'),
+        (
+            [
+                *('{image}', '--point', '3,4', '--cfg-options'),
+                "model.decode_head.block.position='none'",
+            ],
+            "position='none'",
+        ),
         (['{image}', '--point', '3'], 'give X,Y in pixels'),
         (['no.png', '--point', '3,4'], 'image: no such file: no.png'),
         (['broken.png', '--point', '3,4'], 'does not decode'),

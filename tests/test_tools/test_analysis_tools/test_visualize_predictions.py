@@ -31,6 +31,7 @@ def test_visualize_predictions(request, call, trained, tmp_path, squares, config
     ('arguments', 'message'),
     [
         ([], 'does not fit'),
+        (['--cfg-options', "model.decode_head.block.position='none'"], "position='none'"),
         (['--rows', '0'], '--rows: 0: give a whole number of at least 1'),
         (['--baseline', 'no.py', 'no.pth'], '--baseline: no such file: no.py'),
     ],
