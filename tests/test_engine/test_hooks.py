@@ -166,15 +166,46 @@ runner.train()
     assert not (tmp_path / 'iter_4.pth.part').exists()
 
 
-def test_truncated_checkpoint_is_named_and_the_one_before_it_used(build, tmp_path, capfd):
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip_a_bit(path: Path) -> None:
+    """Change a weight, which torch.load does not notice."""
+    content = bytearray(path.read_bytes())
+    weight = weights(path)['layers.0.weight'].numpy().tobytes()
+    content[content.index(weight) + 5] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ('damage', 'message'),
+    [
+        (truncate, 'is no checkpoint, or is truncated'),
+        (flip_a_bit, 'is damaged: the checksum'),
+    ],
+)
+def test_damaged_checkpoint_is_named_and_the_one_before_it_used(
+    build, tmp_path, capfd, damage, message
+):
     changes = dict(default_hooks=keeping(3), randomness=dict(seed=0))
     with pytest.raises(InterruptedError):
         build(tmp_path, **changes, custom_hooks=[dict(type='Stop', at=8)]).train()
     last = tmp_path / 'iter_8.pth'
-    os.truncate(last, last.stat().st_size // 2)
+    damage(last)
     assert_finishes(build, tmp_path, **changes)
-    output = ''.join(capfd.readouterr())
-    assert f'Not resumed: {last} is no checkpoint, or is truncated' in output
+    assert f'Not resumed: {last} {message}' in ''.join(capfd.readouterr())
+
+
+def test_link_in_the_work_dir_is_not_followed(build, tmp_path):
+    """Neither in the place of a checkpoint nor in that of a file to be written."""
+    others = tmp_path / 'others.txt'
+    others.write_text('valuable')
+    for name in ('iter_3.pth', 'iter_4.pth.part'):
+        (tmp_path / name).symlink_to(others)
+    build(tmp_path, default_hooks=keeping(1)).train()
+    assert others.read_text() == 'valuable'
+    assert checkpoints(tmp_path) == {'iter_15.pth'}
 
 
 def test_without_an_intact_checkpoint(build, tmp_path):
