@@ -163,7 +163,7 @@ def test_shift_of_both_grids(position):
 
     def attention(shift):
         grid = (y + shift, x + 2 * shift)
-        rows, columns = block.position(query, grid, grid, (3, 4)).tables()
+        rows, columns = block.position(query, grid).tables()
         return (rows.unsqueeze(-1) + columns.unsqueeze(-2)).flatten(-2).softmax(-1)
 
     unchanged = torch.allclose(attention(0), attention(5), atol=1e-9)
@@ -175,8 +175,7 @@ def test_content_independent_position_ignores_the_query(position):
     block = make_block(16, reduction=1, num_heads=2, position=position)
     grid = (torch.arange(3.0).double(), torch.arange(4.0).double())
     first, second = (
-        block.position(torch.randn(1, 2, 3, 4, 8).double(), grid, grid, (3, 4)).tables()
-        for _ in range(2)
+        block.position(torch.randn(1, 2, 3, 4, 8).double(), grid).tables() for _ in range(2)
     )
     for table_1, table_2 in zip(first, second):
         torch.testing.assert_close(table_1, table_2)
