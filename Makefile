@@ -49,7 +49,8 @@ $(demo_stamp):
 	@rm -f $(VENV)/.segmentation-* && touch $@
 
 demo: $(if $(wildcard $(stamp)),,$(demo_stamp))
-	$(python) tools/probe.py demo
+	$(python) tools/study.py run configs/studies/demo.yml --jobs 2
+	$(python) tools/probe.py picture
 
 # One process per core with one thread each: most tests are too small to gain from threads.
 test: lint

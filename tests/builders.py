@@ -390,6 +390,22 @@ def save_random_weights(config: Path, **options: Any) -> Path:
 # --- data ------------------------------------------------------------------------------
 
 
+def write_logs(folder: Path) -> None:
+    """Write the logs of two trainings, of the later one with an evaluation in between."""
+    lines = {
+        '20260101_000000': [dict(loss=9.0, step=1)],
+        '20260102_000000': [
+            dict(loss=2.0, step=10),
+            dict(aAcc=50.0, step=10),
+            dict(loss=1.0, step=20),
+        ],
+    }
+    for name, entries in lines.items():
+        path = folder / name / 'vis_data' / 'scalars.json'
+        path.parent.mkdir(parents=True)
+        path.write_text(''.join(json.dumps(entry) + '\n' for entry in entries))
+
+
 def draw_squares(root: Path) -> None:
     """Draw 5 images (32, 32) with one bright square each, label maps and boxes."""
     rng = np.random.default_rng(0)

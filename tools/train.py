@@ -1,9 +1,11 @@
 """Train a detector (mmdet config) or a segmentor (mmseg config)."""
 
 import argparse
+import os
 from collections.abc import Sequence
 
 from mmengine.device import get_device
+from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmgcnl.engine import (
     CheckpointError,
@@ -15,6 +17,7 @@ from mmgcnl.engine import (
 )
 from mmgcnl.engine.config import (
     make_watchable,
+    resume_training,
     scale_learning_rate,
     use_amp,
     use_trainval,
@@ -62,6 +65,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(
             '--amp needs a GPU and none is available; train without it, or with --amp bf16'
         )
+    if int(os.environ.get('TORCHELASTIC_MAX_RESTARTS', 0)) > 0:
+        if args.resume not in (None, 'auto'):
+            parser.error(
+                f'--resume {args.resume}: with MAX_RESTARTS, every restart would begin at '
+                'this checkpoint again; give no file, to continue from the latest in the '
+                'work dir'
+            )
+        args.resume = 'auto'
     if args.resume not in (None, 'auto'):
         check_file(parser, '--resume', args.resume)
     cfg = load_config(parser, args)
@@ -75,8 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with reporting_errors(parser, '--trainval'):
             use_trainval(cfg)
     if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+        resume_training(cfg, args.resume)
 
     make_watchable(cfg)
     try:
@@ -87,4 +97,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    record(main)()  # so that torchrun shows the first error last

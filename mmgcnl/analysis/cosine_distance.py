@@ -38,7 +38,7 @@ def measure_distances(
     over all of them.
 
     Args:
-        model: As from :func:`mmgcnl.apis.init_model`.
+        model: From :func:`mmgcnl.apis.init_model`.
         pipeline: Its test pipeline, from :func:`mmgcnl.apis.image_pipeline`.
         split: The images, with ground truth or without.
         num_workers: Processes that load the images while the model runs.
@@ -169,7 +169,7 @@ class DistanceRecorder:
     image, it also sums up which class each query's attention falls on, mean over heads.
 
     Args:
-        blocks: As from :func:`find_blocks`; a model with them must be in eval mode.
+        blocks: From :func:`find_blocks`; their model must be in eval mode.
         num_classes: K.
 
     Attributes:
@@ -239,7 +239,7 @@ class DistanceRecorder:
         for kind, features in (('input', x), ('output', output - x)):
             vectors = features.flatten(2).transpose(1, 2)
             distances = mean_cosine_distance(vectors)
-            # Of nothing but zeros, as a block that starts as the identity adds.
+            # A block that starts as the identity adds only zeros, which have no distance.
             distances[~vectors.flatten(1).any(dim=1)] = torch.nan
             images[kind] += distances.tolist()
 

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, wraps
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, checkpoint
+
+from .integrity import CheckpointError, check_archive
+from .safe_globals import safe_globals
 
 __all__ = [
     'CheckpointError',
@@ -29,10 +29,6 @@ __all__ = [
     'find_checkpoints',
     'install_safe_loading',
 ]
-
-
-class CheckpointError(ValueError):
-    """A file is no checkpoint, is truncated, or would run code when loaded."""
 
 
 def find_checkpoints(work_dir: str) -> list[str]:
@@ -61,43 +57,6 @@ def find_checkpoints(work_dir: str) -> list[str]:
     return [named, *paths] if named and Path(named).is_file() else paths
 
 
-def _getattr(owner: Any, name: str) -> Any:
-    """Do what mmengine's logs need of builtins.getattr, and nothing else."""
-    if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
-        raise UnpicklingError('GLOBAL builtins.getattr was asked for more')
-    return vars(HistoryBuffer)[name]
-
-
-def _as(path: str, function: Callable) -> Callable:
-    """Wrap ``function`` so that torch takes it for the one that a pickle calls ``path``."""
-
-    def called(*args: Any) -> Any:
-        return function(*args)
-
-    called.__module__, called.__name__ = path.rsplit('.', 1)
-    called.__qualname__ = called.__name__
-    return called
-
-
-def _safe_globals() -> list[Any]:
-    """List what mmengine saves besides tensors and Python's own types: logs and scores."""
-    reconstructors: list[Any] = [
-        value.__reduce__()[0] for value in (np.zeros(1), np.float64(0))
-    ]
-    return [
-        HistoryBuffer,
-        _as('builtins.getattr', _getattr),
-        *(
-            _as(f'numpy.{core}.multiarray.{function.__name__}', function)
-            for core in ('core', '_core')  # the name before and since numpy 2
-            for function in reconstructors
-        ),
-        np.ndarray,
-        np.dtype,
-        *{type(np.dtype(code)) for code in '?bBhHiIlLqQefdU'},
-    ]
-
-
 @contextmanager
 def _weights_only() -> Iterator[None]:
     """Make torch.load weights_only, whatever its caller passes."""
@@ -116,9 +75,20 @@ def _safe(load: Callable) -> Callable:
 
     @wraps(load)
     def load_safely(filename: str, *args: Any, **kwargs: Any) -> Any:
+        path = os.path.expanduser(filename)
         try:
+            if os.path.isfile(path):
+                check_archive(path)
             with _weights_only():
                 return load(filename, *args, **kwargs)
+        except CheckpointError:
+            raise
+        except FileNotFoundError:
+            if '://' not in filename:
+                raise
+            raise CheckpointError(
+                f'{filename}: give a path, or a URL that begins with http:// or https://'
+            ) from None
         except Exception as error:  # a broken file makes pickle and zip raise anything
             # For some truncated files, torch raises an OSError with EINVAL.
             broken = getattr(error, 'errno', None) == errno.EINVAL
@@ -148,7 +118,7 @@ def install_safe_loading() -> None:
     :class:`~mmgcnl.engine.Runner` and :func:`mmgcnl.apis.init_model` call this before they
     load anything. Calling it again has no effect.
     """
-    torch.serialization.add_safe_globals(_safe_globals())
+    torch.serialization.add_safe_globals(safe_globals())
     for prefix, loader in list(CheckpointLoader._schemes.items()):
         CheckpointLoader.register_scheme(prefix, _safe(loader), force=True)
     if hasattr(checkpoint, '_safe_torch_load'):

@@ -11,6 +11,8 @@ from importlib.util import find_spec
 
 from mmengine.config import Config
 
+from .checkpoint import find_checkpoints
+
 
 class ConfigError(ValueError):
     """A config that cannot work as it is; the message has the remedy."""
@@ -50,6 +52,22 @@ def scale_learning_rate(cfg: Config) -> None:
             '--cfg-options auto_scale_lr.base_batch_size=N'
         )
     cfg.auto_scale_lr.enable = True
+
+
+def resume_training(cfg: Config, checkpoint: str) -> None:
+    """Resume a training.
+
+    Args:
+        cfg: The config.
+        checkpoint: A file; or 'auto' for the latest of the work dir. If that has none, the
+            training starts from the beginning, with the weights of ``load_from`` if the
+            config has it.
+    """
+    automatic = checkpoint == 'auto'
+    if automatic and cfg.get('load_from') and not find_checkpoints(cfg.work_dir):
+        return
+    cfg.resume = True
+    cfg.load_from = None if automatic else checkpoint
 
 
 def use_trainval(cfg: Config) -> None:

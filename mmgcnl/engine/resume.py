@@ -1,207 +1,123 @@
-"""Exact resuming: the random state, and the place in the order of the data.
+"""What checkpoints hold besides mmengine's part, so that resuming is exact.
 
-mmengine saves weights, optimizer, schedulers and logs, but not the random state, and it
-restarts an interrupted epoch from its beginning.
+mmengine saves weights, optimizer, schedules and logs. This adds the random states, the seed
+of the sampler, the gradients between two updates, and whether the validation that is due at
+the checkpoint has taken place.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Sequence
+import logging
 from typing import Any, cast
 
-import numpy as np
-import torch
-from mmengine.dataset import InfiniteSampler
-from mmengine.runner import EpochBasedTrainLoop as _EpochBasedTrainLoop
-from mmengine.runner import IterBasedTrainLoop as _IterBasedTrainLoop
-from torch import nn
-from torch.utils.data import DataLoader, get_worker_info
+from mmengine.dist import all_gather_object, gather
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from .random_state import get_random_state
+
+Gradients = dict[str, Tensor]
 
 
-def get_random_state() -> dict[str, Any]:
-    """Get the states of this process's random generators.
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model inside DistributedDataParallel or the like."""
+    return cast(nn.Module, model.module) if is_model_wrapper(model) else model
+
+
+def collect_progress(runner: Any, iteration: int, with_gradients: bool) -> dict[str, Any]:
+    """Collect what a checkpoint adds. Every process must call this.
+
+    Args:
+        runner: The runner.
+        iteration: Number of iterations done.
+        with_gradients: Whether to collect accumulated gradients.
 
     Returns:
-        A dict of tensors, numbers and tuples of these, which a checkpoint can hold.
+        Entries for ``meta`` in a checkpoint. The gradients are those of all processes,
+        and only the main process has them.
     """
-    name, keys, *rest = cast(tuple, np.random.get_state())
-    state = dict(
-        python=random.getstate(),
-        numpy=(name, torch.from_numpy(keys.astype(np.int64)), *rest),
-        torch=torch.get_rng_state(),
+    loader = runner.train_dataloader
+    progress = dict(
+        random_states=all_gather_object(runner.state_before_val or get_random_state()),
+        epoch_length=len(loader),
+        sampler_seed=getattr(_sampler(loader), 'seed', None),
+        validated=runner.validated_iter == iteration,
     )
-    if torch.cuda.is_available():
-        state['cuda'] = torch.cuda.get_rng_state()
-    return state
+    if with_gradients and _accumulates(runner.optim_wrapper):
+        progress['gradients'] = _gather_gradients(unwrapped(runner.model))
+    return progress
 
 
-def set_random_state(state: dict[str, Any]) -> None:
-    """Set what :func:`get_random_state` returned.
-
-    Args:
-        state: The states. Their tensors may be on any device.
-    """
-    random.setstate(state['python'])
-    name, keys, *rest = state['numpy']
-    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(state['torch'].cpu())
-    if 'cuda' in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state['cuda'].cpu())
-
-
-class Batches:
-    """A batch sampler that numbers its batches, and that can start in the middle.
-
-    Worker processes load ahead, so that their random states cannot be saved. Instead, each
-    batch seeds the worker with its number. Augmentation therefore does not depend on the
-    number of workers either.
+def restore_progress(runner: Any, filename: str, meta: dict[str, Any]) -> None:
+    """Restore what :func:`collect_progress` collected.
 
     Args:
-        batches: The batch sampler to wrap.
-        seed: Seed of the training.
-        rank: Rank of the process.
+        runner: A runner that has resumed what mmengine saves.
+        filename: The checkpoint, for messages.
+        meta: ``meta`` of the checkpoint, without the gradients afterwards.
     """
-
-    def __init__(self, batches: Any, seed: int, rank: int) -> None:
-        self.batches = batches
-        self.seed = (seed, rank)
-        self.count = 0  # batches so far, over all passes
-        self.rest: Iterator[list[int]] | None = None
-
-    def __iter__(self) -> Iterator[list[int]]:
-        rest, self.rest = self.rest, None
-        for indices in self.batches if rest is None else rest:
-            yield _Batch(indices, (*self.seed, self.count))
-            self.count += 1
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(vars(self)['batches'], name)
-
-    def skip(self, number: int) -> int:
-        """Skip batches, so that the next pass starts after them.
-
-        The sampler is told the number of each pass that begins, as mmengine's
-        iteration-based loop does it.
-
-        Args:
-            number: How many batches to skip.
-
-        Returns:
-            The number of passes that ended on the way.
-        """
-        sampler: Any = getattr(self.batches, 'sampler', None)
-        rest, passes = iter(self.batches), 0
-        for _ in range(number):
-            if next(rest, None) is None:
-                passes += 1
-                if hasattr(sampler, 'set_epoch'):
-                    sampler.set_epoch(passes)
-                rest = iter(self.batches)
-                next(rest)
-        self.rest = rest
-        return passes
+    loop = runner.train_loop
+    runner.model.zero_grad()  # another checkpoint may have been tried before
+    sampler = _sampler(loop.dataloader)
+    if meta.get('sampler_seed') is not None and hasattr(sampler, 'seed'):
+        # Without a seed in the config, mmengine has drawn a new one.
+        sampler.seed = meta['sampler_seed']
+    if meta.get('validated', True):  # mmengine's own checkpoints do not say
+        runner.validated_iter = loop.iter
+    states, gradients = meta.get('random_states', []), meta.pop('gradients', [])
+    if len(states) == runner.world_size:
+        runner.resumed_state = states[runner.rank]
+        if gradients:
+            _restore_gradients(runner, gradients[runner.rank])
+    else:
+        lost = ', and the gradients since the last update are lost' if gradients else ''
+        runner.logger.warning(
+            f'{filename} was written by {len(states)} processes and is resumed by '
+            f'{runner.world_size}. The training continues, but not exactly: random '
+            'numbers and the order of the samples differ, and so does the total batch '
+            f'size unless you change train_dataloader.batch_size{lost}'
+        )
+    if hasattr(loop, 'batches_done'):  # an epoch-based loop
+        length = len(loop.dataloader)
+        done = loop.iter - loop.epoch * length
+        if meta.get('epoch_length') == length and 0 <= done <= length:
+            loop.batches_done = done
 
 
-class _Batch(list):
-    """Indices of samples, and the seed for the worker that loads them."""
-
-    def __init__(self, indices: Sequence[int] = (), seed: tuple[int, ...] = ()) -> None:
-        super().__init__(indices)
-        self.seed = seed
-
-
-class _GetItems:
-    """Loads a batch of ``dataset``; a worker process first takes the batch's seed."""
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-
-    def __call__(self, batch: _Batch) -> list[Any]:
-        if get_worker_info() is not None:
-            seeds = np.random.SeedSequence(batch.seed).generate_state(3)
-            random.seed(int(seeds[0]))
-            np.random.seed(seeds[1])
-            torch.manual_seed(int(seeds[2]))
-        return [self.dataset[index] for index in batch]
+def _accumulates(wrapper: Any) -> bool:
+    """Whether gradients have been accumulated since the last update."""
+    if not isinstance(wrapper, OptimWrapper) or wrapper._accumulative_counts == 1:
+        return False
+    return not wrapper.should_update()
 
 
-def number_batches(loader: DataLoader, seed: int, rank: int) -> Batches:
-    """Replace the batch sampler of a loader by :class:`Batches`.
-
-    Args:
-        loader: The loader, not iterated over yet.
-        seed: Seed of the training.
-        rank: Rank of the process.
-    """
-    sampler: Any = getattr(loader.batch_sampler, 'sampler', None)
-    if isinstance(sampler, InfiniteSampler):
-        # mmengine 0.10.7 has already started workers, which have drawn from the sampler.
-        sampler.indices = sampler._indices_of_rank()
-        loader._iterator = None
-    batches = Batches(loader.batch_sampler, seed, rank)
-    # A DataLoader forbids assignment, but its iterators read the attribute each time.
-    vars(loader)['batch_sampler'] = batches
-    loader.dataset.__getitems__ = _GetItems(loader.dataset)  # type: ignore[attr-defined]
-    return batches
+def _gather_gradients(model: nn.Module) -> list[Gradients]:
+    """Gather every process's gradients in the main process, one parameter at a time."""
+    parameters = dict(model.named_parameters())
+    names = all_gather_object([n for n, p in parameters.items() if p.grad is not None])
+    found: list[Gradients] = [{} for _ in names]
+    for name in dict.fromkeys(sum(names, [])):
+        weight = parameters[name]
+        own = weight.new_zeros(weight.shape) if weight.grad is None else weight.grad
+        for gradients, having, value in zip(found, names, gather(own)):
+            if name in having:
+                gradients[name] = value.detach().cpu().clone()
+    return found
 
 
-class EpochBasedTrainLoop(_EpochBasedTrainLoop):
-    """mmengine's loop, which can also resume in the middle of an epoch."""
-
-    batches_done = 0  # of the epoch that is resumed; Runner.resume sets it
-
-    def run(self) -> nn.Module:
-        """Train, with numbered batches."""
-        self.batches = number_batches(self.dataloader, self.runner.seed, self.runner.rank)
-        return super().run()
-
-    def run_epoch(self) -> None:
-        """Run an epoch, or the rest of the one that was interrupted."""
-        runner = self.runner
-        runner.call_hook('before_train_epoch')
-        runner.model.train()
-        done, self.batches_done = self.batches_done, 0
-        if done:
-            self.batches.skip(done)
-        else:
-            # Creating the iterator draws a seed: restore the state before that as well.
-            runner.restore_random_state()
-        self.batches.count = self._iter
-        batches = iter(self.dataloader)
-        runner.restore_random_state()
-        for index, batch in enumerate(batches, done):
-            self.run_iter(index, batch)
-        runner.call_hook('after_train_epoch')
-        self._epoch += 1
+def _restore_gradients(runner: Any, gradients: Gradients) -> None:
+    for name, weight in unwrapped(runner.model).named_parameters():
+        if name in gradients:
+            weight.grad = gradients[name].to(weight)
+    # mmengine is going to warn that they are lost.
+    runner.logger.addFilter(_not_about_lost_gradients)
 
 
-class IterBasedTrainLoop(_IterBasedTrainLoop):
-    """mmengine's loop, which restores the random state after skipping what was done."""
+def _not_about_lost_gradients(record: logging.LogRecord) -> bool:
+    return 'gradient of some iterations is lost' not in record.getMessage()
 
-    def run(self) -> nn.Module:
-        """Train, or go on with a training that was interrupted."""
-        runner = self.runner
-        runner.call_hook('before_train')
-        runner.call_hook('before_train_epoch')
-        batches = number_batches(self.dataloader, runner.seed, runner.rank)
-        batches.count = self._iter
-        self.dataloader_iterator._epoch = batches.skip(self._iter)
-        self.dataloader_iterator._iterator = iter(self.dataloader)
-        runner.restore_random_state()
-        while self._iter < self._max_iters and not self.stop_training:
-            runner.model.train()
-            self.run_iter(next(self.dataloader_iterator))
-            self._decide_current_val_interval()
-            if (
-                runner.val_loop is not None
-                and self._iter >= self.val_begin
-                and (self._iter % self.val_interval == 0 or self._iter == self._max_iters)
-            ):
-                runner.val_loop.run()
-        runner.call_hook('after_train_epoch')
-        runner.call_hook('after_train')
-        return runner.model
+
+def _sampler(loader: DataLoader) -> Any:
+    return getattr(loader.batch_sampler, 'sampler', None)

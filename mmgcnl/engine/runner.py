@@ -1,15 +1,19 @@
 """mmengine's Runner, for machines without a GPU and for interrupted trainings."""
 
 import os
-from contextlib import suppress
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-import torch
 from mmengine.device import get_device
-from mmengine.dist import all_gather_object, is_distributed, is_main_process
+from mmengine.dist import (
+    all_gather_object,
+    broadcast_object_list,
+    is_distributed,
+    is_main_process,
+)
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper, revert_sync_batchnorm
+from mmengine.model import revert_sync_batchnorm
 from mmengine.runner import Runner as _Runner
 from mmengine.runner.base_loop import BaseLoop
 from torch import distributed, nn
@@ -18,15 +22,14 @@ from torch.utils.data import DataLoader
 from mmgcnl.datasets import build_dataloader
 
 from .checkpoint import CheckpointError, find_checkpoints, install_safe_loading
-from .hooks import CheckpointHook, GuardHook
+from .hooks import CheckpointHook, EarlyStoppingHook, GuardHook
 from .initialization import explain_missing_weights
+from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from .num_classes import NumClassesHook
-from .resume import (
-    EpochBasedTrainLoop,
-    IterBasedTrainLoop,
-    get_random_state,
-    set_random_state,
-)
+from .preemption import PreemptionHook, protect_workers
+from .random_state import set_random_state
+from .resume import collect_progress, restore_progress, unwrapped
+from .saving import check_finite, survive_failing_logs, write_whole
 
 
 class Runner(_Runner):
@@ -36,7 +39,9 @@ class Runner(_Runner):
       checkpoints hold the random state of every process, and the data goes on where it
       stopped, also within an epoch (docs/reliability.md has the conditions).
     - A checkpoint gets its name when it is complete. Older ones are removed after that,
-      and resuming takes the latest intact one.
+      and resuming takes the latest intact one. A training goes on when a checkpoint cannot
+      be written, and stops when that happens three times in a row.
+    - SIGTERM makes a training save a checkpoint and exit with status 143.
     - Training stops at a loss that is not finite, and does not save such weights.
     - ``launcher='pytorch'`` works without a GPU: the processes communicate over gloo,
       and SyncBN becomes BN, since PyTorch's SyncBN has no CPU implementation.
@@ -51,16 +56,16 @@ class Runner(_Runner):
         **kwargs: See mmengine's Runner.
     """
 
-    build_dataloader = staticmethod(build_dataloader)
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         install_safe_loading()
         super().__init__(*args, **kwargs)
 
     # Random states: that of the checkpoint, until the training loop has restored it; and
     # that of the training, during a validation.
-    _resumed_state: dict[str, Any] | None = None
+    resumed_state: dict[str, Any] | None = None
     state_before_val: dict[str, Any] | None = None
+    validated_iter = 0  # iterations done at the last validation
+    saved_iter = 0  # and at the last checkpoint that can be resumed
     _loaded_meta: dict[str, Any] = {}
 
     def setup_env(self, env_cfg: dict) -> None:
@@ -134,18 +139,47 @@ class Runner(_Runner):
         )
 
     def register_hook(self, hook: Hook | dict, priority: Any = None) -> None:
-        """Register a hook, taking the safer CheckpointHook for mmengine's."""
-        if isinstance(hook, dict) and hook.get('type') == 'CheckpointHook':
-            hook = dict(hook, type=CheckpointHook)
+        """Register a hook, taking those that resume exactly for mmengine's."""
+        if isinstance(hook, dict):
+            ours = dict(CheckpointHook=CheckpointHook, EarlyStoppingHook=EarlyStoppingHook)
+            hook = dict(hook, type=ours.get(hook['type'], hook['type']))
         super().register_hook(hook, priority)
 
     def register_hooks(
         self, default_hooks: dict | None = None, custom_hooks: list | None = None
     ) -> None:
-        """Register the config's hooks, GuardHook and NumClassesHook."""
+        """Register the config's hooks and those that every training has."""
         super().register_hooks(default_hooks, custom_hooks)
         self.register_hook(GuardHook())
         self.register_hook(NumClassesHook())
+        self._preemption = PreemptionHook()
+        self.register_hook(self._preemption)
+
+    @staticmethod
+    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
+        """Build a data loader; see :func:`mmgcnl.datasets.build_dataloader`."""
+        return protect_workers(build_dataloader(*args, **kwargs))
+
+    def train(self) -> nn.Module:
+        """Train.
+
+        Raises:
+            SystemExit: With status 143, after SIGTERM. There is a checkpoint to resume.
+        """
+        survive_failing_logs(self.logger, self.visualizer)
+        with self._preemption.noticing_sigterm():
+            return super().train()
+
+    def save_interrupted(self, done: int) -> None:
+        """Save a checkpoint after ``done`` iterations, unless that was tried before."""
+        if self.saved_iter == done:
+            return
+        for hook in self.hooks:
+            if isinstance(hook, CheckpointHook):
+                hook.save_interrupted(self, done)
+                return
+        meta = dict(epoch=self.epoch, iter=done)
+        self.save_checkpoint(self.work_dir, f'iter_{done}.pth', meta=meta, by_epoch=False)
 
     def save_checkpoint(
         self,
@@ -163,40 +197,24 @@ class Runner(_Runner):
             FloatingPointError: The weights are not finite.
             OSError: The file cannot be written. Earlier checkpoints are unchanged.
         """
-        model = self.model.module if is_model_wrapper(self.model) else self.model
-        for name, weight in model.named_parameters():
-            if not torch.isfinite(weight).all():
-                raise FloatingPointError(
-                    f'iteration {self.iter + 1}: {name} is not finite, so {filename} is '
-                    'not saved and the checkpoint before it is kept; lower '
-                    'optim_wrapper.optimizer.lr or set optim_wrapper.clip_grad'
-                )
-        meta = dict(
-            meta or {},
-            random_states=all_gather_object(self.state_before_val or get_random_state()),
-            epoch_length=len(self.train_dataloader),
-            sampler_seed=getattr(_sampler(self.train_dataloader), 'seed', None),
-        )
+        check_finite(unwrapped(self.model), self.iter + 1, filename)
+        meta = dict(meta or {})
+        done = meta.get('iter', self.iter + 1)
+        resumable = kwargs.get('save_optimizer', True)
+        meta.update(collect_progress(self, done, resumable))
+        if resumable:
+            self.saved_iter = done
         if not is_main_process():
             return
+        save = super().save_checkpoint
         if '://' in out_dir:
-            super().save_checkpoint(out_dir, filename, *args, meta=meta, **kwargs)
+            save(out_dir, filename, *args, meta=meta, **kwargs)
             return
-        path = os.path.join(out_dir, filename)
-        part = f'{path}.part'
-        try:
-            super().save_checkpoint(out_dir, f'{filename}.part', *args, meta=meta, **kwargs)
-            _flush(part)
-            os.replace(part, path)
-            _flush(out_dir)
-        except OSError as error:
-            with suppress(OSError):
-                os.remove(part)
-            raise OSError(
-                error.errno,
-                f'{path} could not be saved: {error.strerror}. Earlier checkpoints are '
-                'unchanged: free some space and continue with --resume',
-            ) from error
+
+        def write(part: str) -> None:
+            save(out_dir, os.path.basename(part), *args, meta=meta, **kwargs)
+
+        write_whole(os.path.join(out_dir, filename), write)
 
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> dict:
         """Load a checkpoint.
@@ -225,50 +243,44 @@ class Runner(_Runner):
         if self._has_loaded or not self._resume or self._load_from is not None:
             super().load_or_resume()
             return
-        found = find_checkpoints(self.work_dir)
-        for path in found:
+        listed = [find_checkpoints(self.work_dir)]
+        broadcast_object_list(listed)  # all processes must take the same
+        for path in listed[0]:
+            failed = ''
             try:
                 self.resume(path)
-            except CheckpointError as error:
-                self.logger.warning(f'Not resumed: {error}')
-            else:
+            except (CheckpointError, FileNotFoundError) as error:
+                failed = str(error)
+            errors = all_gather_object(failed)
+            if not any(errors):
                 self.logger.info(f'Resumed from {path}')
                 return
-        if found:
+            self.logger.warning(f'Not resumed: {next(filter(None, errors))}')
+        if listed[0]:
             raise CheckpointError(
                 f'none of the checkpoints in {self.work_dir} can be resumed '
-                f'({", ".join(found)}); to start again, give another --work-dir'
+                f'({", ".join(listed[0])}); to start again, give another --work-dir'
             )
         self.logger.info(f'No checkpoint in {self.work_dir}: starting from the beginning')
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
         """Resume a training, including its random state and its place in the data."""
         super().resume(filename, *args, **kwargs)
-        loop, meta = self.train_loop, self._loaded_meta
-        sampler = _sampler(loop.dataloader)
-        if meta.get('sampler_seed') is not None and hasattr(sampler, 'seed'):
-            # Without a seed in the config, mmengine has drawn a new one.
-            sampler.seed = meta['sampler_seed']
-        states = meta.get('random_states', [])
-        if len(states) == self.world_size:
-            self._resumed_state = states[self.rank]
-        else:
-            self.logger.warning(
-                f'{filename} holds the random states of {len(states)} processes, but '
-                f'there are {self.world_size}: the training continues with other random '
-                'numbers'
-            )
-        if isinstance(loop, EpochBasedTrainLoop):
-            length = len(loop.dataloader)
-            done = loop.iter - loop.epoch * length
-            if meta.get('epoch_length') == length and 0 <= done <= length:
-                loop.batches_done = done
+        restore_progress(self, filename, self._loaded_meta)
 
     def restore_random_state(self) -> None:
         """Restore the random state of the checkpoint, if one was resumed."""
-        state, self._resumed_state = self._resumed_state, None
+        state, self.resumed_state = self.resumed_state, None
         if state is not None:
             set_random_state(state)
+
+    def catch_up_on_validation(self, validate: Callable[[], None]) -> None:
+        """Call ``validate`` if the training was interrupted before or within it."""
+        if self.validated_iter == self.iter:
+            return
+        if self.resumed_state is not None:
+            set_random_state(self.resumed_state)
+        validate()
 
     def _init_model_weights(self) -> None:
         with explain_missing_weights(self.cfg.model):
@@ -283,16 +295,3 @@ def close_process_group() -> None:
     """
     if is_distributed():
         distributed.destroy_process_group()
-
-
-def _sampler(loader: DataLoader) -> Any:
-    return getattr(loader.batch_sampler, 'sampler', None)
-
-
-def _flush(path: str) -> None:
-    """Wait until a file, or the entries of a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

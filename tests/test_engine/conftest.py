@@ -67,16 +67,40 @@ class Falling(BaseMetric):
         return dict(score=Falling.score)
 
 
+@METRICS.register_module()
+class Output(BaseMetric):
+    """The mean output of the model, with some noise."""
+
+    def process(self, data_batch, data_samples):
+        noise = random.random() + np.random.rand() + torch.rand(()).item()
+        self.results.append(data_samples[0].mean().item() + noise / 100)
+
+    def compute_metrics(self, results):
+        return dict(score=float(np.mean(results)))
+
+
 @HOOKS.register_module()
 class Stop(Hook):
-    """Raises when an iteration begins, which leaves the work dir as a kill does."""
+    """Raises in an iteration or a validation, which leaves the work dir as a kill does."""
 
-    def __init__(self, at: int) -> None:
+    priority = 'VERY_LOW'  # after a checkpoint is saved
+
+    def __init__(self, at: int, stage: str = 'before_train_iter') -> None:
         self.at = at
+        self.stage = stage
+
+    def _stop(self, runner, stage):
+        if (runner.iter, stage) == (self.at, self.stage):
+            raise InterruptedError
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
-        if runner.iter == self.at:
-            raise InterruptedError
+        self._stop(runner, 'before_train_iter')
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self._stop(runner, 'after_val_iter')
+
+    def after_val_epoch(self, runner, metrics=None):
+        self._stop(runner, 'after_val_epoch')
 
 
 EPOCHS = dict(type='EpochBasedTrainLoop', max_epochs=3, val_interval=1)

@@ -1,7 +1,13 @@
+import http.server
+import io
 import os
+import pickle
 import shutil
 import subprocess
 import sys
+import tarfile
+import threading
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -25,7 +31,7 @@ class Call:
         return self.call
 
 
-def load(path: Path):
+def load(path: Path | str):
     install_safe_loading()
     return CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
 
@@ -176,3 +182,194 @@ def test_checkpoints_of_the_current_folder_are_not_those_of_the_training(
     (elsewhere / 'iter_9.pth').touch()
     monkeypatch.chdir(elsewhere)
     assert find_checkpoints(str(tmp_path)) == []
+
+
+# --- tricks with pickles and archives ---------------------------------------------------
+
+
+def pack(path: Path, pickled: bytes, **entries: bytes) -> None:
+    """Write an archive as torch.save does, with a pickle of our own."""
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr('a/data.pkl', pickled)
+        archive.writestr('a/byteorder', b'little')
+        archive.writestr('a/version', b'3\n')
+        for name, content in entries.items():
+            archive.writestr(f'a/data/{name}', content)
+
+
+class PersistentIds(pickle.Pickler):
+    """Gives an object of its own kind by a persistent id, which a loader looks up."""
+
+    def persistent_id(self, obj):
+        return ('module', os.system, 'touch left_behind') if obj == 'here' else None
+
+
+def persistent_ids(path: Path) -> None:
+    buffer = io.BytesIO()
+    PersistentIds(buffer, protocol=2).dump(dict(state_dict='here'))
+    pack(path, buffer.getvalue())
+
+
+def nested_archive(path: Path) -> None:
+    inner = path.with_name('inner.pth')
+    torch.save(Call(os.system, 'touch left_behind'), inner)
+    pack(path, inner.read_bytes())
+
+
+def legacy_tar(path: Path) -> None:
+    with tarfile.open(path, 'w') as archive:
+        attack = pickle.dumps(Call(os.system, 'touch left_behind'), 2)
+        for name in ('sys_info', 'pickle', 'storages', 'tensors'):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(attack)
+            archive.addfile(entry, io.BytesIO(attack))
+
+
+def torchscript(path: Path) -> None:
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(1, 1), torch.zeros(1, 1)), path)
+
+
+def zip_bomb(path: Path) -> None:
+    pack(path, pickle.dumps({}, 2), bomb=bytes(10**7))
+
+
+def huge_array(path: Path) -> None:
+    torch.save(Call(bytearray, 10**15), path)
+
+
+def forged_dtype(path: Path) -> None:
+    """Claims that a number has 80000 bytes, so that it is read from beyond its array."""
+    torch.save(ForgedDtype(np.dtype('f8'), 80000, 0), path)
+
+
+def forged_flags(path: Path) -> None:
+    """Claims that a number is an object, so that its bytes are taken for a pointer."""
+    torch.save(ForgedDtype(np.dtype('f8'), 8, 0x3F), path)
+
+
+def array_of_objects(path: Path) -> None:
+    torch.save(np.array([Call(os.system, 'touch left_behind')]), path)
+
+
+def deep_recursion(path: Path) -> None:
+    pack(path, b'\x80\x02' + b'(' * 10**6 + b't' * 10**6 + b'.')
+
+
+class ForgedDtype:
+    """Pickled, it is an array whose dtype has a size or flags of our choice."""
+
+    def __init__(self, dtype: np.dtype, size: int, flags: int) -> None:
+        self.dtype, self.size, self.flags = dtype, size, flags
+
+    def __reduce__(self):
+        dtype = Built(np.dtype, ('f8', False, True), self.state())
+        reconstruct = np.zeros(1).__reduce__()[0]
+        return reconstruct, (np.ndarray, (0,), b'b'), (1, (2,), dtype, False, b'1' * 16)
+
+    def state(self):
+        fields = {'a': (self.dtype, 0)}
+        return (3, '|', None, ('a',), fields, self.size, 1, self.flags)
+
+
+class Built:
+    """Pickled, it is the result of a call with a state."""
+
+    def __init__(self, *parts):
+        self.parts = parts
+
+    def __reduce__(self):
+        return self.parts
+
+
+@pytest.mark.parametrize(
+    'write',
+    [
+        persistent_ids,
+        nested_archive,
+        legacy_tar,
+        torchscript,
+        zip_bomb,
+        huge_array,
+        forged_dtype,
+        forged_flags,
+        array_of_objects,
+        deep_recursion,
+    ],
+    ids=lambda write: write.__name__,
+)
+def test_trick_is_refused(tmp_path, monkeypatch, write):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match='a.pth (refused|is no checkpoint)'):
+        load(tmp_path / 'a.pth')
+    assert not (tmp_path / 'left_behind').exists()
+
+
+def test_arrays_are_saved_again_as_arrays(tmp_path):
+    """A resumed training saves the logs of the one before."""
+    saved = dict(
+        a=np.arange(6.0).reshape(2, 3).T, b=np.array(['x', 'yz']), c=np.bool_(True)
+    )
+    for _ in range(2):
+        torch.save(saved, tmp_path / 'a.pth')
+        saved = load(tmp_path / 'a.pth')
+    torch.load(tmp_path / 'a.pth', weights_only=False)
+    assert saved['a'].tolist() == [[0, 3], [1, 4], [2, 5]] and saved['c']
+    assert saved['b'].tolist() == ['x', 'yz']
+
+
+def test_file_without_checksums_is_loaded(tmp_path):
+    """Those of others may have none."""
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(dict(weight=torch.ones(3)), tmp_path / 'a.pth')
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert torch.equal(load(tmp_path / 'a.pth')['weight'], torch.ones(3))
+
+
+class Redirect(http.server.BaseHTTPRequestHandler):
+    """Redirects every request to ``server.target``; serves what is left of the path."""
+
+    def do_GET(self):
+        if self.path.startswith('/moved'):
+            self.send_response(302)
+            self.send_header('Location', self.server.target)
+            self.end_headers()
+            return
+        content = Path(self.server.folder, self.path[1:]).read_bytes()
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path):
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Redirect) as server:
+        server.folder = tmp_path
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def test_redirected_urls(tmp_path, monkeypatch, server):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+    monkeypatch.chdir(tmp_path)
+    torch.save(dict(weight=torch.ones(1)), tmp_path / 'good.pth')
+    torch.save(Call(os.system, 'touch left_behind'), tmp_path / 'evil.pth')
+    url = f'http://127.0.0.1:{server.server_port}'
+    server.target = f'{url}/good.pth'
+    assert torch.equal(load(f'{url}/moved1.pth')['weight'], torch.ones(1))
+    server.target = f'{url}/evil.pth'
+    with pytest.raises(CheckpointError, match='refused: it asks for'):
+        load(f'{url}/moved2.pth')
+    server.target = f'file://{tmp_path}/good.pth'
+    with pytest.raises(OSError, match='Redirection to url'):
+        load(f'{url}/moved3.pth')
+    with pytest.raises(CheckpointError, match='give a path, or a URL that begins with'):
+        load(f'file://{tmp_path}/good.pth')
+    assert not (tmp_path / 'left_behind').exists()

@@ -1,3 +1,4 @@
+import errno
 import math
 import os
 import signal
@@ -7,12 +8,47 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.runner import runner
 
 from mmgcnl.engine import CheckpointError
 
-NEEDS_DEV_FULL = pytest.mark.skipif(
-    not os.path.exists('/dev/full'), reason='no /dev/full to run out of space on'
-)
+FAULTS = dict(full=errno.ENOSPC, read_only=errno.EROFS, unreliable=errno.EIO)
+
+
+@pytest.fixture(params=FAULTS)
+def breaking(request, monkeypatch):
+    """Make the writing of files with certain names fail, as a file system would."""
+    if request.param == 'full' and not os.path.exists('/dev/full'):
+        pytest.skip('no /dev/full to run out of space on')
+    write, fsync = runner.save_checkpoint, os.fsync
+
+    def breaking(*names: str) -> str:
+        def is_bad(path: str) -> bool:
+            return os.path.basename(path).removesuffix('.part') in names
+
+        def save_checkpoint(checkpoint, path, **kwargs):
+            write(checkpoint, path, **kwargs)
+            if is_bad(path) and request.param == 'full':
+                os.truncate(path, 100)
+                with open('/dev/full', 'wb') as file:
+                    file.write(b'more')
+            if is_bad(path) and request.param == 'read_only':
+                os.remove(path)
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+        def flush(descriptor: int) -> None:
+            # A network file system may report a failed write no earlier.
+            if request.param == 'unreliable' and is_bad(
+                os.readlink(f'/proc/self/fd/{descriptor}')
+            ):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            fsync(descriptor)
+
+        monkeypatch.setattr(runner, 'save_checkpoint', save_checkpoint)
+        monkeypatch.setattr(os, 'fsync', flush)
+        return os.strerror(FAULTS[request.param])
+
+    return breaking
 
 
 def keeping(number: int, **changes) -> dict:
@@ -41,27 +77,65 @@ def test_keeps_as_many_as_asked_for(build, tmp_path):
     assert checkpoints(tmp_path) == {'iter_14.pth', 'iter_15.pth'}
 
 
-@NEEDS_DEV_FULL
-def test_full_disk_keeps_the_last_checkpoint(build, tmp_path):
+def test_failed_checkpoint_is_retried_at_the_next(build, tmp_path, breaking, capfd):
     changes = dict(default_hooks=keeping(1), randomness=dict(seed=0))
-    # What is written there meets the system's own "no space left".
-    (tmp_path / 'iter_4.pth.part').symlink_to('/dev/full')
-    with pytest.raises(OSError, match='iter_4.pth could not be saved: No space left'):
+    fault = breaking('iter_4.pth', 'iter_5.pth')
+    stopped = dict(changes, custom_hooks=[dict(type='Stop', at=5)])
+    with pytest.raises(InterruptedError):
+        build(tmp_path, **stopped).train()
+    assert checkpoints(tmp_path) == {'iter_3.pth'}
+    output = ''.join(capfd.readouterr())
+    assert f'iter_4.pth could not be saved: {fault}' in output
+    assert 'The training goes on' in output and 'if 2 more in a row' in output
+    assert_finishes(build, tmp_path, **changes)
+    assert checkpoints(tmp_path) == {'iter_15.pth'}
+    assert 'if 1 more in a row' in ''.join(capfd.readouterr())
+
+
+def test_stops_when_no_checkpoint_can_be_saved(build, tmp_path, breaking):
+    changes = dict(default_hooks=keeping(1), randomness=dict(seed=0))
+    fault = breaking('iter_4.pth', 'iter_5.pth', 'iter_6.pth')
+    message = f'iter_6.pth could not be saved: {fault}.*free some space'
+    with pytest.raises(OSError, match=message):
         build(tmp_path, **changes).train()
     assert checkpoints(tmp_path) == {'iter_3.pth'}
+    breaking()
     assert_finishes(build, tmp_path, **changes)
 
 
-@NEEDS_DEV_FULL
-def test_full_disk_keeps_the_best_checkpoint(build, tmp_path):
+def test_stops_when_the_last_checkpoint_cannot_be_saved(build, tmp_path, breaking):
+    breaking('iter_15.pth')
+    with pytest.raises(OSError, match=r'iter_15.pth could not be saved.*free some space'):
+        build(tmp_path, default_hooks=keeping(1)).train()
+    assert checkpoints(tmp_path) == {'iter_14.pth'}
+    breaking()
+    build(tmp_path, default_hooks=keeping(1), resume=True).train()
+    assert checkpoints(tmp_path) == {'iter_15.pth'}
+
+
+def test_failed_best_checkpoint_keeps_the_one_before(build, tmp_path, breaking, capfd):
     """There is one to write at each validation: iterations 5, 10, 15."""
     hooks = keeping(1, save_best='score', rule='less')
-    (tmp_path / 'best_score_iter_10.pth.part').symlink_to('/dev/full')
-    with pytest.raises(OSError, match='best_score_iter_10.pth could not be saved'):
-        build(tmp_path, default_hooks=hooks).train()
-    assert checkpoints(tmp_path) == {'best_score_iter_5.pth', 'iter_10.pth'}
+    fault = breaking('best_score_iter_10.pth')
+    stop = dict(type='Stop', at=11)
+    with pytest.raises(InterruptedError):
+        build(tmp_path, default_hooks=hooks, custom_hooks=[stop]).train()
+    assert f'best_score_iter_10.pth could not be saved: {fault}' in capfd.readouterr()[0]
+    assert checkpoints(tmp_path) == {'best_score_iter_5.pth', 'iter_11.pth'}
     build(tmp_path, default_hooks=hooks, resume=True).train()
     assert checkpoints(tmp_path) == {'best_score_iter_15.pth', 'iter_15.pth'}
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no /dev/full')
+def test_log_that_cannot_be_written_is_no_reason_to_stop(build, tmp_path, capfd):
+    logger = dict(type='LoggerHook', interval=1)
+    hooks = dict(keeping(1), logger=logger)
+    training = build(tmp_path, default_hooks=hooks)
+    Path(training.log_dir, 'vis_data/scalars.json').symlink_to('/dev/full')
+    training.train()
+    said = 'a log could not be written, the training goes on: [Errno 28] No space left'
+    assert said in ''.join(capfd.readouterr())
+    assert checkpoints(tmp_path) == {'iter_15.pth'}
 
 
 @pytest.mark.skipif(not hasattr(signal, 'SIGXFSZ'), reason='no limit of a file size')
@@ -92,15 +166,46 @@ runner.train()
     assert not (tmp_path / 'iter_4.pth.part').exists()
 
 
-def test_truncated_checkpoint_is_named_and_the_one_before_it_used(build, tmp_path, capfd):
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip_a_bit(path: Path) -> None:
+    """Change a weight, which torch.load does not notice."""
+    content = bytearray(path.read_bytes())
+    weight = weights(path)['layers.0.weight'].numpy().tobytes()
+    content[content.index(weight) + 5] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ('damage', 'message'),
+    [
+        (truncate, 'is no checkpoint, or is truncated'),
+        (flip_a_bit, 'is damaged: the checksum'),
+    ],
+)
+def test_damaged_checkpoint_is_named_and_the_one_before_it_used(
+    build, tmp_path, capfd, damage, message
+):
     changes = dict(default_hooks=keeping(3), randomness=dict(seed=0))
     with pytest.raises(InterruptedError):
         build(tmp_path, **changes, custom_hooks=[dict(type='Stop', at=8)]).train()
     last = tmp_path / 'iter_8.pth'
-    os.truncate(last, last.stat().st_size // 2)
+    damage(last)
     assert_finishes(build, tmp_path, **changes)
-    output = ''.join(capfd.readouterr())
-    assert f'Not resumed: {last} is no checkpoint, or is truncated' in output
+    assert f'Not resumed: {last} {message}' in ''.join(capfd.readouterr())
+
+
+def test_link_in_the_work_dir_is_not_followed(build, tmp_path):
+    """Neither in the place of a checkpoint nor in that of a file to be written."""
+    others = tmp_path / 'others.txt'
+    others.write_text('valuable')
+    for name in ('iter_3.pth', 'iter_4.pth.part'):
+        (tmp_path / name).symlink_to(others)
+    build(tmp_path, default_hooks=keeping(1)).train()
+    assert others.read_text() == 'valuable'
+    assert checkpoints(tmp_path) == {'iter_15.pth'}
 
 
 def test_without_an_intact_checkpoint(build, tmp_path):

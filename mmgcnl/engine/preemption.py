@@ -1,0 +1,129 @@
+"""Stopping at SIGTERM with a checkpoint, as schedulers and torchrun expect it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from mmengine.dist import all_gather_object, all_reduce, barrier
+from mmengine.hooks import EMAHook, Hook
+from torch.utils.data import DataLoader
+
+# What a shell reports for a process that SIGTERM ended.
+EXIT_CODE = 128 + signal.SIGTERM
+VAL_INTERVAL = 10  # batches of a validation between two looks
+
+
+class PreemptionHook(Hook):
+    """Saves a checkpoint at SIGTERM and exits with status 143.
+
+    When any process has got the signal, all of them stop after the same iteration, or
+    within a validation, which is done again on resuming.
+    """
+
+    priority = 'LOWEST'  # after CheckpointHook, which may have saved this iteration already
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._training = False
+        self._in_step = True
+
+    @contextmanager
+    def noticing_sigterm(self) -> Iterator[None]:
+        """Note a SIGTERM that comes inside. Without effect outside of the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGTERM, self._note)
+        self._training = True
+        try:
+            yield
+        finally:
+            self._training = False
+            signal.signal(signal.SIGTERM, before)
+
+    def _note(self, signum: int, frame: Any) -> None:
+        self.asked = True
+
+    def _agreed(self) -> bool:
+        """Whether any process was asked to stop."""
+        asked = torch.tensor(int(self.asked))
+        all_reduce(asked, 'max')
+        return bool(asked)
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Stop after this iteration if any process was asked to."""
+        if self._training and self._agreed():
+            self._stop(runner, runner.iter + 1)
+
+    def before_val_epoch(self, runner: Any) -> None:
+        """See whether the processes validate the same number of batches."""
+        lengths = all_gather_object(len(runner.val_dataloader))
+        self._in_step = len(set(lengths)) == 1
+
+    def after_val_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Stop within a validation of the training if any process was asked to."""
+        if (batch_idx + 1) % VAL_INTERVAL or not (self._in_step and self._training):
+            return
+        if self._agreed():
+            for hook in runner.hooks:
+                if isinstance(hook, EMAHook):
+                    hook._swap_ema_parameters()  # it validates the averaged weights
+            self._stop(runner, runner.iter)
+
+    def _stop(self, runner: Any, done: int) -> None:
+        """Save a checkpoint unless there is one, and exit.
+
+        Raises:
+            SystemExit: With status 143.
+        """
+        try:
+            runner.save_interrupted(done)
+        except OSError as error:
+            runner.logger.error(str(error))
+        barrier()  # a launcher may kill the others when the first process exits
+        runner.logger.warning(
+            f'SIGTERM: stopped after iteration {done}; continue with --resume'
+        )
+        raise SystemExit(EXIT_CODE)
+
+
+def protect_workers(loader: DataLoader) -> DataLoader:
+    """Let the worker processes of a loader ignore SIGTERM, unless their parent sends it.
+
+    Schedulers and torchrun signal all processes of a training. The parent needs its
+    workers until it has stopped; it ends them by itself.
+
+    Args:
+        loader: The loader, which has not started its workers yet.
+
+    Returns:
+        The loader.
+    """
+    loader.worker_init_fn = partial(_start_worker, loader.worker_init_fn)
+    return loader
+
+
+def _start_worker(initialize: Callable[[int], None] | None, worker: int) -> None:
+    if initialize is not None:
+        initialize(worker)
+    if not hasattr(signal, 'sigwaitinfo'):  # macOS
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_wait_for_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _wait_for_parent(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)

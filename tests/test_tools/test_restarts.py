@@ -1,0 +1,172 @@
+"""Trainings of several processes that meet faults, and continue by themselves or stop."""
+
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.builders import ROOT, draw_squares, write_config, write_segmentor
+
+ITERATIONS = 8
+Fault = tuple[int | None, int, int, str]
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory) -> Path:
+    """A segmentor with dropout and random images, whose last checkpoint is every third."""
+    folder = tmp_path_factory.mktemp('restarts')
+    draw_squares(folder / 'data')
+    base = write_segmentor(folder / 'segmentor.py', folder / 'data')
+    settings = dict(
+        custom_imports=dict(imports=['mmgcnl', 'tests.faults'], allow_failed_imports=False),
+        custom_hooks=[dict(type='Faults')],
+        default_hooks=dict(checkpoint=dict(interval=3)),
+        model=dict(backbone=dict(init_cfg=None), decode_head=dict(dropout_ratio=0.1)),
+        randomness=dict(diff_rank_seed=True),
+        train_cfg=dict(max_iters=ITERATIONS),
+        train_dataloader=dict(batch_size=1),
+        log_level='INFO',
+    )
+    return write_config(folder / 'config.py', settings, str(base))
+
+
+@pytest.fixture
+def launch(config, tmp_path) -> Callable[..., subprocess.Popen]:
+    """Start tools/dist_train.sh: launch(work_dir, *options, faults, **environment)."""
+    started = []
+
+    def launch(
+        work_dir: str,
+        *options: str,
+        faults: Sequence[Fault] = (),
+        processes: int = 2,
+        command: Sequence[object] = ('bash', ROOT / 'tools/dist_train.sh'),
+        **environment: object,
+    ) -> subprocess.Popen:
+        env = dict(CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1', FAULTS=json.dumps(faults))
+        env.update(PYTHON=sys.executable, PYTHONPATH=ROOT, PORT=free_port(), **environment)
+        words = [*command, config, processes, '--work-dir', tmp_path / work_dir, *options]
+        process = subprocess.Popen(
+            [str(word) for word in words],
+            cwd=tmp_path,
+            env={**os.environ, **{key: str(value) for key, value in env.items()}},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield launch
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def finish(process: subprocess.Popen, seconds: int = 240) -> tuple[int, str]:
+    output, _ = process.communicate(timeout=seconds)
+    print(output)
+    return process.returncode, output
+
+
+def weights(work_dir: Path) -> dict[str, torch.Tensor]:
+    return torch.load(work_dir / f'iter_{ITERATIONS}.pth', weights_only=False)['state_dict']
+
+
+@pytest.fixture(scope='module')
+def undisturbed(config, tmp_path_factory) -> dict[str, torch.Tensor]:
+    """Weights of two processes that nothing happened to."""
+    folder = tmp_path_factory.mktemp('undisturbed')
+    script, env = ROOT / 'tools/dist_train.sh', dict(os.environ, PORT=str(free_port()))
+    env.update(PYTHON=sys.executable, PYTHONPATH=str(ROOT), CUDA_VISIBLE_DEVICES='')
+    env.update(OMP_NUM_THREADS='1')
+    command = ['bash', script, config, '2', '--work-dir', folder]
+    subprocess.run(command, env=env, check=True)
+    first = torch.load(folder / 'iter_3.pth', weights_only=False)['state_dict']
+    final = weights(folder)
+    assert any(not torch.equal(first[key], final[key]) for key in final)
+    return final
+
+
+def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    assert not [key for key in expected if not torch.equal(found[key], expected[key])]
+
+
+def test_killed_twice(launch, tmp_path, undisturbed):
+    """At random, before and after the first checkpoint; it ends by itself."""
+    draw = random.Random(0)
+    faults = [(0, draw.randrange(2), draw.randrange(1, 3), 'SIGKILL')]
+    faults += [(1, draw.randrange(2), draw.randrange(4, ITERATIONS), 'SIGKILL')]
+    status, output = finish(launch('run', faults=faults, MAX_RESTARTS=3))
+    assert status == 0
+    assert output.count('will restart worker group') == 2
+    assert_equal(weights(tmp_path / 'run'), undisturbed)
+
+
+def test_fault_that_repeats(launch, tmp_path):
+    faults = [(None, 0, 4, 'nan')]
+    process = launch('run', faults=faults, processes=1, MAX_RESTARTS=1)
+    status, output = finish(process)
+    assert status != 0
+    assert output.count('will restart worker group') == 1
+    last = output[output.rindex('Root Cause (first observed failure)') :]
+    assert 'FloatingPointError: iteration 5: ' in last and 'iter_3.pth' in last
+
+
+def test_one_killed_and_no_restarts(launch, tmp_path):
+    """The other one stops with an error."""
+    status, output = finish(launch('run', faults=[(0, 1, 5, 'SIGKILL')]))
+    assert status != 0 and 'SIGKILL' in output
+    assert not (tmp_path / 'run/iter_6.pth').exists()
+
+
+def test_preempted(launch, tmp_path, undisturbed):
+    status, output = finish(launch('run', faults=[(0, 0, 4, 'preempted')]))
+    assert status != 0
+    assert 'SIGTERM: stopped after iteration' in output
+    (saved,) = {path.name for path in (tmp_path / 'run').glob('*.pth')} - {'iter_3.pth'}
+    assert saved in {f'iter_{i}.pth' for i in range(4, ITERATIONS)}
+    status, output = finish(launch('run', '--resume'))
+    assert status == 0 and f'Resumed from {tmp_path}/run/{saved}' in output
+    assert_equal(weights(tmp_path / 'run'), undisturbed)
+
+
+def test_hung(launch, tmp_path):
+    """A stopped process is found after the timeout of 5 s, not after half an hour."""
+    torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone']
+    torchrun += ['--nproc-per-node=2', '--shutdown-timeout=1', ROOT / 'tools/train.py']
+    options = '--launcher', 'pytorch', '--cfg-options', 'env_cfg.dist_cfg.timeout=5'
+    script = tmp_path / 'torchrun.sh'
+    script.write_text('exec ' + ' '.join(map(str, torchrun)) + ' "$1" "${@:3}"')
+    faults = [(0, 1, 5, 'SIGSTOP')]
+    process = launch('run', *options, faults=faults, command=['bash', script])
+    status, output = finish(process, seconds=120)
+    assert status != 0 and 'imed out' in output
+
+
+def test_two_nodes(launch, tmp_path, undisturbed):
+    """One of them dies: the other stops; both restarted equal two processes of one."""
+    for faults, options in ([(0, 1, 5, 'node dies')], ()), ([], ['--resume']):
+        nodes = dict(faults=faults, processes=1, NNODES=2, PORT=free_port())
+        first = launch('run', *options, **nodes, NODE_RANK=0)
+        second = launch('run', *options, **nodes, NODE_RANK=1)
+        results = finish(first), finish(second)
+        if faults:
+            assert results[0][0] > 0 and results[1][0] == -9
+            assert not (tmp_path / 'run/iter_6.pth').exists()
+    assert [status for status, _ in results] == [0, 0]
+    assert_equal(weights(tmp_path / 'run'), undisturbed)
