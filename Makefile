@@ -12,7 +12,7 @@ python := $(VENV)/bin/python
 # The environment is complete when the stamp file exists. Its name is a checksum of the files
 # that the environment was installed from and of the path of the checkout, so that a change
 # of either installs again.
-sources := setup.py $(addprefix requirements/,$(addsuffix .txt,build $(mminstall) runtime tests))
+sources := setup.py pyproject.toml $(addprefix requirements/,$(addsuffix .txt,build $(mminstall) runtime tests))
 key := $(shell (pwd; cat $(sources)) | cksum | cut -d' ' -f1)
 stamp := $(VENV)/.installed-$(key)
 # The demo needs less; what it needs is part of the complete environment.
@@ -49,7 +49,8 @@ $(demo_stamp):
 	@rm -f $(VENV)/.segmentation-* && touch $@
 
 demo: $(if $(wildcard $(stamp)),,$(demo_stamp))
-	$(python) tools/probe.py demo
+	$(python) tools/study.py run configs/studies/demo.yml --jobs 2
+	$(python) tools/probe.py picture
 
 # One process per core with one thread each: most tests are too small to gain from threads.
 test: lint

@@ -30,10 +30,9 @@ with quiet_imports():
     if 'GCNLHead' in __all__:
         from .models import GCNLHead  # noqa: F401
 if 'mmengine' in _installed:
-    from mmengine.config.utils import MODULE2PACKAGE
+    from .utils.bases import register_bases
 
-    # Lets configs inherit ours: _base_ = 'mmgcnl::ebfpn/...'
-    MODULE2PACKAGE.setdefault('mmgcnl', 'mmgcnl')
+    register_bases()
 
 
 def __getattr__(name: str) -> None:

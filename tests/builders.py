@@ -5,6 +5,7 @@ Everything random has a fixed seed.
 
 import importlib.util
 import json
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import mmcv
 import numpy as np
 import torch
-from mmdet.datasets import CocoPanopticDataset
+from mmdet.datasets import CocoDataset, CocoPanopticDataset
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.utils import ManagerMixin
@@ -38,6 +39,13 @@ def forget_instances() -> None:
     for manager in managers:
         managers += manager.__subclasses__()
         manager._instance_dict.clear()
+
+
+def free_port() -> int:
+    """Find a port that nothing listens on."""
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
 
 
 def call_tool(name: str, *arguments: object) -> None:
@@ -382,6 +390,22 @@ def save_random_weights(config: Path, **options: Any) -> Path:
 # --- data ------------------------------------------------------------------------------
 
 
+def write_logs(folder: Path) -> None:
+    """Write the logs of two trainings, of the later one with an evaluation in between."""
+    lines = {
+        '20260101_000000': [dict(loss=9.0, step=1)],
+        '20260102_000000': [
+            dict(loss=2.0, step=10),
+            dict(aAcc=50.0, step=10),
+            dict(loss=1.0, step=20),
+        ],
+    }
+    for name, entries in lines.items():
+        path = folder / name / 'vis_data' / 'scalars.json'
+        path.parent.mkdir(parents=True)
+        path.write_text(''.join(json.dumps(entry) + '\n' for entry in entries))
+
+
 def draw_squares(root: Path) -> None:
     """Draw 5 images (32, 32) with one bright square each, label maps and boxes."""
     rng = np.random.default_rng(0)
@@ -522,6 +546,8 @@ def draw_camvid(root: Path) -> None:
 
 def draw_coco_instances(root: Path) -> None:
     """Draw two images a split, 64x48, with a person each, in COCO's layout."""
+    names = CocoDataset.METAINFO['classes']
+    categories = [dict(id=i, name=name) for i, name in enumerate(names, 1)]
     (root / 'annotations').mkdir(parents=True)
     for split in ('train2017', 'val2017'):
         folder = root / split
@@ -540,7 +566,7 @@ def draw_coco_instances(root: Path) -> None:
                 dict(
                     images=images,
                     annotations=annotations,
-                    categories=[dict(id=1, name='person')],
+                    categories=categories,
                 )
             )
         )

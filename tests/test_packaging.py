@@ -1,5 +1,6 @@
 """Installing and importing mmgcnl: what is there, what is missing, what is said."""
 
+import ast
 import os
 import re
 import shutil
@@ -187,8 +188,13 @@ def inherit_config(path, tmp_path):
         "_base_ = 'mmgcnl::ebfpn/mask-rcnn_r50_fpn_ebfpn_1x_coco.py'\n"
         'optim_wrapper = dict(optimizer=dict(lr=0.5))\n'
     )
+    # mmengine marks what comes from mmdet with its scope; mmgcnl is none.
+    other = tmp_path / 'probe.py'
+    other.write_text("_base_ = 'mmgcnl::probe/gcnl_probe.py'\n")
     code = (
         'import mmgcnl; from mmengine.config import Config; '
+        f'probe = Config.fromfile({str(other)!r}); '
+        "assert probe.visualizer.get('_scope_') is None; "
         f'cfg = Config.fromfile({str(config)!r}); '
         'print(mmgcnl.__file__, cfg.model.neck[1].type, cfg.optim_wrapper.optimizer.lr)'
     )
@@ -251,7 +257,107 @@ def test_collect_env(tmp_path):
         assert env[name].startswith(libraries.installed_version(name))
 
 
+# --- requirements -------------------------------------------------------------
+
+#: Names of modules where they are not those of their distributions.
+MODULES = dict(pillow='PIL', pyyaml='yaml')
+#: What the libraries require themselves: opencv and pycocotools come with mmcv and mmdet.
+LIBRARIES = {*libraries.LIBRARIES, 'triton', 'cv2', 'pycocotools'}
+
+
+def required(name):
+    lines = (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines()
+    names = {re.match(r'[\w-]+', line)[0] for line in lines if re.match(r'\w', line)}
+    return {MODULES.get(name, name) for name in names}
+
+
+@pytest.mark.parametrize('folder', ['mmgcnl', 'tools'])
+def test_everything_imported_is_required(folder):
+    """On loading from runtime.txt, and inside of functions also from optional.txt."""
+    own = sys.stdlib_module_names | {'mmgcnl'} | LIBRARIES | required('runtime')
+    for path in sorted((ROOT / folder).rglob('*.py')):
+        tree = ast.parse(path.read_text())
+        inside = {
+            node
+            for function in ast.walk(tree)
+            if isinstance(function, (ast.FunctionDef, ast.If))
+            for node in ast.walk(function)
+        }
+        for node in ast.walk(tree):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module]
+            allowed = own | required('optional') if node in inside else own
+            assert {name.split('.')[0] for name in names} <= allowed, (path, names)
+
+
+def test_tools_load_without_optional_packages():
+    for module in ('mmengine', 'mmcv', 'mmdet', 'mmseg'):
+        pytest.importorskip(module)
+    tools = sorted(str(path) for path in (ROOT / 'tools').rglob('*.py'))
+    assert len(tools) > 15
+    code = (
+        'import runpy, sys\n'
+        f'for tool in {tools}:\n'
+        "    runpy.run_path(tool, run_name='not_main')\n"
+        "print('loaded')"
+    )
+    result = run_without(tuple(required('optional')), code)
+    assert_ok(result)
+    assert result.stdout.splitlines()[-1] == 'loaded'
+
+
+def test_hint_for_mmcv_brings_its_operators():
+    """Without these, pip builds it in an environment without torch: in part, silently."""
+    for names in (('mmcv',), ('mmengine', 'mmcv', 'mmseg')):
+        hint = libraries.how_to_install(*names)
+        assert 'pip install --no-build-isolation onedl-' in hint
+        needed = required('build') - {'torch'}
+        before = hint.split(' && ')[0]
+        assert all(name in before for name in needed)
+
+
 # --- make install -------------------------------------------------------------
+
+#: Stands in for Python: makes no environment, and writes down what pip is called with.
+FAKE_PYTHON = """#!/bin/bash
+case "$1 $2" in
+    '-m venv') mkdir -p "$4/bin"; cp "$0" "$4/bin/python";;
+    '-m pip') echo "${@:3}" >> "$PIP_CALLS";;
+esac
+"""
+
+
+@pytest.mark.parametrize('index', ['', 'folder', 'https://wheels.invalid/cpu'])
+def test_torch_from_another_index(tmp_path, index):
+    python, calls = tmp_path / 'python', tmp_path / 'calls'
+    python.write_text(FAKE_PYTHON)
+    python.chmod(0o755)
+    if index == 'folder':
+        index = str(tmp_path / 'wheels')
+        Path(index).mkdir()
+    result = run(
+        *('bash', '.dev_scripts/install.sh', str(python), str(tmp_path / 'venv')),
+        *('requirements/mminstall.txt', 'segmentation'),
+        PIP_CALLS=str(calls),
+        TORCH_INDEX=index,
+    )
+    assert_ok(result)
+    torch, *others = calls.read_text().splitlines()
+    option = '--extra-index-url' if '://' in index else '--find-links'
+    given = f'{option} {index} ' if index else ''
+    assert torch == f'install -v {given}-r requirements/build.txt'
+    assert others and not [line for line in others if index and index in line]
+
+
+def test_dockerfile_names_files_that_exist():
+    text = (ROOT / 'docker/Dockerfile').read_text()
+    named = re.findall(r'-r (\S+)', text) + re.findall(r'^COPY (\S+)', text, re.M)
+    assert len(named) >= 6
+    for name in named:
+        assert (ROOT / name).exists(), name
 
 
 @pytest.mark.parametrize(

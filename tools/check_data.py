@@ -1,7 +1,9 @@
 """Check all data of a config before training: count it, find faults, draw samples.
 
 The data sets and loading steps of the config read every image and every annotation of
-every split, with as many workers as the config has. Each fault is one line at the end.
+every split, with as many workers as the config has. The classes are compared with the
+annotations, between the splits, and with the heads of the model. At the end there is a
+line for each fault, and before that a note on each thing that may be meant.
 
 Exit code 1: there are faults. Exit code 2: wrong input.
 """
@@ -13,7 +15,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmgcnl.apis import build_model
 from mmgcnl.datasets.inspection import SPLITS, Report, draw_samples, inspect_data
+from mmgcnl.engine.num_classes import compare_num_classes
 from mmgcnl.utils.cli import (
     add_cfg_options,
     existing_file,
@@ -36,6 +40,14 @@ def format_report(report: Report) -> str:
         share = f'{100 * amount / total:6.2f} %' if report.unit == 'pixels' else ''
         text += f'\n  {name:{width}} {images:7d} {amount:10d} {share}'.rstrip()
     return text
+
+
+def check_model(cfg: Config, reports: list[Report]) -> list[str]:
+    """Compare the heads of the config's model with the classes of its training data."""
+    metainfo = next((report.metainfo for report in reports if report.classes), None)
+    if 'model' not in cfg or metainfo is None:
+        return []
+    return [f'model: {fault}' for fault in compare_num_classes(build_model(cfg), metainfo)]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -72,7 +84,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if drawn:
         draw_samples(drawn, out)
         print(f'samples drawn: {out}')
+    for report in reports:
+        for note in report.notes:
+            print(f'note: {report.name}: {note}')
     faults = [f'{report.name}: {fault}' for report in reports for fault in report.faults]
+    faults += check_model(cfg, reports)
     if faults:
         number = f'{len(faults)} fault' + 's' * (len(faults) > 1)
         print(*faults, number, sep='\n', file=sys.stderr)

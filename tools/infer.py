@@ -1,21 +1,33 @@
-"""Segment images with a trained model: semantic, instance or panoptic.
+"""Segment images or videos with a trained model: semantic, instance or panoptic.
 
 python tools/infer.py CONFIG CHECKPOINT IMAGE_OR_FOLDER_OR_GLOB... --out-dir DIR
+python tools/infer.py CONFIG CHECKPOINT VIDEO_OR_CAMERA... --out-dir DIR
 
 DIR/overlays/NAME.png   the prediction drawn over the image
 DIR/labels/NAME.png     semantic: the class of each pixel, from 0
 DIR/instances.json      instances, in COCO's format, with the scores
 DIR/panoptic/NAME.png   panoptic: the segment of each pixel, in COCO's format, with
 DIR/panoptic.json
+DIR/overlays/NAME.mp4   of a video: the predictions drawn over its frames, nothing else
 
-Exit code 2: wrong input, or images that cannot be read; the others are segmented.
+A camera is given by its number, 0 for the first one, and runs until Ctrl-C.
+
+Exit code 2: wrong input, or images or videos that cannot be read to the end; the others are
+segmented.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from mmgcnl.utils.cli import add_device_argument, existing_file, positive_int
+from mmgcnl.utils.cli import (
+    add_cfg_options,
+    add_device_argument,
+    existing_file,
+    positive_int,
+    read_config,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -25,7 +37,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('config', type=existing_file, help='path of the config')
     parser.add_argument('checkpoint', help='path or URL of the checkpoint')
     parser.add_argument(
-        'inputs', nargs='+', metavar='INPUT', help='image, folder of images, or glob'
+        'inputs',
+        nargs='+',
+        metavar='INPUT',
+        help='image, folder of images, glob, video, or number of a camera',
     )
     parser.add_argument(
         '--out-dir', required=True, metavar='DIR', help='folder that gets the results'
@@ -36,28 +51,62 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=0.3,
         help='instances with a lower score are not drawn (0.3)',
     )
-    parser.add_argument('--batch-size', type=positive_int, default=1, help='(1)')
+    parser.add_argument('--batch-size', type=positive_int, default=1, help='of images (1)')
+    parser.add_argument(
+        '--num-frames',
+        type=positive_int,
+        metavar='N',
+        help='of each video or camera: only the first N',
+    )
     add_device_argument(parser)
+    add_cfg_options(parser)
     args = parser.parse_args(argv)
 
-    from mmgcnl.apis import Inferencer
+    from mmgcnl.apis import Inferencer, is_video, segment_video
 
+    videos = [item for item in args.inputs if is_video(item)]
+    images = [item for item in args.inputs if item not in videos]
+    outputs = {
+        video: Path(args.out_dir, 'overlays', f'{name(video)}.mp4') for video in videos
+    }
+    if len(set(outputs.values())) < len(videos):
+        parser.error('two videos of the same name: give them in two runs')
+    failed: dict[str, str] = {}
     try:
-        inferencer = Inferencer(args.config, args.checkpoint, args.device)
-        results = inferencer(
-            args.inputs,
-            batch_size=args.batch_size,
-            out_dir=args.out_dir,
-            pred_score_thr=args.score_thr,
-        )
+        cfg = read_config(args.config, args.cfg_options)
+        inferencer = Inferencer(cfg, args.checkpoint, args.device)
+        if images:
+            results = inferencer(
+                images,
+                batch_size=args.batch_size,
+                out_dir=args.out_dir,
+                pred_score_thr=args.score_thr,
+            )
+            print(f'segmented {len(results["predictions"])} images into {args.out_dir}')
+            failed.update(results['failed'])
+        for video, out in outputs.items():
+            try:
+                reason = segment_video(
+                    inferencer, video, out, args.score_thr, args.num_frames
+                )
+            except OSError as error:
+                failed[video] = str(error)
+                continue
+            print(f'written: {out}')
+            if reason is not None:
+                failed[video] = reason
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    print(f'segmented {len(results["predictions"])} images into {args.out_dir}')
-    if results['failed']:
-        print(f'{len(results["failed"])} could not be read:', file=sys.stderr)
-        for name, reason in results['failed'].items():
-            print(f'  {name}: {reason}', file=sys.stderr)
+    if failed:
+        print(f'{len(failed)} could not be read:', file=sys.stderr)
+        for item, reason in failed.items():
+            print(f'  {item}: {reason}', file=sys.stderr)
         sys.exit(2)
+
+
+def name(video: str) -> str:
+    """The name of a video's output, without suffix."""
+    return f'camera{video}' if video.isdecimal() else Path(video).stem
 
 
 if __name__ == '__main__':

@@ -50,10 +50,10 @@ run. `docs/evidence` has a CSV file for each, with every value that was measured
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carry out the runs that are to do, and print the tables."""
+    """Carry out the runs that are left, and print the tables."""
     study = read_study(args.study, ROOT)
     rows = study.select(args.table, args.rows)
-    work_dir = (args.work_dir or Path('work_dirs/studies') / study.name).resolve()
+    work_dir = (args.work_dir or study.work_dir).resolve()
     options = Options(
         root=ROOT,
         work_dir=work_dir,
@@ -106,18 +106,21 @@ def report(args: argparse.Namespace) -> int:
 def compose(
     paths: Sequence[Path], csv: Path | None = None, pictures: str | None = None
 ) -> tuple[str, list[str], list[Results]]:
-    """The report of some studies, the broken lines of their CSV files, their results.
+    """Compose the report of some studies.
 
     Args:
         paths: Their YAML files.
-        csv: Instead of the CSV file of each.
+        csv: Read it instead of the CSV files of the studies.
         pictures: Folder of the pictures, relative to the report; None for none.
+
+    Returns:
+        The report, a message for each broken line of the CSV files, and the results.
     """
     texts, faults, found = [INTRO] if len(paths) > 1 else [], [], []
     for path in paths:
         study = read_study(path, ROOT)
-        default = Path('work_dirs/studies') / study.name / 'results.csv'
-        results, broken = read_results(study, csv or study.csv or default)
+        default = study.csv or study.work_dir / 'results.csv'
+        results, broken = read_results(study, csv or default)
         faults += broken
         found.append(results)
         texts.append(render(results, pictures and f'{pictures}/{study.name}.png'))
@@ -125,7 +128,7 @@ def compose(
 
 
 def read_results(study: Study, csv: Path) -> tuple[Results, list[str]]:
-    """The results of a study, none without a CSV file, and its broken lines."""
+    """Read the results of a study, and messages about broken lines of its CSV file."""
     records, broken = read_records(csv) if csv.exists() else ([], [])
     return Results(study, records), broken
 
@@ -173,7 +176,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             help='measure cosine distances on the first N test images; default: all',
         )
         command.add_argument(
-            '--work-dir', type=Path, help='default: work_dirs/studies/NAME'
+            '--work-dir',
+            type=Path,
+            help="default: the study's, else work_dirs/studies/NAME",
         )
         command.add_argument(
             '--csv', type=Path, help="default: the study's, else WORK_DIR/results.csv"

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from mmgcnl.engine import (
     CheckpointError,
-    Runner,
+    ConfigError,
     add_common_arguments,
+    build_runner,
     close_process_group,
     load_config,
 )
@@ -71,8 +72,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             save_predictions(cfg, args.out)
 
     try:
-        Runner.from_cfg(cfg).test()
-    except CheckpointError as error:
+        build_runner(cfg).test()
+    except (CheckpointError, ConfigError) as error:
         parser.error(str(error))
     close_process_group()
 

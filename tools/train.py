@@ -9,8 +9,9 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmgcnl.engine import (
     CheckpointError,
-    Runner,
+    ConfigError,
     add_common_arguments,
+    build_runner,
     close_process_group,
     load_config,
 )
@@ -89,8 +90,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     make_watchable(cfg)
     try:
-        Runner.from_cfg(cfg).train()
-    except CheckpointError as error:
+        build_runner(cfg).train()
+    except (CheckpointError, ConfigError) as error:
         parser.error(str(error))
     close_process_group()
 

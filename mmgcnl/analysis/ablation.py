@@ -1,7 +1,7 @@
-"""What each prior does in a trained model: take it away there, and evaluate again.
+"""What each prior does in a trained model: remove it and evaluate the model again.
 
-Nothing is trained anew, so that a drop shows what this very model relies on. The blocks are
-changed by hooks while an ablation lasts; a model that is not ablated has none.
+Nothing is trained again, so a drop shows what this model relies on. Hooks change the blocks
+during an ablation; otherwise a model has none.
 
 Shape shorthand: B images, n heads, d channels of a head, (H, W) the query grid, (h, w) the
 key grid.
@@ -40,14 +40,14 @@ ABLATIONS = {
 
 
 class Contexts:
-    """The contexts of a block for each image of a data set, in order."""
+    """The contexts of a block, for each image of a data set in order."""
 
     def __init__(self) -> None:
         self.images: list[Tensor] = []  # (n, 1, 1, d)
 
     @contextmanager
     def record(self, block: GCNonLocal2d) -> Iterator[None]:
-        """Keep the contexts of the forward passes within."""
+        """Record the contexts of all forward passes inside the ``with`` block."""
 
         def keep(_: nn.Module, args: Any, output: tuple[Tensor, Tensor]) -> None:
             context, factor = output
@@ -64,7 +64,7 @@ class Contexts:
 
 
 def ablations_of(block: nn.Module) -> list[str]:
-    """The keys of :data:`ABLATIONS` that a block, as from :func:`find_blocks`, allows."""
+    """Return the keys of :data:`ABLATIONS` that apply to a block."""
     names = []
     if isinstance(block, GCNonLocal2d):
         if block.context is not None:
@@ -78,14 +78,14 @@ def ablations_of(block: nn.Module) -> list[str]:
 def ablated(
     block: nn.Module, ablation: str, contexts: Contexts | None = None, seed: int = 0
 ) -> Iterator[None]:
-    """Take something away from a block for the forward passes within.
+    """Ablate a block during the forward passes inside the ``with`` block.
 
     Args:
-        block: As from :func:`find_blocks`.
+        block: One of :func:`find_blocks`.
         ablation: One of :func:`ablations_of`.
-        contexts: Those of the data set, for the ablations of the context. The images have
-            to come in the same order again.
-        seed: Of the shuffled offsets, which depend on nothing else.
+        contexts: The contexts of the data set, for the ablations of the context. The images
+            must come in the same order.
+        seed: The shuffled offsets depend on it alone.
 
     Raises:
         ValueError: The block does not allow the ablation, or ``contexts`` are missing.
@@ -109,11 +109,11 @@ def ablated(
 def _hooks(
     block: nn.Module, ablation: str, contexts: Contexts | None, seed: int
 ) -> list[tuple[nn.Module, Callable]]:
-    """Modules of our block, and hooks that replace their outputs."""
+    """Return modules of our block, and hooks that replace their outputs."""
     if not isinstance(block, GCNonLocal2d):
         return []
     if ablation == 'attention uniform':
-        # Logits of zero: no query, and no position, which may do without a query.
+        # Zero logits: no query, and no position, since some forms need no query.
         hooks: list[tuple[nn.Module, Callable]] = [(block.query, _zero)]
         return hooks + [(block.position, _zero_position)] * (block.position is not None)
     if ablation == 'position zeroed':
@@ -142,13 +142,13 @@ def _zero_position(module: nn.Module, args: Any, output: Any) -> Any:
 
 
 class _Shuffle:
-    """Permutes the keys of the position codes, for each query row and column anew."""
+    """Permutes the keys of the position codes, differently for each row and column."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
-        # Anew for every map, so that maps of one size have the same permutation.
+        # Seeded for each map, so that maps of the same size get the same permutation.
         generator = torch.Generator().manual_seed(self.seed)
         tables = []
         for table in (output.rows, output.columns):  # (queries, keys, n, d)
@@ -159,7 +159,7 @@ class _Shuffle:
 
 
 class _Replace:
-    """Gives the maps the contexts of a list, one after the other."""
+    """Replaces the contexts of successive maps by those of a list."""
 
     def __init__(self, images: list[Tensor]) -> None:
         self.images = images
@@ -195,7 +195,7 @@ def _uniform_plain(block: nn.Module) -> Iterator[None]:
 
 
 class _UniformSoftmax(TorchFunctionMode):
-    """Makes the softmax of GeneralizedAttention, which has no module of its own, flat."""
+    """Makes the softmax of GeneralizedAttention uniform, which no hook can reach."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore
         result = func(*args, **(kwargs or {}))
@@ -222,8 +222,8 @@ def ablate_priors(model: nn.Module, cfg: Config) -> dict[str, Any]:
     With several blocks, each is ablated alone and all of them together ('all').
 
     Args:
-        model: As from :func:`mmgcnl.apis.init_model`.
-        cfg: Its config; its test data and metrics are taken.
+        model: From :func:`mmgcnl.apis.init_model`.
+        cfg: Its config, with the test data and the metrics.
 
     Returns:
         ``metrics`` of the model as it is, and ``ablations``: for each a dict of ``block``,

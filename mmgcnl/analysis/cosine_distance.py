@@ -12,8 +12,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.dataset import pseudo_collate
+from mmengine.dist import all_gather_object, get_dist_info, get_rank
 from mmengine.utils import ProgressBar
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from .blocks import Grid, block_type, find_blocks, grids, iter_attention
 from .geometry import PixelMap
@@ -25,14 +27,21 @@ Labels = Callable[[Grid, tuple[int, int]], np.ndarray]
 
 
 def measure_distances(
-    model: nn.Module, pipeline: Callable[[dict], dict], split: Split
+    model: nn.Module,
+    pipeline: Callable[[dict], dict],
+    split: Split,
+    num_workers: int = 0,
 ) -> dict[str, Any]:
     """Measure every block of a model over the images of a split.
 
+    In a distributed run, each process takes a part of the images and returns the result
+    over all of them.
+
     Args:
-        model: As from :func:`mmgcnl.apis.init_model`.
+        model: From :func:`mmgcnl.apis.init_model`.
         pipeline: Its test pipeline, from :func:`mmgcnl.apis.image_pipeline`.
         split: The images, with ground truth or without.
+        num_workers: Processes that load the images while the model runs.
 
     Returns:
         A dict of ``num_images`` and ``blocks``. The latter has for each block its
@@ -50,25 +59,43 @@ def measure_distances(
     # Where in the image a window of the slide mode lies is not known to its block.
     whole = model.cfg.model.get('test_cfg', {}).get('mode') != 'slide'
     recorder = DistanceRecorder(blocks, len(classes))
-    bar = ProgressBar(len(split))
+    rank, world_size = get_dist_info()
+    loader = DataLoader(
+        split,
+        batch_size=None,
+        sampler=range(rank, len(split), world_size),
+        collate_fn=_as_is,
+        num_workers=num_workers,
+    )
+    bar = ProgressBar(len(loader)) if rank == 0 else None
+    pixel_maps: dict[tuple, PixelMap] = {}
     with recorder, torch.no_grad():
-        for sample in split:
+        for sample in loader:
             truth = label_map(sample.truth)
             recorder.labels = None
             data = model.data_preprocessor(pseudo_collate([sample.data]), False)
             if truth is not None and whole:
-                shape = tuple(data['inputs'].shape[2:])
-                pixel_map = PixelMap.of_pipeline(pipeline, truth.shape, shape)
+                sizes = truth.shape, tuple(data['inputs'].shape[2:])
+                if sizes not in pixel_maps:
+                    pixel_maps[sizes] = PixelMap.of_pipeline(pipeline, *sizes)
+                pixel_map = pixel_maps[sizes]
                 recorder.labels = lambda grid, size, t=truth, p=pixel_map: p.labels_at(
                     t, grid, size
                 )
             model(**data, mode='predict')
-            bar.update()
-    print()
+            if bar is not None:
+                bar.update()
+    if bar is not None:
+        print()
+    recorder.gather()
     return dict(
         num_images=len(split),
         blocks={name: _report(recorder, name, classes) for name in blocks},
     )
+
+
+def _as_is(sample: Any) -> Any:
+    return sample
 
 
 def _report(recorder: DistanceRecorder, name: str, classes: Sequence[str]) -> dict:
@@ -142,7 +169,7 @@ class DistanceRecorder:
     image, it also sums up which class each query's attention falls on, mean over heads.
 
     Args:
-        blocks: As from :func:`find_blocks`; a model with them must be in eval mode.
+        blocks: From :func:`find_blocks`; their model must be in eval mode.
         num_classes: K.
 
     Attributes:
@@ -191,13 +218,28 @@ class DistanceRecorder:
         """
         return {kind: float(np.mean(v)) for kind, v in self.images[name].items()}
 
+    def gather(self) -> None:
+        """Take in what the other processes of a distributed run have recorded."""
+        own = dict(vars(self), labels=None, blocks=None, _handles=None)
+        for rank, other in enumerate(all_gather_object(own)):
+            if rank == get_rank():
+                continue
+            for name in self.blocks:
+                for kind, values in other['images'][name].items():
+                    self.images[name][kind] += values
+                self.heads[name] += other['heads'][name]
+            for kind in ('shares', 'uniform', 'queries'):
+                store = getattr(self, kind)
+                for name, value in other[kind].items():
+                    store[name] = store.get(name, 0) + value
+
     @torch.no_grad()
     def _record(self, name: str, x: Tensor, output: Tensor) -> None:
         images = self.images[name]
         for kind, features in (('input', x), ('output', output - x)):
             vectors = features.flatten(2).transpose(1, 2)
             distances = mean_cosine_distance(vectors)
-            # Of nothing but zeros, as a block that starts as the identity adds.
+            # A block that starts as the identity adds only zeros, which have no distance.
             distances[~vectors.flatten(1).any(dim=1)] = torch.nan
             images[kind] += distances.tolist()
 

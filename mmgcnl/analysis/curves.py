@@ -24,7 +24,9 @@ def read_curve(work_dir: Path, key: str) -> tuple[list[int], list[float]]:
     """
     logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
     if not logs:
-        raise ValueError(f'{work_dir} is no work dir of a training: no scalars.json')
+        raise ValueError(
+            f'{work_dir} is not the work dir of a training: it has no scalars.json'
+        )
     lines = [json.loads(line) for line in logs[-1].read_text().splitlines()]
     points = [(line['step'], line[key]) for line in lines if key in line]
     if not points:
@@ -43,7 +45,7 @@ def draw_curves(work_dirs: Sequence[Path], keys: Sequence[str], path: str | Path
         path: Picture that is written.
 
     Raises:
-        ValueError: As :func:`read_curve`.
+        ValueError: See :func:`read_curve`.
     """
     figure = matplotlib.figure.Figure(figsize=(4.5 * len(keys), 3), layout='constrained')
     plots = figure.subplots(1, len(keys), squeeze=False)

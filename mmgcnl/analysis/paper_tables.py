@@ -93,7 +93,7 @@ NAMES = dict(
     memory_gb='memory (GB)',
 )
 _NOT_PRINTED = ('row', 'config', 'dataset', 'shape', 'reproduced', 'misprint', 'note')
-# In the introduction, and what stands there once a table was trained.
+# A sentence of the introduction, and its replacement once a table was trained.
 _NOT_TRAINED = """\
 **Accuracies, distances, memory and speed are the paper's:
 no weights were trained for this page.**"""

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from mmengine.structures import BaseDataElement, PixelData
+from torch.utils.data import Dataset
 
 from mmgcnl.datasets import build_dataloader
 
@@ -32,24 +33,28 @@ class Sample(NamedTuple):
     truth: BaseDataElement
 
 
-class Split:
-    """The first images of a data set of a config.
+class Split(Dataset):
+    """The first images of a data set of a config, each decoded once.
 
     Args:
         cfg: The config.
         split: 'val' or 'test'.
         number: How many images. None: all.
+        truth: Whether to load the ground truth.
 
     Raises:
         ValueError: The config has no such split.
-        RuntimeError: A file is missing or faulty. Iterating may raise this, too.
+        RuntimeError: A file is missing or faulty. Reading a sample may raise this, too.
     """
 
-    def __init__(self, cfg: Config, split: str, number: int | None = None) -> None:
+    def __init__(
+        self, cfg: Config, split: str, number: int | None = None, truth: bool = True
+    ) -> None:
         loader = cfg.get(f'{split}_dataloader')
         if loader is None:
             raise ValueError(f'the config has no {split}_dataloader: give another split')
         init_default_scope(cfg.get('default_scope', 'mmengine'))
+        self.num_workers = loader.get('num_workers', 0)
         self.dataset = build_dataloader(
             dict(
                 dataset=loader.dataset,
@@ -58,23 +63,36 @@ class Split:
             )
         ).dataset
         self.number = min(len(self.dataset), number or len(self.dataset))
-        kept = ('Load', 'Pack')  # without what resizes, for truth at the image's size
-        self.load = Compose(
-            [
-                copy.deepcopy(transform)
-                for transform in loader.dataset.pipeline
-                if transform['type'].split('.')[-1].startswith(kept)
-            ]
-        )
+        steps = self.dataset.pipeline.transforms
+        names = [type(step).__name__ for step in steps]
+        read = next((i + 1 for i, n in enumerate(names) if n.startswith('LoadImage')), 0)
+        self.read = self._part(steps[:read])
+        rest = list(zip(names[read:], steps[read:]))
+        self.prepare = self._part([s for n, s in rest if not n.startswith('Load')])
+        # Without what resizes, for truth at the image's size.
+        load = [s for n, s in rest if n.startswith(('Load', 'Pack'))]
+        self.load = self._part(load) if truth else None
+
+    def _part(self, steps: list[Any]) -> Compose:
+        """Make a pipeline of some of the steps, with the checks of the whole one."""
+        pipeline = copy.copy(self.dataset.pipeline)
+        pipeline.transforms = steps
+        return pipeline
 
     def __len__(self) -> int:
         return self.number
 
+    def __getitem__(self, index: int) -> Sample:
+        if index >= self.number:
+            raise IndexError(index)
+        results = self.read(self.dataset.get_data_info(index))
+        truth = BaseDataElement()
+        if self.load is not None:
+            truth = self.load(copy.deepcopy(results))['data_samples']
+        return Sample(results['img_path'], self.prepare(results), truth)
+
     def __iter__(self) -> Iterator[Sample]:
-        for index in range(self.number):
-            info = self.dataset.get_data_info(index)
-            truth = self.load(copy.deepcopy(info))['data_samples']
-            yield Sample(info['img_path'], self.dataset[index], truth)
+        return (self[index] for index in range(self.number))
 
 
 def read_label_map(path: str, size: tuple[int, int]) -> BaseDataElement:

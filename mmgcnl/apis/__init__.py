@@ -3,6 +3,7 @@
 from .inferencer import Inferencer, find_images
 from .model import build_model, image_pipeline, init_model
 from .overlays import Overlays
+from .video import is_video, segment_video
 from .writer import ResultWriter
 
 __all__ = [
@@ -13,4 +14,6 @@ __all__ = [
     'find_images',
     'image_pipeline',
     'init_model',
+    'is_video',
+    'segment_video',
 ]

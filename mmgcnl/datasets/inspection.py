@@ -5,6 +5,7 @@ Shape shorthand: H, W: pixels; C: classes.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Iterator
@@ -23,8 +24,6 @@ from mmengine.utils import track_iter_progress
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import DataLoader, Dataset
 
-from mmgcnl.structures import read_segment_ids
-
 from .checks import (
     NO_SAMPLE,
     SET_ROOT,
@@ -33,6 +32,12 @@ from .checks import (
     describe,
     explain,
     leaves,
+)
+from .consistency import (
+    check_annotations,
+    compare_splits,
+    find_absent_classes,
+    find_mismatches,
 )
 
 SPLITS = ('train', 'val', 'test')
@@ -47,10 +52,14 @@ class Report:
         dataset: Class and paths of the data set.
         num_images: Images that the config uses, faulty ones included.
         classes: Names of the C classes.
+        metainfo: That of the data set, with the classes.
         images: (C,), number of images in which each class occurs.
         amounts: (C,), number of pixels, or of objects, of each class.
         unit: 'pixels' or 'objects'; empty without annotations.
         faults: A line for each fault, which names the file.
+        notes: Likewise what may be meant: classes without objects, objects without a
+            class, training images in another split.
+        digests: File of each image by the digest of its pixels.
         samples: Name and RGB image (H, W, 3) of a few images with their annotation.
     """
 
@@ -58,10 +67,13 @@ class Report:
     dataset: str
     num_images: int = 0
     classes: tuple[str, ...] = ()
+    metainfo: dict[str, Any] = field(default_factory=dict)
     images: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
     amounts: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
     unit: str = ''
     faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    digests: dict[str, str] = field(default_factory=dict)
     samples: list[tuple[str, np.ndarray]] = field(default_factory=list)
 
 
@@ -73,11 +85,13 @@ def inspect_data(cfg: Config, num_samples: int = 0) -> Iterator[Report]:
         num_samples: How many images of each split to draw.
 
     Yields:
-        A report for each data set. A split may have several.
+        A report for each data set. A split may have several. After the last one, what
+        comes from a comparison of the splits is added to all of them.
     """
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     visualizer = _build_visualizer(cfg) if num_samples else None
     seen: dict[str, Any] = {}
+    reports = []
     for split in SPLITS:
         loader = cfg.get(f'{split}_dataloader')
         if loader is not None:
@@ -96,7 +110,9 @@ def inspect_data(cfg: Config, num_samples: int = 0) -> Iterator[Report]:
             evaluators = []
             print(f'{title}: {report.dataset}', flush=True)
             _inspect(part, report, workers, visualizer, num_samples)
+            reports.append(report)
             yield report
+    compare_splits(reports)
 
 
 def draw_samples(reports: list[Report], path: str | Path) -> None:
@@ -122,19 +138,25 @@ def _inspect(
     """Fill in the report of one data set."""
     pipeline = config.get('pipeline', [])
     loads = [step for step in pipeline if step['type'].split('.')[-1].startswith('Load')]
+    dataset = None
     try:
         dataset = DATASETS.build(dict(config, pipeline=loads, lazy_init=True))
         check_folders(dataset)
         # The data set's own full_init may stop at the first fault.
         BaseDataset.full_init(dataset)
     except (AssertionError, KeyError, OSError, RuntimeError, ValueError) as error:
+        if hasattr(dataset, 'cat_ids'):  # a misspelt class may have left no sample
+            report.faults += check_annotations(dataset)[0]
         report.faults.append(explain(error))
         return
     report.num_images = len(dataset)
+    report.metainfo = dataset.metainfo
+    report.classes = tuple(dataset.metainfo.get('classes') or ())
+    faults, report.notes = check_annotations(dataset)
+    report.faults += faults
     if not report.num_images:
         report.faults.append(NO_SAMPLE)
         return
-    report.classes = tuple(dataset.metainfo.get('classes', ()))
     report.images = np.zeros(len(report.classes), int)
     report.amounts = np.zeros(len(report.classes), int)
 
@@ -145,9 +167,11 @@ def _inspect(
         num_workers=min(workers, os.cpu_count() or 1),
     )
     faulty = set()
-    for index, (faults, unit, labels, counts) in enumerate(
+    for index, (faults, unit, labels, counts, digest) in enumerate(
         track_iter_progress((loader, report.num_images))
     ):
+        if digest:
+            report.digests[digest] = dataset.get_data_info(index)['img_path']
         report.faults += faults
         if faults:
             faulty.add(index)
@@ -155,6 +179,7 @@ def _inspect(
         inside = labels < len(report.classes)
         report.images[labels[inside]] += 1
         report.amounts[labels[inside]] += counts[inside]
+    report.notes += find_absent_classes(report)
 
     if visualizer is not None:
         visualizer.dataset_meta = dataset.metainfo
@@ -169,7 +194,7 @@ def _inspect(
 
 
 class _Samples(Dataset):
-    """Yields the faults, unit, labels and amounts of each image of a data set."""
+    """Yields faults, unit, labels, amounts and digest of each image of a data set."""
 
     def __init__(self, dataset: BaseDataset) -> None:
         self.dataset = dataset
@@ -178,22 +203,31 @@ class _Samples(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> tuple[list[str], str, np.ndarray, np.ndarray]:
+    def __getitem__(self, index: int) -> tuple[list[str], str, np.ndarray, np.ndarray, str]:
         info = self.dataset.get_data_info(index)
         nothing = '', np.zeros(0, int), np.zeros(0, int)
         try:
             results = self.pipeline(dict(info))
         except RuntimeError as error:
-            return [str(error)], *nothing
-        faults = [*_find_truncated(info, self.dataset), *_find_mismatches(info, results)]
+            return [str(error)], *nothing, ''
+        digest = _digest(results.get('img'))
+        faults = [*_find_truncated(info, self.dataset), *find_mismatches(info, results)]
         if 'gt_seg_map' in results:
             unit, values = 'pixels', results['gt_seg_map']
         elif 'gt_bboxes_labels' in results:
             counted = ~results['gt_ignore_flags']
             unit, values = 'objects', results['gt_bboxes_labels'][counted]
         else:
-            return faults, *nothing
-        return faults, unit, *np.unique(values, return_counts=True)
+            return faults, *nothing, digest
+        return faults, unit, *np.unique(values, return_counts=True), digest
+
+
+def _digest(image: Any) -> str:
+    """Digest the pixels of an image: the same for copies of it in other files."""
+    if not isinstance(image, np.ndarray):  # a video
+        return ''
+    digest = hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=16)
+    return f'{image.shape} {digest.hexdigest()}'
 
 
 def _find_truncated(info: dict, dataset: BaseDataset) -> Iterator[str]:
@@ -209,29 +243,6 @@ def _find_truncated(info: dict, dataset: BaseDataset) -> Iterator[str]:
             pass  # the pipeline reports it if it reads the file
         except (OSError, SyntaxError) as error:
             yield f'{path}: {error}; replace the file'
-
-
-def _find_mismatches(info: dict, results: dict) -> Iterator[str]:
-    """Find images, label maps and annotations that do not belong together."""
-    height, width = results['ori_shape'][:2]
-    path = info['img_path']
-    expected = info.get('height', height), info.get('width', width)
-    if expected != (height, width):
-        yield (
-            f'{path} is {width}x{height}, but {expected[1]}x{expected[0]} in the '
-            'annotation file'
-        )
-    if 'gt_seg_map' in results and results['gt_seg_map'].shape != (height, width):
-        rows, columns = results['gt_seg_map'].shape
-        yield f'{info["seg_map_path"]} is {columns}x{rows}, but {path} {width}x{height}'
-    if 'segments_info' in info and 'gt_seg_map' in results:
-        ids = {segment['id'] for segment in info['segments_info']}
-        absent = ids.difference(np.unique(read_segment_ids(info['seg_map_path'])).tolist())
-        if absent:
-            yield (
-                f'{info["seg_map_path"]} lacks the segments {sorted(absent)} of the '
-                'annotation file'
-            )
 
 
 def _check_evaluators(cfg: Config, splits: list[str]) -> list[str]:

@@ -17,6 +17,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
+from mmgcnl.layers import GCNonLocal2d
 from mmgcnl.utils.text import first_cause, format_size
 
 from .tensor_model import TensorModel
@@ -33,8 +34,12 @@ def export_onnx(
     shape: tuple[int, int],
     dynamic: bool = False,
     metadata: dict[str, Any] | None = None,
+    dense: bool = False,
 ) -> None:
-    """Write a model to an ONNX file: 'input' to 'output', or to 'level0', 'level1', ...
+    """Write a model to an ONNX file: 'input' to the names of :class:`.TensorModel`.
+
+    The attention of every GCNonLocal2d becomes a Scan over the rows of its map, which needs
+    no memory for all pairs of positions.
 
     Args:
         model: The model, in eval mode.
@@ -43,6 +48,8 @@ def export_onnx(
         dynamic: Whether the file takes any batch size, H and W. Otherwise it takes one
             image of ``shape``.
         metadata: Stored in the file's metadata_props; values other than strings as JSON.
+        dense: Whether the attention becomes matrix products of all pairs instead, for
+            runtimes without Scan.
 
     Raises:
         ImportError: onnx or onnxscript is not installed.
@@ -56,12 +63,14 @@ def export_onnx(
         raise ImportError(f'{error.name} is missing: pip install onnx onnxscript') from None
     x = torch.zeros(1, 3, *shape, device=_device(model))
     names = list(model.outputs(x))
+    if dynamic and model.head:
+        raise ValueError('a detector is exported with its head at one size only')
     if dynamic:
         # A dimension of size 1 would become a constant. At this size even the coarsest
         # level of a pyramid is larger. The exporter computes shapes only, so that the
         # size costs nothing.
         x = x.new_zeros(2, 3, *(max(size, 512) for size in shape))
-    with _quiet():
+    with _quiet(), _implementation(model, 'dense' if dense else 'row_wise'):
         try:
             program = torch.onnx.export(
                 model,
@@ -163,6 +172,20 @@ def _difference(truth: np.ndarray, output: np.ndarray) -> float:
 
 def _device(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
+
+
+@contextmanager
+def _implementation(model: nn.Module, name: str) -> Iterator[None]:
+    """Make all blocks use this implementation of the attention."""
+    blocks = [m for m in model.modules() if isinstance(m, GCNonLocal2d)]
+    own = [block.implementation for block in blocks]
+    for block in blocks:
+        block.implementation = name
+    try:
+        yield
+    finally:
+        for block, implementation in zip(blocks, own):
+            block.implementation = implementation
 
 
 @contextmanager

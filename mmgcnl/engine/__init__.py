@@ -2,16 +2,20 @@
 
 from mmgcnl.utils.deprecation import moved_names
 
+from .build import build_runner
 from .checkpoint import CheckpointError, install_safe_loading
 from .cli import add_common_arguments, load_config
+from .config import ConfigError
 from .optim import Bfloat16OptimWrapper
 from .runner import Runner, close_process_group
 
 __all__ = [
     'Bfloat16OptimWrapper',
     'CheckpointError',
+    'ConfigError',
     'Runner',
     'add_common_arguments',
+    'build_runner',
     'close_process_group',
     'install_safe_loading',
     'load_config',

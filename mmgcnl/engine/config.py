@@ -14,6 +14,10 @@ from mmengine.config import Config
 from .checkpoint import find_checkpoints
 
 
+class ConfigError(ValueError):
+    """A config that cannot work as it is; the message has the remedy."""
+
+
 def is_detector(cfg: Config) -> bool:
     """Tell configs of mmdet from those of mmseg."""
     return cfg.get('default_scope') == 'mmdet'

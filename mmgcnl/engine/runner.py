@@ -25,6 +25,7 @@ from .checkpoint import CheckpointError, find_checkpoints, install_safe_loading
 from .hooks import CheckpointHook, EarlyStoppingHook, GuardHook
 from .initialization import explain_missing_weights
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
+from .num_classes import NumClassesHook
 from .preemption import PreemptionHook, protect_workers
 from .random_state import set_random_state
 from .resume import collect_progress, restore_progress, unwrapped
@@ -46,7 +47,8 @@ class Runner(_Runner):
       and SyncBN becomes BN, since PyTorch's SyncBN has no CPU implementation.
     - When pretrained weights cannot be loaded, the error names the options that turn them
       off or read them from a file.
-    - Data sets are checked before the first iteration.
+    - Data sets, and the number of classes of the heads, are checked before the first
+      iteration.
     - Checkpoints are loaded without running code in them.
 
     Args:
@@ -146,9 +148,10 @@ class Runner(_Runner):
     def register_hooks(
         self, default_hooks: dict | None = None, custom_hooks: list | None = None
     ) -> None:
-        """Register the config's hooks, GuardHook and PreemptionHook."""
+        """Register the config's hooks and those that every training has."""
         super().register_hooks(default_hooks, custom_hooks)
         self.register_hook(GuardHook())
+        self.register_hook(NumClassesHook())
         self._preemption = PreemptionHook()
         self.register_hook(self._preemption)
 

@@ -64,5 +64,7 @@ class GlobalContext(nn.Module):
             context = self.fc(pooled).to(dtype)
         context = context.unflatten(1, (self.num_heads, 1, 1, -1))
         largest = context.detach().abs().amax(dim=-1, keepdim=True)
-        factor = largest.clamp(min=torch.finfo(dtype).tiny).log2().ceil().exp2()
+        exponent = largest.clamp(min=torch.finfo(dtype).tiny).log2().ceil()
+        # As pow: the older of the two ONNX exporters does not know exp2.
+        factor = torch.pow(2.0, exponent)
         return context / factor, factor

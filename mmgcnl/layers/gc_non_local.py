@@ -232,11 +232,7 @@ class GCNonLocal2d(nn.Module):
         if self.position is not None:
             y, x_ = (torch.arange(n, device=x.device, dtype=dtype) for n in x.shape[2:])
             position = self.position(
-                query,
-                query_grid=(y, x_),
-                key_grid=(y[:: self.kv_stride], x_[:: self.kv_stride]),
-                size=x.shape[2:],
-                scale=self.scale,
+                query, grid=(y, x_), kv_stride=self.kv_stride, scale=self.scale
             )
         content_scale = x.new_full((1, 1, 1, 1, 1), self.scale, dtype=dtype)
         if self.context is not None:

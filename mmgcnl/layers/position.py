@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from torch import Tensor
 
 from .attention import Position
@@ -63,24 +64,37 @@ class AxisPosition(nn.Module):
         # Linear as work on the features.
         self.weight = nn.Parameter(torch.empty(embed_dims, code_dims))
 
-    def code(self, query: Tensor, key: Tensor, size: int) -> Tensor:
-        """The code (Q or 1, K, code_dims) of coordinates query (Q,) and key (K,)."""
-        if self.distance == 'relative':
-            distance = query[:, None] - key[None, :]
-        else:
-            distance = key[None, :]
+    def code(self, coordinate: Tensor, size: int) -> Tensor:
+        """The code (X, code_dims) of coordinates, or of differences of them, (X,)."""
         if self.encoding == 'raw':
             if self.distance == 'relative':
-                distance = distance.abs()
-            return (distance / size)[..., None]
+                coordinate = coordinate.abs()
+            return (coordinate / size)[..., None]
         frequencies = self.weight.shape[1] // 2
-        exponent = torch.arange(frequencies, device=key.device, dtype=key.dtype)
-        angle = distance[..., None] * self.wavelength ** (-exponent / frequencies)
+        exponent = torch.arange(
+            frequencies, device=coordinate.device, dtype=coordinate.dtype
+        )
+        angle = coordinate[..., None] * self.wavelength ** (-exponent / frequencies)
         return torch.cat((angle.sin(), angle.cos()), dim=-1)
 
-    def forward(self, query: Tensor, key: Tensor, size: int, scale: float = 1.0) -> Tensor:
-        """``scale`` times this axis' part of r_ij, (Q or 1, K, C)."""
-        return self.code(query, key, size) @ (scale * self.weight.to(key.dtype)).t()
+    def forward(self, grid: Tensor, kv_stride: int = 1, scale: float = 1.0) -> Tensor:
+        """``scale`` times this axis' part of r_ij, (Q or 1, K, C).
+
+        Args:
+            grid: Coordinates of the queries (Q,), one apart.
+            kv_stride: Keys are at every ``kv_stride``-th of them.
+            scale: The factor.
+        """
+        size = grid.shape[0]
+        weight = (scale * self.weight.to(grid.dtype)).t()
+        if self.distance == 'absolute':
+            return (self.code(grid[::kv_stride], size) @ weight)[None]
+        # Many pairs have the same difference: the products are computed once for each.
+        index = torch.arange(size, device=grid.device)
+        keys = index[::kv_stride]
+        differences = torch.arange(1 - size, size, device=grid.device, dtype=grid.dtype)
+        of_pairs = index[:, None] - keys[None, :] + (size - 1)
+        return F.embedding(of_pairs, self.code(differences, size) @ weight)
 
 
 class PositionTerm(nn.Module):
@@ -137,29 +151,27 @@ class PositionTerm(nn.Module):
     def forward(
         self,
         query: Tensor,
-        query_grid: tuple[Tensor, Tensor],
-        key_grid: tuple[Tensor, Tensor],
-        size: tuple[int, int],
+        grid: tuple[Tensor, Tensor],
+        kv_stride: int = 1,
         scale: float = 1.0,
     ) -> Position:
         """The position query and codes, of which the attention makes the tables.
 
         Args:
             query: (B, n, H, W, d).
-            query_grid: y coordinates (H,) and x coordinates (W,) of the queries.
-            key_grid: y coordinates (h,) and x coordinates (w,) of the keys, in the same
-                unit. The coordinates' dtype is the precision of the codes.
-            size: Height and width by which raw coordinates are divided.
+            grid: y coordinates (H,) and x coordinates (W,) of the queries, one apart.
+                Their dtype is the precision of the codes.
+            kv_stride: Keys are at every ``kv_stride``-th position in both directions.
             scale: Factor on this part of the logits.
         """
         if not self.content_dependent:
             query = self.u[None, :, None, None].expand_as(query[:1])
         with torch.autocast(query.device.type, enabled=False):
             codes = [
-                axis(query_grid[i], key_grid[i], size[i], scale)
+                axis(coordinates, kv_stride, scale)
                 .unflatten(-1, (self.num_heads, -1))
-                .expand(query_grid[i].shape[0], -1, -1, -1)
-                for i, axis in enumerate((self.y, self.x))
+                .expand(coordinates.shape[0], -1, -1, -1)
+                for axis, coordinates in zip((self.y, self.x), grid)
             ]
         return Position(query, *codes)
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mmgcnl.layers.checks import check_whole_number
 
@@ -99,15 +100,15 @@ class EBFPN(BaseModule):
                     'the same B at every level'
                 )
         size = inputs[self.refine_level].shape[2:]
-        gathered = [
+        mean = sum(  # one level after the other: none is kept in its new size
             _resize(level, size, shrink=i < self.refine_level)
             for i, level in enumerate(inputs)
-        ]
-        mean: Tensor = sum(gathered) / self.num_levels  # type: ignore[assignment]
+        )
+        mean = mean / self.num_levels
         if self.refine is not None:
             mean = self.refine(mean)
         return tuple(
-            level + _resize(mean, level.shape[2:], shrink=i >= self.refine_level)
+            _add(_resize(mean, level.shape[2:], shrink=i >= self.refine_level), level)
             for i, level in enumerate(inputs)
         )
 
@@ -122,8 +123,37 @@ def _resize(x: Tensor, size: Sequence[int], shrink: bool) -> Tensor:
             x = resize_axis(x, axis, size[axis - 2])
         return x
     if shrink:
-        return F.adaptive_max_pool2d(x, list(size))
+        return _AdaptiveMaxPool.apply(x, list(size))
     return F.interpolate(x, size=list(size), mode='nearest')
+
+
+def _add(resized: Tensor, level: Tensor) -> Tensor:
+    """Their sum, in the memory of ``resized``, which nothing else needs."""
+    if torch.result_type(resized, level) == resized.dtype:
+        return resized.add_(level)
+    return resized + level
+
+
+class _AdaptiveMaxPool(torch.autograd.Function):
+    """F.adaptive_max_pool2d, whose gradient does not keep the input in memory.
+
+    PyTorch's keeps it, but needs its shape only. In a detector that is a whole pyramid,
+    which nothing else needs once this neck has run.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, size: list[int]) -> Tensor:
+        pooled, indices = F.adaptive_max_pool2d(x, size, return_indices=True)
+        ctx.save_for_backward(indices)
+        ctx.shape = x.shape
+        return pooled
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (indices,) = ctx.saved_tensors
+        of_shape = grad.new_empty(1).expand(ctx.shape)
+        return torch.ops.aten.adaptive_max_pool2d_backward(grad, of_shape, indices), None
 
 
 def _max_of_windows(x: Tensor, axis: int, size: int) -> Tensor:

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-#: Of all intervals.
+#: The confidence level of all intervals.
 CONFIDENCE = 0.95
 
 
 def prediction_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Where one more run is expected: mean -+ t s sqrt(1 + 1 / n).
+    """Prediction interval for one more run: mean -+ t s sqrt(1 + 1 / n).
 
-    NaN for fewer than two values.
+    Its ends are NaN for fewer than two values.
     """
     n = len(values)
     if n < 2:
@@ -28,14 +28,14 @@ def prediction_interval(values: Sequence[float]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Difference:
-    """A row minus another, paired by seed.
+    """The difference between two rows, paired by seed.
 
     Attributes:
-        values: By seed, of the seeds that both have.
-        mean: Of ``values``.
+        values: The difference for each seed that both rows have.
+        mean: Their mean.
         low: Lower end of the 95 % t interval of the mean; NaN for fewer than two seeds.
         high: Its upper end.
-        p: Of the two-sided paired t-test; NaN for fewer than two seeds.
+        p: The p value of the two-sided paired t-test; NaN for fewer than two seeds.
     """
 
     values: dict[int, float]
@@ -48,7 +48,7 @@ class Difference:
 def paired_difference(
     one: Mapping[int, float], other: Mapping[int, float]
 ) -> Difference | None:
-    """``one`` minus ``other``, values by seed; None if they share no seed."""
+    """Compute ``one`` minus ``other`` by seed; None if they have no seed in common."""
     values = {seed: one[seed] - other[seed] for seed in sorted(one) if seed in other}
     if not values:
         return None
@@ -58,7 +58,7 @@ def paired_difference(
     if len(differences) < 2:
         return Difference(values, mean, nan, nan, nan)
     error = float(stats.sem(differences))
-    if error == 0:  # the same in all seeds: scipy divides by zero
+    if error == 0:  # scipy divides by zero when all differences are equal
         return Difference(values, mean, mean, mean, 1.0 if mean == 0 else 0.0)
     low, high = stats.t.interval(CONFIDENCE, len(differences) - 1, mean, error)
     p = float(stats.ttest_1samp(differences, 0).pvalue)
@@ -68,8 +68,8 @@ def paired_difference(
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p values (Scand. J. Statist. 6, 1979); NaN stays NaN.
 
-    NaN counts among the hypotheses: that a comparison has no result yet must not make the
-    others look better.
+    NaN stands for a comparison without results yet. It counts as a hypothesis, or the
+    others would look better than they are.
     """
     n = len(p_values)
     order = np.argsort(np.nan_to_num(p_values, nan=np.inf), kind='stable')

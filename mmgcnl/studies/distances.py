@@ -25,8 +25,9 @@ def measure_run(cfg: Config, checkpoint: str, number: int | None = None) -> dict
 
     Returns:
         ``cos_input``, ``cos_output`` and ``cos_att`` (the paper's Tables 3 and 4), and the
-        same as the training started, with ``_initial`` behind the names. With several
-        blocks, a name is followed by ``@`` and the block's; without any, it is empty.
+        same of the model as it was initialised, with ``_initial`` appended to the names.
+        With several blocks, ``@`` and the name of the block follow; without any, the
+        result is empty.
 
     Raises:
         ValueError: The checkpoint does not fit the config.

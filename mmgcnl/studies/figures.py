@@ -31,7 +31,7 @@ def draw(results: Results, path: str | Path) -> None:
         _draw_table(plot, results, table, table.metrics[0])
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Without the software's version the file changes only with what it shows.
+    # Without the version of matplotlib in it, the file changes only with its content.
     figure.savefig(path, dpi=100, metadata=dict(Software=None))
 
 
@@ -39,7 +39,7 @@ def _draw_table(plot, results: Results, table: Table, metric: Metric) -> None:
     for height, line in enumerate(table.lines):
         values = results.values(line.row, metric.name)
         scaled = metric.factor * np.array(list(values.values()))
-        # One colour for a seed in all rows: paired differences can be seen.
+        # A seed has the same colour in all rows, which shows the paired differences.
         plot.scatter(
             scaled,
             np.full(len(scaled), height)

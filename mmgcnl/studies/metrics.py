@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-#: What is measured of every run besides the metrics of its config. The distances exist
+#: What is measured in every run besides the metrics of its config. The distances exist
 #: only for models with non-local blocks; those at iteration 0 end in ``_initial``.
 MEASURED = (
     'train_seconds',
@@ -66,7 +66,7 @@ PAPER_METRICS = {
 
 
 def metric_names(cfg: Config) -> set[str] | None:
-    """The metrics that testing a config yields; None if an evaluator is not known here."""
+    """Return the metrics that testing a config yields; None for an unknown evaluator."""
     evaluators = cfg.get('test_evaluator')
     if not isinstance(evaluators, (list, tuple)):
         evaluators = [evaluators]
@@ -108,7 +108,7 @@ def _names_of_subsets(evaluator: Mapping) -> set[str]:
     return {*overall, *groups, 'mAcc'}
 
 
-# Type of an evaluator -> its default prefix, and its metrics from its config.
+# Type of an evaluator -> its default prefix, and a function from its config to its metrics.
 _NAMES_OF: dict[str, tuple[str, Any]] = {
     'IoUMetric': ('', _names_of_iou),
     'SubsetIoUMetric': ('', _names_of_subsets),

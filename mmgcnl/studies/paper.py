@@ -9,13 +9,13 @@ import yaml
 from .metrics import PAPER_METRICS
 from .spec import Line, Row, Study, StudyError, Table, check_keys, find_config, listed
 
-# Costs, which are counted or timed and not trained for, and what is not a figure.
+# Keys that are no results of a training: costs, which are counted or timed, and text.
 _NOT_TRAINED = {'params', 'flops', 'memory_gb', 'fps'}
 _NOT_FIGURES = {'row', 'config', 'dataset', 'shape', 'reproduced', 'misprint', 'note'}
 
 
 def read_tables(content: list, path: Path, root: Path) -> Study:
-    """The study of a list of tables, as configs/paper_tables.yml."""
+    """Read a study from a list of tables, such as configs/paper_tables.yml."""
     rows: dict[str, Row] = {}
     tables = []
     for entry in content:
@@ -58,7 +58,7 @@ def read_tables(content: list, path: Path, root: Path) -> Study:
 
 
 def paper_rows(entry: dict, where: str, root: Path) -> dict[str, dict[str, float]]:
-    """The figures of a table that ``entry`` names, by the paper's rows."""
+    """Return the figures of the table that ``entry`` names, by the rows of the paper."""
     check_keys(entry, f'{where}: paper', ('file', 'table'), ())
     try:
         content = yaml.safe_load((root / entry['file']).read_text(encoding='utf-8'))
@@ -74,7 +74,7 @@ def paper_rows(entry: dict, where: str, root: Path) -> dict[str, dict[str, float
 
 
 def _figures(row: dict) -> dict[str, float]:
-    """The paper's figures of a row by the names of their metrics."""
+    """Return the paper's figures of a row, by the names of their metrics."""
     return {
         PAPER_METRICS[key].name: value
         for key, value in row.items()

@@ -7,8 +7,9 @@ Two forms are read. A study of its own is a mapping::
     text: ...                     # Markdown below it
     seeds: [0, 1, 2]
     csv: docs/evidence/camvid.csv # optional; default: results.csv in the work dir
+    work_dir: work_dirs/camvid    # optional; default: work_dirs/studies/NAME
     prepare: tools/probe.py data --out {data} --seed {seed}   # optional, once per seed
-    environment: {PROBE_ROOT: '{data}/data'}                  # optional
+    environment: {PROBE_ROOT: '{data}'}                       # optional
     options: {...}                # optional: options of all rows, as --cfg-options
     rows:
       nl: {config: configs/..., label: non-local, options: {...}}
@@ -98,7 +99,7 @@ def _from_mapping(content: dict, path: Path, root: Path) -> Study:
         path,
         required=('study', 'rows', 'seeds', 'metrics'),
         optional=(
-            'title text csv prepare environment options tables primary secondary'
+            'title text csv work_dir prepare environment options tables primary secondary'
         ).split(),
     )
     common = dict(_flat(content.get('options', {}), f'{path}'))
@@ -150,6 +151,7 @@ def _from_mapping(content: dict, path: Path, root: Path) -> Study:
         title=content.get('title', str(content['study'])),
         text=content.get('text', '').strip(),
         csv=root / content['csv'] if 'csv' in content else None,
+        work_dir=Path(content.get('work_dir', f'work_dirs/studies/{content["study"]}')),
         prepare=tuple(content.get('prepare', '').split()),
         environment=dict(content.get('environment', {})),
         **comparisons,
@@ -203,7 +205,7 @@ def _comparison(entry: dict, where: str, rows: dict[str, Row]) -> Comparison:
 
 
 def _check_metrics(study: Study) -> None:
-    """Name the metrics that no row, or one that is compared, will have."""
+    """Raise StudyError for a metric that the rows of a table or comparison do not yield."""
     asked: dict[str, set[str]] = {}  # by row
     for table in study.tables:
         for line in table.lines:
@@ -222,7 +224,7 @@ def _check_metrics(study: Study) -> None:
         row = study.rows[name]
         try:
             cfg = row.load()
-        except Exception as error:  # whatever a config runs into as Python code
+        except Exception as error:  # a config is Python code and can raise anything
             raise StudyError(
                 f'{study.path}, row {name!r}: {row.config} cannot be read: '
                 f'{type(error).__name__}: {error}'

@@ -1,7 +1,7 @@
 """The results of studies: one CSV file, a line for each value that a run measured.
 
-Several processes may append to a file at the same time, and a process that is killed
-leaves at worst one incomplete line, which is reported and skipped.
+Several processes may append to a file at the same time. A process that is killed leaves at
+most one incomplete line, which is reported and skipped.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class Record:
     Attributes:
         study: Name of the study.
         row: Name of the row.
-        seed: Of the training and, where the study draws its data, of the data.
+        seed: The seed of the training and, where the study draws its data, of the data.
         metric: What was measured.
-        value: In the unit that the metric has.
-        revision: Git revision of the code, with ``+changes`` when files differed from it.
-        versions: Of Python and the libraries.
-        threads: Per process.
+        value: Its value, in the unit of the metric.
+        revision: Git revision of the code, with ``-dirty`` when files differed from it.
+        versions: The versions of Python and the libraries.
+        threads: The number of threads per process.
         attention: How the attention of our blocks was computed: a key of
             :data:`mmgcnl.layers.IMPLEMENTATIONS`, or 'auto'.
         settings: Digest of what decides the result in the config (see
@@ -55,7 +55,7 @@ class CsvError(ValueError):
 
 
 def append_records(path: str | Path, records: Iterable[Record]) -> None:
-    """Append all of ``records`` at once, and wait until they are on the disk.
+    """Append all ``records`` in one write, and wait until they are on the disk.
 
     Raises:
         CsvError: The file exists and has other columns.
@@ -66,8 +66,8 @@ def append_records(path: str | Path, records: Iterable[Record]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerows(astuple(record) for record in records)
-    # Neither 'w', which would empty the file of another process, nor buffered, which
-    # may split the lines over several writes.
+    # Mode 'w' would empty the file of another process, and a buffer could split the
+    # lines over several writes.
     with open(path, 'a+b', buffering=0) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         size = file.seek(0, os.SEEK_END)
@@ -81,7 +81,7 @@ def append_records(path: str | Path, records: Iterable[Record]) -> None:
             if file.read(1) != b'\n':  # a process was killed while it wrote
                 head = '\n'
         data = (head + text.getvalue()).encode()
-        while data:  # a full disk may take only a part, then raises
+        while data:  # a disk that is almost full takes a part, then raises
             data = data[file.write(data) :]
         os.fsync(file.fileno())
 
@@ -100,7 +100,7 @@ def read_records(path: str | Path) -> tuple[list[Record], list[str]]:
     records: list[Record] = []
     broken: list[str] = []
     with open(path, newline='', encoding='utf-8', errors='replace') as file:
-        fcntl.flock(file, fcntl.LOCK_SH)  # not while somebody is appending
+        fcntl.flock(file, fcntl.LOCK_SH)  # wait for processes that append
         for number, line in enumerate(file, 1):
             if number == 1:
                 _check_header(path, line)
@@ -118,7 +118,7 @@ def read_records(path: str | Path) -> tuple[list[Record], list[str]]:
 def _check_header(path: str | Path, line: str) -> None:
     if line.rstrip('\r\n').split(',') != list(COLUMNS):
         raise CsvError(
-            f'{path} is no CSV file of studies: its first line is {line.strip()[:80]!r} '
+            f'{path} is not a CSV file of studies: its first line is {line.strip()[:80]!r} '
             f'instead of {",".join(COLUMNS)!r}; give another --csv'
         )
 

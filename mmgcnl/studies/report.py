@@ -15,17 +15,17 @@ from .metrics import MEASURED, Metric
 from .results import Results
 from .spec import Comparison, Table
 
-# Data sets of the paper's tables whose annotations only the benchmark's server has.
+# Data sets of the paper's tables whose annotations are only on the benchmark's server.
 _ON_A_SERVER = ('coco_test_dev', 'cityscapes')
 
 
 def render(results: Results, plot: str | None = None, level: int = 2) -> str:
-    """The report of a study.
+    """Write the report of a study.
 
     Args:
-        results: Its results, of all runs or of those that are there.
+        results: Its results so far.
         plot: Path of the picture to show, relative to the report; None for none.
-        level: Of the heading.
+        level: Level of the heading.
     """
     study = results.study
     lines = [f'{"#" * level} {study.title}', '']
@@ -51,7 +51,7 @@ def render(results: Results, plot: str | None = None, level: int = 2) -> str:
 
 
 def render_table(results: Results, name: str | None = None, heading: bool = True) -> str:
-    """The tables of that name, or all of them, without anything around them."""
+    """Write only the tables: the one with this name, or all of them."""
     tables = [t for t in results.study.tables if name is None or t.name == name]
     level = 2 if heading else 0
     return '\n\n'.join('\n'.join(_table(results, t, level)) for t in tables) + '\n'
@@ -84,7 +84,7 @@ def _progress(results: Results) -> Iterator[str]:
 
 
 def _relative(path: Path) -> str:
-    """As in a checkout, wherever that is."""
+    """Return the path as it is in a checkout."""
     parts = path.resolve().parts
     start = parts.index('configs') if 'configs' in parts else len(parts) - 1
     return '/'.join(parts[start:])
@@ -101,8 +101,7 @@ def _table(results: Results, table: Table, level: int) -> Iterator[str]:
     for metric in table.metrics:
         heads += [f'{metric.label}, paper'] if metric.name in quoted else []
         heads += [f'{metric.label}, here' if metric.name in quoted else metric.label]
-    yield f'| {" | ".join(heads)} |'
-    yield f'|---|{"---:|" * (len(heads) - 1)}'
+    rows = []
     for line in table.lines:
         found = {m.name: results.values(line.row, m.name) for m in table.metrics}
         cells = [line.label, str(max(map(len, found.values()), default=0))]
@@ -110,7 +109,8 @@ def _table(results: Results, table: Table, level: int) -> Iterator[str]:
             if metric.name in quoted:
                 cells.append(str(line.paper.get(metric.name, '')))
             cells.append(_spread(list(found[metric.name].values()), metric))
-        yield f'| {" | ".join(cells)} |'
+        rows.append(cells)
+    yield from _aligned(heads, rows)
     if any(results.values(ln.row, m.name) for ln in table.lines for m in table.metrics):
         yield ''
         yield 'Mean over seeds ± standard deviation.'
@@ -120,6 +120,18 @@ def _table(results: Results, table: Table, level: int) -> Iterator[str]:
     if level and table.note:
         yield ''
         yield table.note
+
+
+def _aligned(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """A Markdown table that reads well in a terminal, too."""
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    rule = ['-' * widths[0], *('-' * (width - 1) + ':' for width in widths[1:])]
+    for cells in (heads, rule, *rows):
+        padded = [cells[0].ljust(widths[0])]
+        padded += [
+            cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)
+        ]
+        yield f'| {" | ".join(padded)} |'
 
 
 def _spread(values: Sequence[float], metric: Metric) -> str:
@@ -135,7 +147,7 @@ def _number(value: float, metric: Metric, sign: bool = False) -> str:
     if math.isnan(value):
         return ''
     text = f'{value * metric.factor:{"+" if sign else ""}.{metric.digits}f}'
-    # What rounds to zero has no sign.
+    # No sign for a value that rounds to zero.
     return text.replace('-', '') if float(text) == 0 and not sign else text
 
 
@@ -193,7 +205,7 @@ def _outcome(difference: Difference | None, p: float, expect: str) -> str:
 
 
 def _ablations(results: Results, level: int) -> list[str]:
-    """The drops of the trained models without their priors; nothing if there are none."""
+    """Write how far the metrics fall without the priors, if that was measured."""
     study = results.study
     metrics = [m for m in study.metrics if m.name not in MEASURED]
     lines = []

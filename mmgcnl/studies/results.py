@@ -10,12 +10,12 @@ from .spec import Study, StudyError
 
 
 class Results:
-    """What the complete runs of a study measured.
+    """The values that the complete runs of a study have measured.
 
     Args:
         study: The study.
-        records: As :func:`mmgcnl.studies.read_records` returns them; those of other
-            studies are left out, and of several values for the same the last one counts.
+        records: From :func:`mmgcnl.studies.read_records`. Those of other studies are left
+            out. When a value was measured several times, the last one counts.
 
     Raises:
         StudyError: A row has results of several settings.
@@ -40,14 +40,14 @@ class Results:
             )
 
     def values(self, row: str, metric: str) -> dict[int, float]:
-        """Values by seed; several blocks are averaged for a distance of one name."""
+        """Return the values by seed. Distances of several blocks are averaged."""
         found = self._values.get((row, metric))
         if found is None and metric.startswith('cos_'):
             found = self._mean_over_blocks(row, metric)
         return dict(sorted((found or {}).items()))
 
     def ablated(self, row: str, ablation: str, metric: str) -> dict[int, float]:
-        """Values by seed without something (of all blocks, where there are several)."""
+        """Return the values by seed under an ablation, of all blocks together."""
         name = f'ablate/{ablation.replace(" ", "-")}'
         found = self._values.get((row, f'{name}/{metric}'))
         return dict(found or self._values.get((row, f'{name}@all/{metric}'), {}))
@@ -63,7 +63,7 @@ class Results:
 
     @property
     def runs(self) -> set[tuple[str, int]]:
-        """Row and seed of every complete run."""
+        """The row and the seed of every complete run."""
         return {(record.row, record.seed) for record in self.records}
 
     def provenance(self, field: str) -> list[str]:

@@ -1,14 +1,15 @@
 """The runs of a study: what each one executes, and which are still to do.
 
-A run is one row with one seed. Its folder in the work dir is what its training resumes
-from; what says that a run is done is the CSV file. Each step is a process of its own and
-the standard tool for it, so that it can also be started by hand.
+A run is one row with one seed. Its training resumes from its folder in the work dir; the
+run is done when its results are in the CSV file. Each step runs the standard tool in a
+process of its own, so it can also be started by hand.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,9 +22,9 @@ from mmengine.config import Config
 from .records import read_records
 from .spec import Row, Study, StudyError, digest, length
 
-#: The metric of a run's last line in the CSV file: with it, the run is complete.
+#: Metric in the last line that a run appends to the CSV file. It marks the run as complete.
 LAST_METRIC = 'train_seconds'
-#: Likewise, that its priors were ablated.
+#: Metric in the last line of an ablation, which marks it as complete.
 LAST_ABLATION = 'ablate_seconds'
 
 
@@ -37,8 +38,8 @@ class Options:
         csv: Results are appended to it.
         jobs: Runs at the same time.
         gpus: Processes of a training; above 1, tools/dist_train.sh starts them.
-        images: Images for the cosine distances; None for the whole test split.
-        ablate: Ablate the priors of the models that are trained, instead of training.
+        images: Number of images for the cosine distances; None for the whole test split.
+        ablate: Ablate the priors of trained models instead of training.
     """
 
     root: Path
@@ -51,7 +52,7 @@ class Options:
 
     @property
     def threads(self) -> int:
-        """Of each process: OMP_NUM_THREADS, else the cores divided among them."""
+        """Threads per process: OMP_NUM_THREADS, else the cores divided by the processes."""
         given = os.environ.get('OMP_NUM_THREADS', '')
         if given.isdigit() and int(given) > 0:
             return int(given)
@@ -90,12 +91,18 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        """What a finished training has saved."""
+        """The checkpoint at the end of the training."""
         number, unit = length(self.cfg)
         return self.folder / f'{unit}_{number}.pth'
 
+    @property
+    def attention(self) -> str:
+        """The implementation of the attention that is set for our blocks."""
+        found = re.findall(r"'implementation': '(\w+)'", str(self.cfg.model.to_dict()))
+        return os.environ.get('MMGCNL_ATTENTION') or (found[0] if found else 'auto')
+
     def environment(self) -> dict[str, str]:
-        """What the study sets, with the seed's data in it."""
+        """The environment variables that the study sets, for this seed."""
         return {
             key: _filled(value, self.seed, self.data)
             for key, value in self.study.environment.items()
@@ -143,7 +150,7 @@ class Run:
         return ['--cfg-options', *self.row.arguments(self.seed)]
 
     def printed(self) -> Iterator[str]:
-        """Its commands, as a shell takes them."""
+        """Yield its commands, quoted for a shell."""
         env = {'OMP_NUM_THREADS': str(self.options.threads), **self.environment()}
         prefix = ' '.join(f'{key}={shlex.quote(value)}' for key, value in env.items())
         if self.study.prepare and not self.options.ablate:
@@ -157,24 +164,26 @@ class Run:
             yield f'{prefix} {shlex.join(command)}'
 
     def state(self) -> dict[str, Any]:
-        """What is known of the folder's training; empty if there was none."""
+        """Return the contents of run.json in its folder; empty before the training."""
         try:
             return json.loads((self.folder / 'run.json').read_text())
         except FileNotFoundError:
             return {}
 
     def log_lines(self) -> list[dict]:
-        """The training's log, in order, each iteration once."""
+        """Return the lines of the training's log in order, each iteration once."""
         lines: dict[int, dict] = {}
         for path in sorted(self.folder.glob('*/vis_data/scalars.json')):
-            for text in path.read_text().split('\n')[:-1]:  # the last may be half written
+            for text in path.read_text().split('\n')[
+                :-1
+            ]:  # the last line may be incomplete
                 line = json.loads(text)
                 if 'loss' in line:
                     lines[line['step']] = line
         return [lines[step] for step in sorted(lines)]
 
     def progress(self) -> float:
-        """Share of the training that is done, 0 to 1, by its log."""
+        """Return the finished share of the training, 0 to 1, according to its log."""
         number, unit = length(self.cfg)
         lines = self.log_lines()
         if not lines:
@@ -187,11 +196,11 @@ class Run:
 def plan(
     study: Study, rows: Sequence[Row], seeds: Sequence[int], options: Options
 ) -> tuple[list[Run], list[str]]:
-    """The runs that are to do, seed by seed, and messages about broken lines of the CSV.
+    """Return the runs that are left, seed by seed, and messages about broken CSV lines.
 
     Raises:
-        StudyError: The CSV file or a folder in the work dir holds results of other
-            settings than the study's.
+        StudyError: The CSV file or a folder in the work dir holds results of
+            settings that the study does not have now.
     """
     configs = {row.name: row.load() for row in rows}
     runs = [
@@ -226,7 +235,7 @@ def plan(
 
 
 def _to_ablate(runs: Sequence[Run], options: Options) -> list[Run]:
-    """The runs whose trained models have blocks, and were not ablated yet."""
+    """Return the trained runs with non-local blocks that were not ablated yet."""
     trained, _ = completed(runs[0].study, options.csv)
     with_blocks, _ = completed(runs[0].study, options.csv, 'cos_att')
     ablated, _ = completed(runs[0].study, options.csv, LAST_ABLATION)
@@ -242,10 +251,10 @@ def _to_ablate(runs: Sequence[Run], options: Options) -> list[Run]:
 def completed(
     study: Study, csv: Path, metric: str = LAST_METRIC
 ) -> tuple[dict[tuple[str, int], set[str]], list[str]]:
-    """Row and seed of the runs that have a metric in the CSV file, with their settings.
+    """Find the runs that have a metric in the CSV file, also of one of several blocks.
 
-    The metric of one of several blocks counts as well. The second value is a message for
-    each broken line.
+    Returns:
+        The settings by row and seed, and a message for each broken line.
     """
     if not csv.exists():
         return {}, []

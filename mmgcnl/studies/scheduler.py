@@ -29,9 +29,9 @@ class Scheduler:
     """Carries out runs, several at a time, and goes on when one fails.
 
     Args:
-        runs: As :func:`plan` returns them.
-        options: As they were planned with.
-        console: Where progress goes.
+        runs: From :func:`plan`.
+        options: The options that they were planned with.
+        console: Shows the progress; default: standard output.
     """
 
     def __init__(
@@ -45,17 +45,17 @@ class Scheduler:
         self._worker = Worker(options)
 
     def run(self) -> dict[str, str]:
-        """Carry them out.
+        """Carry out the runs.
 
         Returns:
-            What went wrong, by the name of the run.
+            The error of each failed run, by the name of the run.
 
         Raises:
             KeyboardInterrupt: After the processes have been stopped.
         """
         before = signal.getsignal(signal.SIGTERM)
         in_main = threading.current_thread() is threading.main_thread()
-        if in_main:  # a plain kill shall not leave trainings behind
+        if in_main:  # stop the trainings on a plain kill, too
             signal.signal(signal.SIGTERM, _interrupt)
         try:
             with ThreadPoolExecutor(self.options.jobs) as pool, self._progress() as show:
@@ -74,7 +74,7 @@ class Scheduler:
         slots = deque(range(self.options.jobs))
         working: dict[Future, tuple[Run, int]] = {}
         while waiting or working:
-            # A run that another process works on goes to the end of the queue.
+            # Move a run that another process works on to the end of the queue.
             for _ in range(len(waiting)):
                 if not slots:
                     break
@@ -115,12 +115,12 @@ class Scheduler:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        # The remaining time comes from the last half hour.
+        # Estimate the remaining time from the speed of the last half hour.
         with Progress(
             *columns, console=self.console, speed_estimate_period=1800
         ) as progress:
-            # What was trained before must not count as speed. Testing and measuring take
-            # about a twentieth of a training.
+            # Do not count earlier progress as speed. Testing and measuring take about a
+            # twentieth of the time of a training.
             before = {run.key: run.progress() for run in self.runs}
             total = sum(1.05 - share for share in before.values())
             task = progress.add_task('', total=total)

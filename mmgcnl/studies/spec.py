@@ -20,7 +20,7 @@ class StudyError(ValueError):
 
 @dataclass(frozen=True)
 class Row:
-    """What is trained: a config and options that override its settings."""
+    """A config to train, with options that override its settings."""
 
     name: str
     config: Path
@@ -28,13 +28,13 @@ class Row:
     label: str = ''
 
     def load(self, seed: int = 0) -> Config:
-        """The config with the options and the seed merged into it."""
+        """Load the config and merge the options and the seed into it."""
         cfg = Config.fromfile(self.config)
         cfg.merge_from_dict({**self.options, 'randomness.seed': seed})
         return cfg
 
     def arguments(self, seed: int) -> list[str]:
-        """The options and the seed as they are written behind ``--cfg-options``."""
+        """Return the options and the seed as arguments of ``--cfg-options``."""
         options = {**self.options, 'randomness.seed': seed}
         return [f'{key}={format_option(value)}' for key, value in options.items()]
 
@@ -62,11 +62,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Row minus other row, paired by seed.
+    """A row minus another row, paired by seed.
 
     Attributes:
-        expect: The prediction written down before the runs: 'higher', 'lower' or, where
-            there is none, ''.
+        expect: The prediction written down before the runs, 'higher' or 'lower'; '' for
+            none.
     """
 
     row: str
@@ -77,7 +77,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Study:
-    """Its fields are described in :mod:`mmgcnl.studies.reading`."""
+    """A study. :mod:`mmgcnl.studies.reading` describes its fields."""
 
     name: str
     path: Path
@@ -88,6 +88,7 @@ class Study:
     title: str = ''
     text: str = ''
     csv: Path | None = None
+    work_dir: Path = Path('work_dirs/studies')
     prepare: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     primary: tuple[Comparison, ...] = ()
@@ -96,7 +97,7 @@ class Study:
     def select(
         self, table: str | None = None, rows: Sequence[str] | None = None
     ) -> list[Row]:
-        """The rows of a table, or those named by ``rows``, each once.
+        """Return the rows of a table, or those named by ``rows``, each once.
 
         Raises:
             StudyError: There is no such table or row.
@@ -110,7 +111,7 @@ class Study:
                     f'{listed(t.name for t in self.tables)}'
                 )
             names = list(dict.fromkeys(line.row for line in lines))
-            # In a table of the paper, a row may be called what the paper calls it.
+            # In the paper's tables, rows can also be chosen by their labels.
             aliases = {line.label: line.row for line in lines}
             rows = rows and [aliases.get(name, name) for name in rows]
         for name in rows or ():
@@ -124,9 +125,9 @@ class Study:
 
 
 def digest(cfg: Config) -> str:
-    """8 hexadecimal digits that change with what decides a run's result.
+    """Return 8 hexadecimal digits that change with the settings that decide a result.
 
-    The seed, the places of the data, and what is logged, drawn or saved are left out.
+    They leave out the seed, the paths of the data, and what is logged, drawn or saved.
     """
     kept = (
         'model',
@@ -155,7 +156,7 @@ def _plain(node: Any) -> Any:
 
 
 def length(cfg: Config) -> tuple[int, str]:
-    """The iterations or epochs of a training, and 'iter' or 'epoch'."""
+    """Return the number of iterations or epochs of a training, and 'iter' or 'epoch'."""
     train_cfg = cfg.train_cfg
     if train_cfg.get('max_iters') is not None:
         return int(train_cfg.max_iters), 'iter'
@@ -163,10 +164,10 @@ def length(cfg: Config) -> tuple[int, str]:
 
 
 def format_option(value: Any) -> str:
-    """A value as it is written behind ``KEY=``.
+    """Format a value for ``--cfg-options KEY=``.
 
     Raises:
-        StudyError: mmengine would read another value from it.
+        StudyError: mmengine would read it as another value.
     """
     text = json.dumps(value) if isinstance(value, (list, tuple)) else str(value)
     text = text.replace(' ', '').replace('"', '')
@@ -180,14 +181,14 @@ def format_option(value: Any) -> str:
 
 
 def listed(names: Iterable[Any]) -> str:
-    """Names as a message lists them."""
+    """Join names for a message."""
     return ', '.join(repr(name) for name in names)
 
 
 def check_keys(
     entry: Any, where: Any, required: Sequence[str], optional: Sequence[str]
 ) -> None:
-    """Raise StudyError when an entry is no mapping or its keys are others."""
+    """Raise StudyError when an entry is not a mapping, or a key is missing or unknown."""
     if not isinstance(entry, dict):
         raise StudyError(f'{where}: expected a mapping, got {entry!r}')
     missing = [key for key in required if key not in entry]
@@ -202,7 +203,7 @@ def check_keys(
 
 
 def find_config(name: Any, where: str, path: Path, root: Path) -> Path:
-    """A config by its path relative to ``root`` or to the study's file ``path``."""
+    """Find a config by its path relative to ``root`` or to the study's file ``path``."""
     for folder in (root, path.parent):
         config = folder / str(name)
         if config.is_file():

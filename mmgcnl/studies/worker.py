@@ -18,12 +18,15 @@ from typing import IO, Any
 import torch
 from mmengine.fileio import dump
 
-from .provenance import implementation, revision, versions
+from mmgcnl.utils.provenance import git_revision, provenance
+from mmgcnl.version import __version__
+
 from .records import Record, append_records
 from .runs import LAST_ABLATION, LAST_METRIC, Options, Run, completed
 from .spec import StudyError
 
 POLL = 0.5  # seconds
+_VERSIONS = ('python', 'torch', 'mmengine', 'mmcv', 'mmseg', 'mmdet')
 
 
 class RunFailed(Exception):
@@ -35,7 +38,7 @@ class Locked(Exception):
 
 
 class Worker:
-    """Carries out runs, each call in a thread of its own.
+    """Carries out runs; each call is made in a thread of its own.
 
     Raises:
         StudyError: There are too few GPUs for the jobs.
@@ -45,28 +48,28 @@ class Worker:
         self.options = options
         self._stopping = threading.Event()
         self._processes: set[subprocess.Popen] = set()
-        self._revision = revision(options.root)
+        self._revision = git_revision() or f'v{__version__}'
         self._gpus = _gpu_groups(options)
 
     def stop(self) -> None:
-        """Terminate the processes, and start no others."""
+        """Terminate all processes and start no more."""
         self._stopping.set()
         for process in list(self._processes):
             process.terminate()
 
     def carry_out(self, run: Run, lock: IO, slot: int) -> None:
-        """Bring a run to its end, from wherever it stands.
+        """Do the steps of a run that are left.
 
         Args:
             run: The run.
-            lock: Of its folder; closed at the end.
+            lock: The locked file in its folder; it is closed at the end.
             slot: Number of the job, which has its own GPUs and port.
 
         Raises:
             RunFailed: A step ended with an error.
         """
         with lock:
-            # Another process may have finished it before this one had the lock.
+            # Another process may have finished the run before this one got the lock.
             last = LAST_ABLATION if self.options.ablate else LAST_METRIC
             if run.key in completed(run.study, self.options.csv, last)[0]:
                 return
@@ -84,7 +87,7 @@ class Worker:
             append_records(self.options.csv, self._records(run, values))
 
     def _prepare(self, run: Run) -> None:
-        """Draw the seed's data, once: it appears under its name when it is complete."""
+        """Draw the data of the seed once. The folder gets its name when it is complete."""
         if not run.study.prepare or run.data.is_dir():
             return
         while True:
@@ -109,7 +112,7 @@ class Worker:
         state.update(settings=run.settings, revisions=list(dict.fromkeys(revisions)))
         self._save_state(run, state)
         resume = (run.folder / 'last_checkpoint').is_file()
-        # The training keeps the lock when this process is killed and it goes on.
+        # The training inherits the lock, in case this process is killed and it is not.
         kilobytes = self._step(run, 'train', run.train_command(resume), slot, lock)
         state['peak_memory_mib'] = max(state.get('peak_memory_mib', 0), kilobytes / 1024)
         self._save_state(run, state)
@@ -124,12 +127,12 @@ class Worker:
     def _step(
         self, run: Run, step: str, command: list[str], slot: int, lock: IO | None = None
     ) -> int:
-        """Wait for a process.
+        """Run a command to its end.
 
         Returns:
-            The most memory that it had at a time (resident set), in KiB.
+            The peak of its resident memory, in KiB.
         """
-        root = str(Path(__file__).resolve().parents[2])  # this very mmgcnl
+        root = str(Path(__file__).resolve().parents[2])  # the mmgcnl that is running
         paths = [root, *filter(None, [os.environ.get('PYTHONPATH')])]
         environment = {
             **os.environ,
@@ -155,7 +158,7 @@ class Worker:
                 pass_fds=[lock.fileno()] if lock is not None else [],
             )
             self._processes.add(process)
-            if self._stopping.is_set():  # it was started just after the others were stopped
+            if self._stopping.is_set():  # stop() did not see this process
                 process.terminate()
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
@@ -169,25 +172,26 @@ class Worker:
         return usage.ru_maxrss if platform.system() != 'Darwin' else usage.ru_maxrss // 1024
 
     def _records(self, run: Run, values: dict[str, float]) -> list[Record]:
+        found = provenance()
         common: dict[str, Any] = dict(
             study=run.study.name,
             row=run.row.name,
             seed=run.seed,
             revision='; '.join(run.state().get('revisions', [self._revision])),
-            versions=versions(),
+            versions='; '.join(f'{n} {found[n]}' for n in _VERSIONS if found[n]),
             threads=self.options.threads,
-            attention=implementation(run.cfg),
+            attention=run.attention,
             settings=run.settings,
         )
         return [
-            # As many digits as float32 has: the metrics come from it.
+            # Metrics are float32: more digits have no meaning.
             Record(metric=name, value=float(f'{value:.7g}'), **common)
             for name, value in values.items()
         ]
 
 
 def _measured(run: Run) -> dict[str, float]:
-    """What training, testing and measuring have left in the run's folder."""
+    """Read what training, testing and measuring have written into the folder of a run."""
     values: dict[str, float] = {}
     (latest,) = sorted((run.folder / 'test').glob('*/*.json'))[-1:] or [None]
     if latest is None:
@@ -196,7 +200,7 @@ def _measured(run: Run) -> dict[str, float]:
         if isinstance(value, (int, float)) and name not in ('time', 'data_time'):
             values[name] = float(value)
     distances = json.loads((run.folder / 'distances.json').read_text())
-    # What a fresh block adds is zero, and has no direction.
+    # A fresh block adds zero, which has no direction and no distance.
     values.update((k, v) for k, v in distances.items() if v is not None)
     lines = run.log_lines()
     if not lines:
@@ -213,7 +217,7 @@ def _measured(run: Run) -> dict[str, float]:
 
 
 def _ablations(run: Run) -> dict[str, float]:
-    """What tools/analysis_tools/ablate_priors.py has left there."""
+    """Read what tools/analysis_tools/ablate_priors.py has written there."""
     report = json.loads((run.folder / 'ablation.json').read_text())
     blocks = {entry['block'] for entry in report['ablations']}
     values = {}
@@ -225,7 +229,7 @@ def _ablations(run: Run) -> dict[str, float]:
 
 
 def _gpu_groups(options: Options) -> list[str]:
-    """The GPUs of each job; empty where there are none."""
+    """Return the GPUs of each job; empty on a machine without GPUs."""
     given = os.environ.get('CUDA_VISIBLE_DEVICES')
     names = (
         given.split(',') if given else [str(i) for i in range(torch.cuda.device_count())]
@@ -244,7 +248,7 @@ def _gpu_groups(options: Options) -> list[str]:
 
 
 def lock_file(path: Path) -> IO:
-    """An open file that is locked until it and its copies in other processes are closed.
+    """Open and lock a file; closing it, and its copies in other processes, unlocks it.
 
     Raises:
         Locked: Another process has it.

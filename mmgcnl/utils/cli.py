@@ -5,12 +5,12 @@ Wrong input is reported the way argparse does it: one line, exit code 2.
 
 import os
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
 
 
 def positive_int(text: str) -> int:
@@ -124,3 +124,10 @@ def add_cfg_options(parser: ArgumentParser, help: str = '') -> None:
         metavar='KEY=VALUE',
         help=f'override settings of the config{help}',
     )
+
+
+def read_config(path: str, cfg_options: Mapping[str, Any]) -> Config:
+    """Read a config and merge the options of :func:`add_cfg_options` into it."""
+    cfg = Config.fromfile(path)
+    cfg.merge_from_dict(cfg_options)
+    return cfg

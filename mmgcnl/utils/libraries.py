@@ -20,7 +20,7 @@ class Library(NamedTuple):
     openmmlab: str  # OpenMMLab's own release
 
 
-# setup.py requires none of these, because the distributions of OneDL and of
+# pyproject.toml requires none of these, because the distributions of OneDL and of
 # OpenMMLab have different names but install the same packages over each other.
 LIBRARIES = {
     'torch': Library('2.4', '2.14', 'torch==2.13.0', 'torch==2.13.0'),
@@ -32,11 +32,12 @@ LIBRARIES = {
     ),
 }
 
+#: What compiling mmcv needs in the environment, besides torch.
+BUILD_REQUIREMENTS = "pip install ninja numpy psutil 'setuptools<81' wheel"
 #: Builds mmcv with its operators, in an environment that has torch.
 BUILD_MMCV = (
-    "pip install ninja psutil 'setuptools<81' wheel && "
-    f'pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps '
-    f'{LIBRARIES["mmcv"].onedl}'
+    f'{BUILD_REQUIREMENTS} && pip install --no-build-isolation --no-cache-dir '
+    f'--force-reinstall --no-deps {LIBRARIES["mmcv"].onedl}'
 )
 
 
@@ -63,8 +64,10 @@ def how_to_install(*names: str) -> str:
     onedl = ' '.join(LIBRARIES[name].onedl for name in names)
     openmmlab = ' '.join(LIBRARIES[name].openmmlab for name in names)
     command = f'pip install {onedl}'
+    if 'mmcv' in names:  # pip compiles it, and without torch only in part
+        command = f'{BUILD_REQUIREMENTS} && pip install --no-build-isolation {onedl}'
     if openmmlab != onedl:
-        command += f", or OpenMMLab's {openmmlab}"
+        command += f" (or OpenMMLab's {openmmlab})"
     return f'{command}; see docs/install.md'
 
 

@@ -18,19 +18,25 @@ def git_revision() -> str | None:
     """The commit of the checkout that mmgcnl is imported from.
 
     Returns:
-        Seven digits or more, followed by '-dirty' when tracked files differ from the
-        commit. None without git, or where mmgcnl is not imported from a checkout.
+        Ten digits or more, followed by '-dirty' when files in mmgcnl, tools or configs
+        differ from the commit: results do not depend on others. None without git, or where
+        mmgcnl is not imported from a checkout.
     """
     root = Path(__file__).parents[2]
     if not (root / '.git').exists():
         return None
-    command = ['git', '-C', str(root), 'describe', '--always', '--dirty', '--abbrev=7']
-    command += ['--match=']  # no tags
-    try:
+
+    def git(*words: str) -> str:
+        command = ['git', '-C', str(root), *words]
         output = subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL)
+        return output.strip()
+
+    try:
+        head = git('rev-parse', '--short=10', 'HEAD')
+        changed = git('status', '--porcelain', '--', 'mmgcnl', 'tools', 'configs')
     except (OSError, subprocess.CalledProcessError):
         return None
-    return output.strip()
+    return head + ('-dirty' if changed else '')
 
 
 def provenance(device: str = 'cpu') -> dict[str, str | int | None]:

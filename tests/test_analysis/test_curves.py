@@ -1,29 +1,17 @@
 """Curves from the logs of trainings."""
 
-import json
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from mmgcnl.analysis.curves import draw_curves, read_curve
+from tests.builders import write_logs
 
 
 @pytest.fixture
 def work_dir(tmp_path: Path) -> Path:
-    """Two trainings, the later one with an evaluation between its iterations."""
-    lines = {
-        '20260101_000000': [dict(loss=9.0, step=1)],
-        '20260102_000000': [
-            dict(loss=2.0, step=10),
-            dict(aAcc=50.0, step=10),
-            dict(loss=1.0, step=20),
-        ],
-    }
-    for name, entries in lines.items():
-        path = tmp_path / name / 'vis_data' / 'scalars.json'
-        path.parent.mkdir(parents=True)
-        path.write_text(''.join(json.dumps(entry) + '\n' for entry in entries))
+    write_logs(tmp_path)
     return tmp_path
 
 
@@ -42,7 +30,7 @@ def test_picture(work_dir, tmp_path):
     ('folder', 'key', 'message'),
     [
         ('.', 'mIoU', "has no 'mIoU'; it has aAcc, loss, step"),
-        ('none', 'loss', 'no work dir'),
+        ('none', 'loss', 'not the work dir of'),
     ],
 )
 def test_faults(work_dir, folder, key, message):

@@ -163,6 +163,12 @@ class TestFaults:
         (fault,) = faults(camvid)
         assert f'val: {path} is 32x48, but {camvid_root}' in fault
 
+    def test_labels_as_colors(self, camvid, camvid_root):
+        path = camvid_root / 'annotations' / 'val' / '0.png'
+        Image.open(path).convert('RGB').save(path)
+        (fault,) = faults(camvid)
+        assert f'val: {path} has 3 channels: give the numbers of the classes' in fault
+
     def test_missing_image(self, coco, coco_root):
         path = coco_root / 'val2017' / '2.jpg'
         path.unlink()
@@ -184,8 +190,9 @@ class TestFaults:
     def test_nothing_is_left(self, coco, coco_root):
         path = coco_root / 'annotations' / 'instances_train2017.json'
         path.write_text(path.read_text().replace('person', 'unicorn'))
-        (fault,) = faults(coco)
-        assert fault.startswith('train: no sample')
+        first, second = faults(coco)
+        assert first.startswith(f'train: {path} has no category person')
+        assert second.startswith('train: no sample')
 
     def test_png_of_another_image(self, panoptic, panoptic_root):
         path = panoptic_root / 'annotations' / 'panoptic_val2017' / '1.png'

@@ -2,26 +2,15 @@
 
 import itertools
 import math
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from mmgcnl.layers import POSITION_FORMS, GCNonLocal2d
+from tests.test_layers.blocks import make_block, randomize
 
 FORMS = [None, *POSITION_FORMS]
-
-
-def randomize(module: nn.Module, std: float = 0.5) -> nn.Module:
-    """Random values everywhere: a fresh block is the identity and shows nothing."""
-    for parameter in module.parameters():
-        nn.init.normal_(parameter, std=std)
-    return module
-
-
-def make_block(in_channels: int = 16, **kwargs: Any) -> GCNonLocal2d:
-    return randomize(GCNonLocal2d(in_channels, **kwargs)).double().eval()
 
 
 def brute_force(block: GCNonLocal2d, x: torch.Tensor, context: str | None) -> torch.Tensor:
@@ -151,59 +140,6 @@ def test_gradients(position, kv_stride):
     assert torch.autograd.gradcheck(function, (x, *parameters.values()))
 
 
-@pytest.mark.parametrize('position', POSITION_FORMS)
-def test_shift_of_both_grids(position):
-    """Where the grid starts must not matter, except to the absolute sinusoid.
-
-    Absolute raw coordinates move all logits of a query alike, which softmax drops.
-    """
-    block = make_block(16, reduction=1, num_heads=2, position=position)
-    query = torch.randn(1, 2, 3, 4, 8, dtype=torch.float64)
-    y, x = torch.arange(3.0).double(), torch.arange(4.0).double()
-
-    def attention(shift):
-        grid = (y + shift, x + 2 * shift)
-        rows, columns = block.position(query, grid, grid, (3, 4)).tables()
-        return (rows.unsqueeze(-1) + columns.unsqueeze(-2)).flatten(-2).softmax(-1)
-
-    unchanged = torch.allclose(attention(0), attention(5), atol=1e-9)
-    assert unchanged == (not position.startswith('absolute_sinusoid'))
-
-
-@pytest.mark.parametrize('position', [p for p in POSITION_FORMS if 'content' in p])
-def test_content_independent_position_ignores_the_query(position):
-    block = make_block(16, reduction=1, num_heads=2, position=position)
-    grid = (torch.arange(3.0).double(), torch.arange(4.0).double())
-    first, second = (
-        block.position(torch.randn(1, 2, 3, 4, 8).double(), grid, grid, (3, 4)).tables()
-        for _ in range(2)
-    )
-    for table_1, table_2 in zip(first, second):
-        torch.testing.assert_close(table_1, table_2)
-
-
-@pytest.mark.parametrize('context', ['avg', 'max'])
-def test_context_changes_attention_per_image(context):
-    """Same content at the first position, another scene: other relations for it alone."""
-    block = make_block(16, context=context, position=None, num_heads=2)
-    x = torch.randn(2, 16, 4, 4, dtype=torch.float64)
-    alone = torch.cat([block.attention_weights(image[None]) for image in x])
-    torch.testing.assert_close(block.attention_weights(x), alone)
-    nn.init.zeros_(block.context.fc.weight)
-    nn.init.ones_(block.context.fc.bias)
-    assert not torch.allclose(block.attention_weights(x), alone, atol=1e-3)
-
-
-def test_context_of_one_is_no_context():
-    block = make_block(16, position=None, num_heads=2)
-    nn.init.zeros_(block.context.fc.weight)
-    nn.init.ones_(block.context.fc.bias)
-    plain = make_block(16, position=None, num_heads=2, context=None)
-    plain.load_state_dict(block.state_dict(), strict=False)
-    x = torch.randn(2, 16, 4, 4, dtype=torch.float64)
-    torch.testing.assert_close(block(x), plain(x))
-
-
 @pytest.mark.parametrize('norm_layer', [None, nn.BatchNorm2d, nn.InstanceNorm2d])
 def test_fresh_block_is_identity(norm_layer):
     block = GCNonLocal2d(16, norm_layer=norm_layer)
@@ -288,20 +224,6 @@ def test_large_features_in_half_precision(dtype, position, scale):
         assert block.attention_weights(x).amax(-1).mean() < 0.5
         error = (added - expected).norm() / expected.norm()
         assert error < (0.02 if dtype == torch.float16 else 0.1)
-
-
-def test_factored_context_is_exact():
-    """Taking a power of two out of the context changes no bit of the inputs."""
-    torch.manual_seed(0)
-    block = make_block(16, reduction=1, num_heads=2, position=None).float()
-    x = torch.randn(1, 16, 3, 3)
-    c = block.context.fc(x.mean((2, 3))).view(1, 2, 1, 1, 8)
-    inputs = block.attention_inputs(x)
-    unit = inputs.content_scale / block.scale
-    assert torch.equal(unit.log2(), unit.log2().round())
-    query = block.query(x).view(1, 2, 8, 3, 3).movedim(2, -1)
-    torch.testing.assert_close(inputs.query * unit, query * c, rtol=1e-6, atol=0)
-    assert (inputs.query.abs() <= query.abs()).all()
 
 
 def test_deep_copy_and_half_module_run():

@@ -52,6 +52,54 @@ def test_equals_bfp(sizes, refine_level, refined):
         assert not torch.allclose(unrefined[0], expected[0], atol=1e-3)
 
 
+@pytest.mark.parametrize('sizes', PYRAMIDS)
+@pytest.mark.parametrize('refine_level', [0, 1, 2])
+def test_gradients_equal_bfps(sizes, refine_level):
+    theirs = BFP(8, len(sizes), refine_level, refine_type=None)
+    ours = EBFPN(8, len(sizes), refine_level, refine=None)
+    inputs = [x.requires_grad_() for x in pyramid(8, *sizes)]
+    weights = pyramid(8, *sizes)
+    results = []
+    for neck in (ours, theirs):
+        loss = sum((w * y).sum() for w, y in zip(weights, neck(inputs)))
+        results.append(torch.autograd.grad(loss, inputs))
+    torch.testing.assert_close(*results)
+
+
+def test_no_level_is_kept_for_the_backward_pass():
+    neck = EBFPN(8, 3, refine=None)
+    inputs = pyramid(8, (16, 24), (8, 12), (4, 6))
+    saved = []
+    hooks = torch.autograd.graph.saved_tensors_hooks(
+        lambda x: saved.append(x.shape) or x, lambda x: x
+    )
+    with hooks:
+        neck([x.requires_grad_() for x in inputs])
+    assert saved and not {x.shape for x in inputs[:2]} & set(saved)
+
+
+def test_forward_allocates_the_finest_level_once():
+    neck = EBFPN(64, 3, refine=None).eval()
+    inputs = pyramid(64, (64, 64), (32, 32), (16, 16), dtype=torch.float32)
+    with torch.no_grad(), torch.profiler.profile(profile_memory=True) as profile:
+        neck(inputs)
+    numbers = [event.self_cpu_memory_usage for event in profile.events()]
+    size = inputs[0].numel() * 4
+    assert sum(number // size for number in numbers if number > 0) == 1
+
+
+def test_levels_and_mean_of_different_precision():
+    neck = EBFPN(8, 2, 1, refine=None)
+    inputs = pyramid(8, (8, 8), (4, 4), dtype=torch.float32)
+    inputs[1] = inputs[1].half()
+    outputs = neck(inputs)
+    assert [y.dtype for y in outputs] == [torch.float32, torch.float32]
+    neck = EBFPN(8, 1, 0, refine=None)
+    neck.refine = lambda mean: mean.half()
+    (output,) = neck(inputs[:1])
+    assert output.dtype == torch.float32
+
+
 def test_plain_block_starts_as_bfps():
     """Also where the neck's init_weights has run: its parts draw for themselves."""
     torch.manual_seed(0)

@@ -3,9 +3,11 @@
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mmgcnl.studies import read_study
+from mmgcnl.studies.spec import digest
 
 ROOT = Path(__file__).parents[2]
 STUDIES = [
@@ -32,7 +34,40 @@ def test_evidence_is_current(study_tool):
 
 
 def test_every_study_is_in_it():
-    assert set(STUDIES) == set((ROOT / 'configs/studies').glob('*.yml'))
+    demo = ROOT / 'configs/studies/demo.yml'
+    assert {*STUDIES, demo} == set((ROOT / 'configs/studies').glob('*.yml'))
+
+
+def test_the_demo_is_a_part_of_the_probe():
+    """So that the figures of five seeds say what `make demo` prints."""
+    demo = read_study(ROOT / 'configs/studies/demo.yml', ROOT)
+    probe = read_study(ROOT / 'configs/studies/probe.yml', ROOT)
+    core = ('fcn', 'nl-4', 'context-4', 'position-4', 'both-4')
+    for one, other in zip(demo.rows.values(), core, strict=True):
+        assert digest(one.load()) == digest(probe.rows[other].load())
+    assert (demo.prepare, demo.environment) == (probe.prepare, probe.environment)
+
+
+@pytest.mark.parametrize(
+    ('page', 'metrics'),
+    [
+        ('README.md', ('mIoU', 'probe/side', 'probe/lamp')),
+        ('docs/probe.md', ('mIoU', 'aAcc', 'probe/side', 'probe/lamp')),
+    ],
+)
+def test_pages_quote_the_probe(study_tool, page, metrics):
+    probe = read_study(ROOT / 'configs/studies/probe.yml', ROOT)
+    results, _ = study_tool.read_results(probe, probe.csv)
+    lines = (ROOT / page).read_text().splitlines()
+    rows = ('fcn', 'nl-4', 'context-4', 'position-4', 'both-4')
+    labels = ('FCN', '+ non-local', '+ context only', '+ position only', '+ ours (both)')
+    for row, label in zip(rows, labels, strict=True):
+        cells = []
+        for metric in metrics:
+            values = list(results.values(row, metric).values())
+            assert len(values) == len(probe.seeds)
+            cells.append(f'{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}')
+        assert f'| {label} | {" | ".join(cells)} |' in lines
 
 
 def test_camvid_takes_the_learning_rate_that_was_selected(study_tool):

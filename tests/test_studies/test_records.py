@@ -12,7 +12,7 @@ WRITER = """
 import sys
 from mmgcnl.studies import Record, append_records
 path, name = sys.argv[1:]
-for seed in range(30):
+for seed in range(10):
     append_records(path, [
         Record('small', name, seed, f'm{i}', i / 7, 'a', 'x, "y"', 1, 'auto', '0' * 8)
         for i in range(40)
@@ -38,10 +38,10 @@ def test_processes_append_at_once(tmp_path):
         subprocess.Popen([sys.executable, '-c', WRITER, path, name], env=environment)
         for name in ('one', 'other')
     ]
-    assert [writer.wait(timeout=120) for writer in writers] == [0, 0]
+    assert [writer.wait(timeout=300) for writer in writers] == [0, 0]
     records, broken = read_records(path)
     assert not broken
-    assert len(records) == 2 * 30 * 40
+    assert len(records) == 2 * 10 * 40
     # What is appended by one call stays together.
     runs = [(r.row, r.seed) for r in records]
     assert all(len(set(runs[i : i + 40])) == 1 for i in range(0, len(runs), 40))
@@ -87,6 +87,6 @@ def test_other_file_is_refused_and_kept(tmp_path, record):
     path = tmp_path / 'other.csv'
     path.write_text('a,b\n1,2\n')
     for function in (read_records, lambda p: append_records(p, [record()])):
-        with pytest.raises(CsvError, match=r"other.csv is no CSV file.*'a,b'.*--csv"):
+        with pytest.raises(CsvError, match=r"other.csv is not a CSV file.*'a,b'.*--csv"):
             function(path)
     assert path.read_text() == 'a,b\n1,2\n'

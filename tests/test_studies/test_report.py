@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -48,9 +49,10 @@ def test_results_of_several_settings(study_file, records, record):
 
 def test_report(results):
     text = render(results, 'small.png')
+    squeezed = re.sub(' +', ' ', text)
     assert '6 of 6 runs are done' in text
-    assert '| Plain | 3 | 51.17 ± 1.26 |  |' in text
-    assert '| wide | 3 | 54.17 ± 1.04 | 0.200 ± 0.000 |' in text
+    assert '| Plain | 3 | 51.17 ± 1.26 | |' in squeezed
+    assert '| wide | 3 | 54.17 ± 1.04 | 0.200 ± 0.000 |' in squeezed
     # Differences 3, 3.5 and 2.5: 3 -+ 4.303 * 0.5 / sqrt(3), p = 0.0092.
     line = '| wide − Plain | mIoU | +3.00 | +1.76 to +4.24 | 0.009 | higher | '
     assert line + 'higher: as predicted |' in text
@@ -89,8 +91,9 @@ def test_table_quotes_the_paper(study_file, records):
         + 'rows: {plain: nl, wide: }}\n'
     )
     text = render_table(Results(read_study(study_file, ROOT), records), '1')
-    assert '| row | seeds | mIoU, paper | mIoU, here | dist. attention |' in text
-    assert '| Plain | 3 | 47.25 | 51.17 ± 1.26 |  |' in text
+    squeezed = re.sub(' +', ' ', text)
+    assert '| row | seeds | mIoU, paper | mIoU, here | dist. attention |' in squeezed
+    assert '| Plain | 3 | 47.25 | 51.17 ± 1.26 | |' in squeezed
 
 
 def test_picture(results, tmp_path):

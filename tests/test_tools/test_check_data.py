@@ -35,6 +35,30 @@ def test_faults(call, segmentor, squares, tmp_path, capsys):
     assert out.is_file()  # the sound ones are drawn
 
 
+def test_notes_are_no_faults(call, segmentor, squares, tmp_path, capsys):
+    options = ['--cfg-options', 'val_dataloader.dataset.indices=2']
+    call('check_data', segmentor, '--num-samples', 0, *options)
+    out = capsys.readouterr().out
+    assert 'note: val: 2 of the images are also training images: ' in out
+    assert 'no fault in ' in out
+
+
+@pytest.mark.parametrize(
+    ('kind', 'option', 'have', 'want'),
+    [
+        ('segmentor', 'model.decode_head.num_classes', 3, 2),
+        ('detector', 'model.bbox_head.num_classes', 80, 1),
+    ],
+)
+def test_heads_with_other_classes(call, request, capsys, kind, option, have, want):
+    config = request.getfixturevalue(kind)
+    with pytest.raises(SystemExit, match='1'):
+        call('check_data', config, '--num-samples', 0, '--cfg-options', f'{option}={have}')
+    err = capsys.readouterr().err
+    assert f'model: {option} is {have}, but the data set has {want} classes' in err
+    assert f'set --cfg-options {option}={want}' in err
+
+
 def test_no_samples(call, segmentor, tmp_path):
     call('check_data', segmentor, '--out', tmp_path / 'a.png', '--num-samples', 0)
     assert not (tmp_path / 'a.png').exists()

@@ -1,6 +1,5 @@
 import importlib
 import json
-import socket
 import sys
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 import torch
 
 from mmgcnl.datasets.probe import make_probe
+from tests.builders import free_port
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 FROM_SCRATCH = ('--cfg-options', 'model.backbone.init_cfg=None')
@@ -33,12 +33,6 @@ class Recording(Hook):
         with open(f'{runner.work_dir}/rank{runner.rank}.txt', 'a') as file:
             print(json.dumps([images, float(outputs['loss'])]), file=file)
 '''
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return s.getsockname()[1]
 
 
 @pytest.fixture

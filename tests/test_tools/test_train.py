@@ -57,6 +57,14 @@ def test_auto_scale_lr(call, segmentor, tmp_path):
             'load_from: no such file: no.pth',
         ),
         (
+            ['{config}', *FROM_SCRATCH, 'model.decode_head.num_classes=7'],
+            'model.decode_head.num_classes is 7, but the data set has 2 classes',
+        ),
+        (
+            ['{config}', '--cfg-options', 'runner_type=NoRunner'],
+            "no runner 'NoRunner' is registered",
+        ),
+        (
             ['{config}', '--auto-scale-lr', '--cfg-options', 'auto_scale_lr=None'],
             '--cfg-options auto_scale_lr.base_batch_size=N',
         ),

@@ -15,7 +15,8 @@ def test_revision_is_the_checkouts():
     if not (ROOT / '.git').exists():
         pytest.skip('not a checkout')
     head = subprocess.check_output(['git', '-C', str(ROOT), 'rev-parse', 'HEAD'], text=True)
-    command = ['git', '-C', str(ROOT), 'status', '--porcelain', '--untracked-files=no']
+    command = ['git', '-C', str(ROOT), 'status', '--porcelain', '--']
+    command += ['mmgcnl', 'tools', 'configs']
     changed = subprocess.check_output(command, text=True).strip()
     revision = git_revision()
     assert head.startswith(revision.removesuffix('-dirty'))

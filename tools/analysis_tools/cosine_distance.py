@@ -6,6 +6,7 @@ positions are alike, 0.5 that they have nothing in common. With ground truth als
 of the attention falls on the query's own class.
 
 python tools/analysis_tools/cosine_distance.py CONFIG CHECKPOINT --num-images 50
+bash tools/analysis_tools/dist_cosine_distance.sh CONFIG CHECKPOINT GPUS
 
 Without CHECKPOINT it measures the model as initialised. How a block is initialised sets
 these distances as much as training does: compare a trained model with its own start.
@@ -16,13 +17,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
+from mmengine.dist import is_main_process
 from mmengine.fileio import dump
 from prettytable import PrettyTable
 
 from mmgcnl.analysis import Split, find_blocks, measure_distances
 from mmgcnl.apis import image_pipeline, init_model
-from mmgcnl.utils.cli import check_file
+from mmgcnl.engine import close_process_group
+from mmgcnl.engine.processes import connect_processes
+from mmgcnl.utils.cli import (
+    add_cfg_options,
+    add_device_argument,
+    check_file,
+    non_negative_int,
+)
 
 
 def show(report: dict[str, Any]) -> None:
@@ -92,14 +101,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         '--json', type=Path, metavar='FILE', help='also write everything to this file'
     )
     parser.add_argument(
-        '--device', help='e.g. cpu, cuda:1; default: the GPU when there is one'
+        '--no-classes',
+        action='store_true',
+        help='leave out how the attention is distributed over the classes',
     )
     parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override settings of the config, e.g. randomness.seed=1',
+        '--num-workers',
+        type=non_negative_int,
+        metavar='N',
+        help='processes that load images; default: as many as the config has for the split',
+    )
+    add_device_argument(parser)
+    add_cfg_options(parser, ', e.g. randomness.seed=1')
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch'],
+        default='none',
+        help='what started the processes (see dist_cosine_distance.sh)',
     )
     args = parser.parse_args(argv)
     check_file(parser, 'config', args.config)
@@ -107,18 +125,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f'--num-images {args.num_images}: give at least 1')
     try:
         cfg = Config.fromfile(args.config)
-        cfg.merge_from_dict(args.cfg_options or {})
+        cfg.merge_from_dict(args.cfg_options)
+        connect_processes(args.launcher)
         model = init_model(cfg, args.checkpoint, args.device)
         find_blocks(model)  # before the data is read
-        split = Split(model.cfg, args.split, args.num_images)
-        report = measure_distances(model, image_pipeline(model.cfg), split)
+        split = Split(model.cfg, args.split, args.num_images, not args.no_classes)
+        workers = split.num_workers if args.num_workers is None else args.num_workers
+        report = measure_distances(model, image_pipeline(model.cfg), split, workers)
     except (OSError, RuntimeError, ValueError) as error:
         parser.error(str(error).replace('\n', ' '))
-    show(report)
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        dump(report, args.json, file_format='json', indent=2)
-        print(f'written: {args.json}')
+    if is_main_process():
+        show(report)
+        if args.json:
+            args.json.parent.mkdir(parents=True, exist_ok=True)
+            dump(report, args.json, file_format='json', indent=2)
+            print(f'written: {args.json}')
+    close_process_group()
 
 
 if __name__ == '__main__':

@@ -23,7 +23,13 @@ from mmgcnl.analysis import (
     read_label_map,
 )
 from mmgcnl.apis import Inferencer
-from mmgcnl.utils.cli import add_device_argument, existing_file, file_name
+from mmgcnl.utils.cli import (
+    add_cfg_options,
+    add_device_argument,
+    existing_file,
+    file_name,
+    read_config,
+)
 
 
 def point(text: str) -> tuple[float, float]:
@@ -64,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         '--out', type=file_name('.png'), default=Path('attention.png'), help='a PNG'
     )
     add_device_argument(parser)
+    add_cfg_options(parser, ', of every model')
     args = parser.parse_args(argv)
     if (args.config2 is None) != (args.checkpoint2 is None):
         parser.error('--config2 and --checkpoint2 go together')
@@ -80,7 +87,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     maps, panels, samples = [], {}, []
     try:
         for (config, checkpoint, block), name in zip(models, names):
-            inferencer = Inferencer(config, checkpoint, args.device)
+            cfg = read_config(config, args.cfg_options)
+            inferencer = Inferencer(cfg, checkpoint, args.device)
             find_blocks(inferencer.model)
             found, pred = attention_at(
                 inferencer.model, inferencer.pipeline, image, args.point, block

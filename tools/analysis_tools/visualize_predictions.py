@@ -16,10 +16,12 @@ from mmengine.utils import ProgressBar
 from mmgcnl.analysis import Split, draw_panels, prediction_panels
 from mmgcnl.apis import Inferencer, find_images
 from mmgcnl.utils.cli import (
+    add_cfg_options,
     add_device_argument,
     check_file,
     existing_file,
     positive_int,
+    read_config,
 )
 
 
@@ -53,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         '--out-dir', type=Path, required=True, metavar='DIR', help='folder of the figures'
     )
     add_device_argument(parser)
+    add_cfg_options(parser, ', of every model')
     args = parser.parse_args(argv)
     pairs = [*args.baseline, (args.config, args.checkpoint)]
     names = args.names or [Path(config).stem for config, _ in pairs]
@@ -63,8 +66,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     try:
         models = {
-            name: Inferencer(*pair, args.device, show_progress=False)
-            for name, pair in zip(names, pairs)
+            name: Inferencer(
+                read_config(config, args.cfg_options),
+                checkpoint,
+                args.device,
+                show_progress=False,
+            )
+            for name, (config, checkpoint) in zip(names, pairs)
         }
         ours = models[names[-1]]
         if args.images:

@@ -10,8 +10,12 @@ metadata.
 segmentor  'output': the logits (batch, classes, H, W) resized to the input, or with
            --labels the labels (batch, 1, H, W), int64. With test_cfg.mode='slide' the
            file has the model for one window.
-detector   'level0', 'level1', ...: the outputs of backbone and neck. The heads make boxes,
-           whose number depends on the image; mmdeploy exports those.
+detector   'level0', 'level1', ...: the outputs of backbone and neck. With --head those of
+           the head of a single-stage detector, as mmdet names them: 'cls_scores0',
+           'cls_scores1', ..., 'bbox_preds0', ... Boxes are not made from them.
+
+The attention of GCNonLocal2d is exported as a Scan over the rows of its map, in memory that
+does not grow with the square of the map; with --dense as matrix products of all pairs.
 
 Exit code 1: onnxruntime's result differs from PyTorch's. Exit code 2: wrong input.
 """
@@ -46,6 +50,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         '--labels', action='store_true', help='of a segmentor, labels instead of logits'
     )
+    parser.add_argument(
+        '--head',
+        action='store_true',
+        help="of a single-stage detector, the head's outputs instead of the neck's; not "
+        'with --dynamic',
+    )
+    parser.add_argument(
+        '--dense',
+        action='store_true',
+        help="attention in memory of all pairs, for runtimes without ONNX's Scan",
+    )
     add_size_argument(
         parser,
         '--verify-shape',
@@ -59,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     shape = tuple(args.shape)
     if args.verify_shape and not args.dynamic:
         parser.error('--verify-shape: without --dynamic the file takes only --shape')
+    if args.head and args.dynamic:
+        parser.error('--head: the file takes one size only; leave out --dynamic')
     # mmseg advises on training, torch warns about its own exporter.
     warnings.filterwarnings('ignore', module='mmseg|torch|copyreg')
 
@@ -76,11 +93,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options)
     try:
-        model = TensorModel(init_model(cfg, args.checkpoint, 'cpu'), args.labels)
+        model = TensorModel(init_model(cfg, args.checkpoint, 'cpu'), args.labels, args.head)
         preprocessing = describe_preprocessing(cfg)
         meta = dict(classes=model.model.dataset_meta['classes'], **preprocessing)
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        export_onnx(model, args.out, shape, args.dynamic, meta)
+        export_onnx(model, args.out, shape, args.dynamic, meta, args.dense)
     except (ImportError, OSError, ValueError) as error:
         parser.error(str(error))
     takes = (

@@ -1,6 +1,6 @@
-# Made by `python tools/probe.py data`.
+# Made by `python tools/probe.py data` or `make demo`.
 dataset_type = 'ProbeDataset'
-data_root = '{{$PROBE_ROOT:work_dirs/probe/data}}'
+data_root = '{{$PROBE_ROOT:work_dirs/probe/data/seed0}}'
 pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),

@@ -2,7 +2,8 @@
 
 ``dense`` is the reference: short, with all weights in memory at once. ``blockwise`` runs
 on any device in memory proportional to the number of positions. ``triton`` is a fused
-kernel for NVIDIA GPUs.
+kernel for NVIDIA GPUs. ``row_wise`` is a loop over the rows of the map that
+can be exported.
 """
 
 from .dense import attention_weights

@@ -1,8 +1,8 @@
 """Attention on any device, in memory proportional to the number of positions.
 
 The forward and the backward pass are custom operators, so that torch.compile calls them as
-they are instead of unrolling their loops. :mod:`.one_head` has the mathematics,
-:mod:`.tiles` the division of the work, :mod:`.threads` the loop over the heads.
+they are instead of unrolling their loops. :mod:`.passes` has the mathematics, :mod:`.tiles`
+the division of the work, :mod:`.threads` the loop over the heads.
 
 Shape shorthand: B images, n heads, d channels of a head, (H, W) the query grid, (h, w)
 the key grid.
@@ -10,15 +10,17 @@ the key grid.
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .dropout import KeepMask
+from .heads import Heads, Scratch, compute_dtype
 from .inputs import AttentionInputs
-from .one_head import Head, Work, backward_head, compute_dtype, forward_head
-from .threads import map_heads
+from .passes import backward_heads, forward_heads
+from .threads import map_groups
+from .tiles import divide
 
 
 def blockwise_attention(
@@ -38,7 +40,7 @@ def blockwise_attention(
     if position_query is not None:
         position_query = position_query.expand(query.shape)
     tensors = query, key, value, content_scale, position_query, rows, columns
-    out, _, _ = forward_operator(*tensors, dropout_p, seed)
+    out, _ = forward_operator(*tensors, dropout_p, seed)
     return out.to(value.dtype)
 
 
@@ -51,7 +53,7 @@ _INPUTS = (
 @torch.library.custom_op(
     'mmgcnl::blockwise_attention',
     mutates_args=(),
-    schema=f'({_INPUTS}) -> (Tensor out, Tensor row_max, Tensor row_sum)',
+    schema=f'({_INPUTS}) -> (Tensor out, Tensor lse)',
 )
 def forward_operator(
     query: Tensor,
@@ -63,41 +65,53 @@ def forward_operator(
     columns: Tensor | None,
     dropout_p: float,
     seed: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The output and, for each query, its largest logit and sum of exp(logit - largest)."""
+) -> tuple[Tensor, Tensor]:
+    """The output and, for each query, the logarithm of the sum of exp(logit), lse."""
     results = _empty_results(query)
     if query.numel() == 0:
         return results
-    work = Work(query, key, dropout_p, seed)
+    tensors = query, key, value, content_scale, position_query, rows, columns
+    tiling = divide(query.shape[:4], key.shape[2:4], query.device.type)
+    mask = _keep_mask(query, key, dropout_p, seed)
 
-    def compute(index: tuple[int, ...]) -> None:
-        tensors = query, key, value, content_scale, position_query, rows, columns
-        head = Head(index, *tensors)
-        forward_head(head, work, tuple(result[index] for result in results))
+    def compute(index: tuple[slice, slice], scratch: Scratch) -> None:
+        of_group = tuple(result[index] for result in results)
+        forward_heads(Heads(index, *tensors), tiling, scratch, of_group)
 
-    map_heads(compute, query.shape[:2], query.device.type)
+    def make_scratch() -> Scratch:
+        return Scratch(query, tiling, mask, backward=False)
+
+    map_groups(compute, make_scratch, tiling, query.device.type)
     return results
 
 
-def _empty_results(query: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _empty_results(query: Tensor) -> tuple[Tensor, Tensor]:
     out = query.new_empty(query.shape, dtype=compute_dtype(query))
-    return out, torch.empty_like(out[..., :1]), torch.empty_like(out[..., :1])
+    return out, torch.empty_like(out[..., :1])
+
+
+def _keep_mask(
+    query: Tensor, key: Tensor, dropout_p: float, seed: Tensor | None
+) -> KeepMask | None:
+    if seed is None:
+        return None
+    return KeepMask(dropout_p, seed, query.shape[:4], key.shape[2:4], query.device)
 
 
 @forward_operator.register_fake
-def _(query: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _(query: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
     return _empty_results(query)
 
 
 @torch.library.custom_op(
     'mmgcnl::blockwise_attention_backward',
     mutates_args=(),
-    schema=f'(Tensor grad, Tensor row_max, Tensor row_sum, {_INPUTS}) -> Tensor[]',
+    schema=f'(Tensor grad, Tensor out, Tensor lse, {_INPUTS}) -> Tensor[]',
 )
 def backward_operator(
     grad: Tensor,
-    row_max: Tensor,
-    row_sum: Tensor,
+    out: Tensor,
+    lse: Tensor,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -113,36 +127,40 @@ def backward_operator(
     grads = [t.new_zeros(t.shape) for t in per_image]
     # All images share the codes: their gradients are summed over the images.
     codes = [t for t in (rows, columns) if t is not None]
-    d_codes = [t.new_zeros(t.shape, dtype=row_max.dtype) for t in codes]
+    d_codes = [t.new_zeros(t.shape, dtype=lse.dtype) for t in codes]
     if grad.numel() > 0:
-        work = Work(query, key, dropout_p, seed)
+        tensors = query, key, value, content_scale, position_query, rows, columns
+        tiling = divide(query.shape[:4], key.shape[2:4], query.device.type)
+        mask = _keep_mask(query, key, dropout_p, seed)
 
-        def compute(index: tuple[int, ...]) -> list[Tensor]:
-            tensors = query, key, value, content_scale, position_query, rows, columns
-            head = Head(index, *tensors)
-            saved = [t[index] for t in (grad, row_max, row_sum)]
-            return backward_head(head, work, saved, [t[index] for t in grads])
+        def compute(index: tuple[slice, slice], scratch: Scratch) -> list[Tensor]:
+            heads = Heads(index, *tensors)
+            saved = [t[index].to(lse.dtype) for t in (grad, out, lse)]
+            of_group = [t[index] for t in grads]
+            return backward_heads(heads, tiling, scratch, saved, of_group)
 
-        indices = itertools.product(*map(range, query.shape[:2]))
-        of_heads = map_heads(compute, query.shape[:2], query.device.type)
-        for (_, n), of_head in zip(indices, of_heads):
-            for d_code, part in zip(d_codes, of_head):
-                d_code[:, :, n] += part
+        def make_scratch() -> Scratch:
+            return Scratch(query, tiling, mask, backward=True)
+
+        of_groups = map_groups(compute, make_scratch, tiling, query.device.type)
+        for (_, of_heads), of_group in zip(tiling.groups, of_groups):
+            for d_code, part in zip(d_codes, of_group):
+                d_code[:, :, of_heads] += part.permute(1, 2, 0, 3)
     return [*grads, *(d.to(t.dtype) for d, t in zip(d_codes, codes))]
 
 
 @backward_operator.register_fake
-def _(grad: Tensor, row_max: Tensor, row_sum: Tensor, *inputs: Any) -> list[Tensor]:
+def _(grad: Tensor, out: Tensor, lse: Tensor, *inputs: Any) -> list[Tensor]:
     query, key, value, _, *position = inputs[:7]
     return [t.new_empty(t.shape) for t in (query, key, value, *position) if t is not None]
 
 
 def _setup_context(
-    ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]
+    ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]
 ) -> None:
     *tensors, ctx.dropout_p, seed = inputs
-    ctx.save_for_backward(*output[1:], *tensors, seed)
-    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(*output, *tensors, seed)
+    ctx.mark_non_differentiable(output[1])
 
 
 def _gradients(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:

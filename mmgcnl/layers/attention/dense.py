@@ -21,12 +21,12 @@ def attention_weights(inputs: AttentionInputs) -> Tensor:
     query, key, content_scale, position = inputs
     dtype = torch.promote_types(query.dtype, torch.float32)
     with torch.autocast(query.device.type, enabled=False):
-        content = query.flatten(2, 3).to(dtype) @ key.flatten(2, 3).to(dtype).mT
-        logits = content * content_scale.squeeze(-1)
+        query = query.to(dtype) * content_scale
+        keys = key.to(dtype).flatten(2, 3).transpose(2, 3)
+        logits = query.flatten(2, 3) @ keys
         if position is not None:
             rows, columns = (table.flatten(2, 3) for table in position.tables())
-            bias = rows.unsqueeze(-1) + columns.unsqueeze(-2)
-            logits = logits + bias.flatten(-2)
+            logits = logits + (rows.unsqueeze(-1) + columns.unsqueeze(-2)).flatten(-2)
         return logits.softmax(dim=-1)
 
 

@@ -13,12 +13,14 @@ from .blockwise import blockwise_attention
 from .dense import dense_attention
 from .fused import triton_attention
 from .inputs import AttentionInputs
+from .row_wise import is_exporting, row_wise_attention
 from .validation import why_unsupported
 
 IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
     'dense': dense_attention,
     'blockwise': blockwise_attention,
     'triton': triton_attention,
+    'row_wise': row_wise_attention,
 }
 #: The environment variable that overrides every config.
 IMPLEMENTATION_VARIABLE = 'MMGCNL_ATTENTION'
@@ -69,10 +71,10 @@ def choose_implementation(
     Args:
         inputs: Query, key and position.
         implementation: The requested implementation. The environment variable
-            MMGCNL_ATTENTION overrides it. Without either: dense while exporting or
-            tracing, because it consists of standard operators; on a GPU the fused
-            kernel, where it can run; otherwise blockwise, or dense where the weights
-            take little memory.
+            MMGCNL_ATTENTION overrides it. Without either: row_wise while torch.export is
+            at work, dense while tracing, because these consist of standard operators; on
+            a GPU the fused kernel, where it can run; otherwise blockwise, or dense where
+            the weights take little memory.
         dropout_p: As for :func:`attention`: the kernels are validated with it, too.
 
     Raises:
@@ -86,9 +88,11 @@ def choose_implementation(
         raise ValueError(
             f'{source}={requested!r}: give one of {", ".join(map(repr, IMPLEMENTATIONS))}'
         )
-    if requested in ('dense', 'blockwise'):
+    if requested not in (None, 'triton'):
         return requested
-    if _exporting():
+    if is_exporting():
+        return 'row_wise'
+    if torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
         return 'dense'
     if requested == 'triton' or inputs.query.device.type == 'cuda':
         reason = why_unsupported(inputs, dropout_p)
@@ -109,11 +113,6 @@ def choose_implementation(
     )
     num_weights = inputs.query.shape[:2].numel() * head_weights
     return 'dense' if num_weights <= limit else 'blockwise'
-
-
-def _exporting() -> bool:
-    is_exporting = getattr(torch.compiler, 'is_exporting', lambda: False)  # torch 2.7
-    return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export() or is_exporting()
 
 
 _warned: set[str] = set()

@@ -1,51 +1,71 @@
-"""Run the heads of an attention side by side, one thread each."""
+"""Run groups of heads of an attention side by side, one thread each."""
 
 from __future__ import annotations
 
-import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import TypeVar
 
 import torch
 
+from .tiles import Tiling
+
+_S = TypeVar('_S')
 _T = TypeVar('_T')
 # The thread count is process-wide; hold this lock while reading or changing it.
 _thread_count_lock = threading.Lock()
 
 
-def map_heads(
-    compute: Callable[[tuple[int, ...]], _T], size: Sequence[int], device_type: str
+def map_groups(
+    compute: Callable[[tuple[slice, slice], _S], _T],
+    make_scratch: Callable[[], _S],
+    tiling: Tiling,
+    device_type: str,
 ) -> list[_T]:
-    """Call ``compute`` with the index (image, head) of every head, in order.
+    """Call ``compute`` with the images and heads of every group.
 
-    On a CPU several heads run at a time, each on a thread of its own: its tile then stays
+    On a CPU several groups run at a time, each on a thread of its own: its tile then stays
     in the cache of one core, whereas threads that share every operation would pass the
-    cache lines around. Gradients and autocast are off inside.
+    cache lines around. Where heads are small, starting these threads would take longer
+    than the attention, and the threads do share the operations. Gradients and autocast are
+    off inside.
 
     Args:
-        compute: Called as ``compute((image, head))``.
-        size: B and n.
-        device_type: For example 'cpu'. Other devices run one head after another.
+        compute: Called as ``compute((images, heads), scratch)``.
+        make_scratch: Makes memory to work in, once for each thread.
+        tiling: Has the groups.
+        device_type: For example 'cpu'. Other devices run one group after another.
+
+    Returns:
+        The results in the order of the groups.
     """
-    indices = list(itertools.product(*map(range, size)))
     with _thread_count_lock:
         threads = torch.get_num_threads()
-    workers = min(threads, len(indices)) if device_type == 'cpu' else 1
+    workers = min(threads, len(tiling.groups))
+    if tiling.small or device_type != 'cpu':
+        workers = 1
+    free: SimpleQueue[_S] = SimpleQueue()
+    for _ in range(workers):
+        free.put(make_scratch())
     inference = torch.is_inference_mode_enabled()
 
-    def run(index: tuple[int, ...]) -> _T:
+    def run(group: tuple[slice, slice]) -> _T:
         # PyTorch's modes are per thread: a new thread does not inherit them.
         with torch.inference_mode(inference), torch.no_grad():
             with torch.autocast(device_type, enabled=False):
-                return compute(index)
+                scratch = free.get()
+                try:
+                    return compute(group, scratch)
+                finally:
+                    free.put(scratch)
 
     if workers == 1:
-        return [run(index) for index in indices]
+        return [run(group) for group in tiling.groups]
     with _thread_count_lock, ThreadPoolExecutor(workers) as pool:
         torch.set_num_threads(threads // workers)
         try:
-            return list(pool.map(run, indices))
+            return list(pool.map(run, tiling.groups))
         finally:
             torch.set_num_threads(threads)

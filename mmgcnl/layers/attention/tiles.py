@@ -1,23 +1,25 @@
-"""How the attention weights are divided: some queries by some keys at a time.
+"""How the attention is divided: some heads, some queries and some keys at a time.
 
-Shape shorthand: (H, W) the query grid, (h, w) the key grid.
+Shape shorthand: B images, n heads, (H, W) the query grid, N = H * W, (h, w) the key grid,
+M = h * w.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
-#: Attention weights of a tile, by device type: few enough to stay in a CPU core's cache.
+#: Attention weights of a tile of one head, by device type: few enough to stay in a CPU
+#: core's cache.
 TILE_WEIGHTS = {'cpu': 2**19}
 #: The same for all other device types: enough to keep a GPU busy.
 TILE_WEIGHTS_ELSEWHERE = 2**24
-#: Keys of a block. Where one block holds all keys, the backward pass computes the weights
-#: only once.
-BLOCK_KEYS = 2**14
-#: Entries of the position tables that are computed at a time.
+#: Keys of a block. A tile then has enough queries for fast matrix products.
+BLOCK_KEYS = 2**11
+#: Entries of the position tables of a head that are computed at a time.
 TABLE_ENTRIES = 2**20
 
 
@@ -49,28 +51,50 @@ class KeyBlock(NamedTuple):
     keys: slice
 
     def on_grid(self, of_keys: Tensor) -> Tensor:
-        """View (T, K) as (T, rows, columns)."""
-        return of_keys.unflatten(1, (_length(self.rows), -1))
+        """View (..., K) as (..., rows, columns)."""
+        return of_keys.unflatten(-1, (_length(self.rows), -1))
 
 
-def cut(
-    size: Sequence[int], key_size: Sequence[int], device_type: str
-) -> tuple[list[Rectangle], list[KeyBlock]]:
-    """Divide both grids, such that a tile of queries and a block of keys have few weights.
+class Tiling(NamedTuple):
+    """How an attention is divided.
+
+    Attributes:
+        groups: Images and heads that are computed together: several where they are small,
+            otherwise one head of one image.
+        rectangles: The queries.
+        blocks: The keys.
+        small: Whether a head has too few weights for a thread of its own.
+    """
+
+    groups: list[tuple[slice, slice]]
+    rectangles: list[Rectangle]
+    blocks: list[KeyBlock]
+    small: bool
+
+    @property
+    def most_weights(self) -> int:
+        """The most attention weights that exist at a time, of all heads of a group."""
+        heads = max(_length(images) * _length(heads) for images, heads in self.groups)
+        queries = max(_length(tile) for r in self.rectangles for tile in r.tiles)
+        return heads * queries * max(_length(block.keys) for block in self.blocks)
+
+
+def divide(size: Sequence[int], key_size: Sequence[int], device_type: str) -> Tiling:
+    """Divide an attention so that few weights exist at a time.
 
     Args:
-        size: H and W.
+        size: B, n, H and W.
         key_size: h and w.
         device_type: For example 'cpu'.
     """
-    (height, width), (key_height, key_width) = size, key_size
+    (batch, heads, height, width), (key_height, key_width) = size, key_size
+    tile_weights = TILE_WEIGHTS.get(device_type, TILE_WEIGHTS_ELSEWHERE)
     blocks = [
         KeyBlock(rows, columns, _keys(rows, columns, key_width))
         for rows in _spans(key_height, max(1, BLOCK_KEYS // key_width))
         for columns in _spans(key_width, BLOCK_KEYS)
     ]
-    most_keys = max(block.keys.stop - block.keys.start for block in blocks)
-    tile_weights = TILE_WEIGHTS.get(device_type, TILE_WEIGHTS_ELSEWHERE)
+    most_keys = max(_length(block.keys) for block in blocks)
     most_queries = max(1, tile_weights // most_keys)
     most_of_rectangle = max(1, TABLE_ENTRIES // (key_height + key_width))
     rectangles = [
@@ -78,7 +102,15 @@ def cut(
         for rows in _spans(height, max(1, most_of_rectangle // width))
         for columns in _spans(width, most_of_rectangle)
     ]
-    return rectangles, blocks
+    # A head of less than two tiles is computed with others: fewer operations, and enough
+    # work for the threads in each.
+    weights = height * width * key_height * key_width
+    small = weights < 2 * tile_weights
+    together = max(2, tile_weights // weights) if small else 1
+    groups = list(
+        itertools.product(_spans(batch, max(1, together // heads)), _spans(heads, together))
+    )
+    return Tiling(groups, rectangles, blocks, small)
 
 
 def _spans(length: int, most: int) -> list[slice]:

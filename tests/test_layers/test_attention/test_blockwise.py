@@ -10,7 +10,7 @@ from mmgcnl.layers import (
     GCNonLocal2d,
     Position,
 )
-from mmgcnl.layers.attention import blockwise
+from mmgcnl.layers.attention import blockwise, passes
 from tests.test_layers.test_attention.cases import (
     TILES,
     TOLERANCE,
@@ -36,6 +36,28 @@ def test_blockwise_is_exact(dtype, case, sizes):
 def test_blockwise_drops_the_same_weights_as_dense(case, sizes):
     with tiles_of(*sizes):
         check(case, 'blockwise', torch.float32)
+
+
+@pytest.mark.parametrize('position', [True, False])
+@pytest.mark.parametrize(('magnitude', 'normalised'), [(3.0, False), (1e3, True)])
+def test_weights_are_normalised_where_rounding_of_lse_would_show(
+    monkeypatch, position, magnitude, normalised
+):
+    calls = []
+    sums = passes._sums_of_weights
+    monkeypatch.setattr(
+        passes, '_sums_of_weights', lambda *args: calls.append(args) or sums(*args)
+    )
+    case = Case(2, 2, 8, (5, 6), 1, position, magnitude, 0.0, 0)
+    with tiles_of(40, 9):
+        check(case, 'blockwise', torch.float32)
+        assert bool(calls) == normalised
+        # One key: its weight is exactly one, the gradient of the value that of the output.
+        case = case._replace(grid=(3, 5), kv_stride=7)
+        value_grad = case.run('blockwise', torch.float32)[3]
+        exact = case.run('dense', torch.float32, compute=torch.float64)[3]
+    limit = 1e-6 if normalised else 2e-5
+    torch.testing.assert_close(value_grad.double(), exact, rtol=limit, atol=limit)
 
 
 def test_gradcheck_of_blockwise():

@@ -1,6 +1,5 @@
 """The command line of tools/analysis_tools/plot_curves.py."""
 
-import json
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,24 +7,14 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
+from tests.builders import write_logs
+
 tool = SimpleNamespace(**runpy.run_path('tools/analysis_tools/plot_curves.py'))
 
 
 @pytest.fixture
 def work_dir(tmp_path: Path) -> Path:
-    """Two trainings, the later one with an evaluation between its iterations."""
-    lines = {
-        '20260101_000000': [dict(loss=9.0, step=1)],
-        '20260102_000000': [
-            dict(loss=2.0, step=10),
-            dict(aAcc=50.0, step=10),
-            dict(loss=1.0, step=20),
-        ],
-    }
-    for name, entries in lines.items():
-        path = tmp_path / name / 'vis_data' / 'scalars.json'
-        path.parent.mkdir(parents=True)
-        path.write_text(''.join(json.dumps(entry) + '\n' for entry in entries))
+    write_logs(tmp_path)
     return tmp_path
 
 
@@ -37,7 +26,10 @@ def test_picture(work_dir, tmp_path):
 
 @pytest.mark.parametrize(
     ('args', 'message'),
-    [(['--keys', 'mIoU'], "has no 'mIoU'; it has aAcc, loss, step"), ([], 'no work dir')],
+    [
+        (['--keys', 'mIoU'], "has no 'mIoU'; it has aAcc, loss, step"),
+        ([], 'not the work dir of'),
+    ],
 )
 def test_faults(work_dir, capsys, args, message):
     folder = work_dir if args else work_dir / 'nowhere'

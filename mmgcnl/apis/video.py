@@ -1,0 +1,111 @@
+"""Inference on video files and cameras: a video of the predictions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from mmengine.utils import ProgressBar
+
+from .inferencer import Inferencer
+
+#: What a file must end with to be taken for a video.
+SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv')
+CAMERA_RATE = 25.0  # frames per second, of cameras that do not tell
+
+
+def is_video(source: str) -> bool:
+    """Tell a video file, by its suffix, or the number of a camera from an image."""
+    if source.isdecimal() and not Path(source).exists():
+        return True
+    return Path(source).suffix.lower() in SUFFIXES
+
+
+def segment_video(
+    inferencer: Inferencer,
+    source: str,
+    out: str | Path,
+    pred_score_thr: float = 0.3,
+    num_frames: int | None = None,
+) -> str | None:
+    """Write a video with the predictions drawn over each frame.
+
+    Args:
+        inferencer: Segments the frames.
+        source: Path of a video file, or the number of a camera. A camera runs until
+            Ctrl-C, or for ``num_frames``.
+        out: The file to write, an MP4. It has the frames up to where the source ended,
+            whatever ended it.
+        pred_score_thr: Instances with a lower score are not drawn.
+        num_frames: How many frames. Default: all.
+
+    Returns:
+        None, or a line that says where the video broke off.
+
+    Raises:
+        OSError: The video or camera does not open or has no frame, or ``out`` cannot be
+            written.
+    """
+    camera = source.isdecimal() and not Path(source).exists()
+    capture = cv2.VideoCapture(int(source) if camera else source)
+    if not capture.isOpened():
+        what = f'camera {source} does not open' if camera else 'does not open as a video'
+        raise OSError(what)
+    rate = capture.get(cv2.CAP_PROP_FPS) or CAMERA_RATE
+    promised = 0 if camera else max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+    expected = min(promised, num_frames or promised)
+    written = 0
+    shown, inferencer.show_progress = inferencer.show_progress, False
+    bar = ProgressBar(expected or num_frames or 0) if shown else None
+    writer = _Writer(Path(out), rate)
+    try:
+        while written != num_frames:
+            there, frame = capture.read()
+            if not there:
+                break
+            results = inferencer(frame, return_vis=True, pred_score_thr=pred_score_thr)
+            writer.write(results['visualization'][0])
+            written += 1
+            if bar is not None:
+                bar.update()
+    except KeyboardInterrupt:
+        if not camera:
+            raise
+    finally:
+        capture.release()
+        writer.close()
+        inferencer.show_progress = shown
+        if bar is not None:
+            print()
+    if not written:
+        raise OSError('has no frame that decodes')
+    if written < expected:
+        return f'breaks off after {written} of {promised} frames'
+    return None
+
+
+class _Writer:
+    """Writes an MP4 whose size is that of the first frame."""
+
+    def __init__(self, path: Path, rate: float) -> None:
+        self.path = path
+        self.rate = rate
+        self.writer: Any = None
+
+    def write(self, frame: np.ndarray) -> None:
+        """Append a frame (H, W, 3), RGB, uint8."""
+        if self.writer is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            size = frame.shape[1], frame.shape[0]
+            codec = cv2.VideoWriter_fourcc(*'mp4v')
+            self.writer = cv2.VideoWriter(str(self.path), codec, self.rate, size)
+            if not self.writer.isOpened():
+                raise OSError(f'{self.path} cannot be written as a video')
+        self.writer.write(np.ascontiguousarray(frame[..., ::-1]))
+
+    def close(self) -> None:
+        """Complete the file; without that, players refuse it."""
+        if self.writer is not None:
+            self.writer.release()

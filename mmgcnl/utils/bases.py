@@ -1,0 +1,23 @@
+"""Our configs as bases of others: ``_base_ = 'mmgcnl::ebfpn/...'``."""
+
+from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
+
+
+def register_bases() -> None:
+    """Make mmengine find our configs, as it finds those of mmdet and mmseg.
+
+    mmengine marks what comes from a package's configs with the package as its scope, in
+    whose registries it is then looked up. Our configs name classes of mmdet and mmseg and
+    add ours to their registries; there are none of our own, so the mark is left out.
+    """
+    if 'mmgcnl' in MODULE2PACKAGE:
+        return
+    MODULE2PACKAGE['mmgcnl'] = 'mmgcnl'
+    find = Config._get_cfg_path
+
+    def find_without_scope(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        path, scope = find(cfg_path, filename)
+        return path, None if scope == 'mmgcnl' else scope
+
+    Config._get_cfg_path = staticmethod(find_without_scope)

@@ -1,0 +1,170 @@
+"""Videos and cameras: what is written, also when they break off."""
+
+import cv2
+import numpy as np
+import pytest
+
+from mmgcnl.apis import Inferencer, is_video, segment_video
+from tests.builders import call_tool, write_inference_model
+
+FRAMES = 6
+
+
+@pytest.fixture
+def video(tmp_path):
+    """Six frames of a moving square, 64x48, as motion JPEG: every frame is complete."""
+    path = tmp_path / 'square.avi'
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 10, (64, 48))
+    for i in range(FRAMES):
+        frame = np.full((48, 64, 3), 40, np.uint8)
+        frame[10:30, 5 * i : 5 * i + 20] = 200
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+@pytest.fixture
+def model(tmp_path):
+    return write_inference_model(tmp_path, 'semantic')
+
+
+def read(path):
+    capture = cv2.VideoCapture(str(path))
+    frames = []
+    while True:
+        there, frame = capture.read()
+        if not there:
+            return np.array(frames), capture.get(cv2.CAP_PROP_FPS)
+        frames.append(frame)
+
+
+def cut(video):
+    """Cut a video after its fourth frame: its header promises all six."""
+    content = video.read_bytes()
+    starts = [i for i in range(len(content)) if content[i : i + 4] == b'00dc']
+    video.write_bytes(content[: starts[4]])
+
+
+class Camera:
+    """A camera of OpenCV that shows six frames, and then what ``then`` does."""
+
+    opened = True
+    then = None
+
+    def __init__(self, source):
+        assert source == 0
+        self.number = 0
+
+    def isOpened(self):
+        return self.opened
+
+    def get(self, _):
+        return 0.0
+
+    def read(self):
+        self.number += 1
+        if self.number > FRAMES:
+            if self.then is not None:
+                raise self.then
+            return False, None
+        return True, np.full((48, 64, 3), 20 * self.number, np.uint8)
+
+    def release(self):
+        pass
+
+
+def test_video(tmp_path, video, model, capsys):
+    out = tmp_path / 'out'
+    call_tool('infer', *model, video, '--out-dir', out, '--device', 'cpu')
+    frames, rate = read(out / 'overlays/square.mp4')
+    assert frames.shape == (FRAMES, 48, 64, 3) and rate == 10
+    inferencer = Inferencer(*model, device='cpu')
+    originals, _ = read(video)
+    for frame, original in zip(frames, originals):
+        drawn = inferencer(original, return_vis=True)['visualization'][0][..., ::-1]
+        assert np.abs(frame.astype(int) - drawn).mean() < 12  # the codec loses some
+        assert np.abs(frame.astype(int) - original).mean() > 20
+    assert f'written: {out}/overlays/square.mp4' in capsys.readouterr().out
+
+
+def test_images_and_videos_together(tmp_path, video, images, model):
+    out = tmp_path / 'out'
+    options = ['--num-frames', 2, '--device', 'cpu']
+    call_tool('infer', *model, images, video, '--out-dir', out, *options)
+    assert sorted(path.name for path in (out / 'overlays').iterdir()) == [
+        *(f'{i}.png' for i in range(3)),
+        'square.mp4',
+    ]
+    assert len(read(out / 'overlays/square.mp4')[0]) == 2
+
+
+def test_video_that_breaks_off(tmp_path, video, model, capsys):
+    cut(video)
+    with pytest.raises(SystemExit, match='2'):
+        call_tool('infer', *model, video, '--out-dir', tmp_path / 'out')
+    number = len(read(tmp_path / 'out/overlays/square.mp4')[0])
+    assert 2 < number < FRAMES  # OpenCV may leave out the last one
+    message = f'{video}: breaks off after {number} of {FRAMES} frames'
+    assert message in capsys.readouterr().err
+
+
+def test_model_that_fails_in_the_middle(tmp_path, video, model, monkeypatch):
+    inferencer = Inferencer(*model, device='cpu')
+    forward, seen = inferencer.model.test_step, []
+
+    def fail(data):
+        seen.append(data)
+        if len(seen) > 3:
+            raise RuntimeError('out of memory')
+        return forward(data)
+
+    monkeypatch.setattr(inferencer.model, 'test_step', fail)
+    with pytest.raises(RuntimeError, match='out of memory'):
+        segment_video(inferencer, str(video), tmp_path / 'out.mp4')
+    assert len(read(tmp_path / 'out.mp4')[0]) == 3
+    assert inferencer.show_progress
+
+
+@pytest.mark.parametrize('then', [None, KeyboardInterrupt()])
+def test_camera(tmp_path, model, monkeypatch, then):
+    monkeypatch.setattr(Camera, 'then', then)
+    monkeypatch.setattr('mmgcnl.apis.video.cv2.VideoCapture', Camera)
+    call_tool('infer', *model, '0', '--out-dir', tmp_path / 'out', '--device', 'cpu')
+    monkeypatch.undo()
+    frames, rate = read(tmp_path / 'out/overlays/camera0.mp4')
+    assert len(frames) == FRAMES and rate == 25
+
+
+def test_what_does_not_open(tmp_path, video, model, monkeypatch, capsys):
+    """The other one is segmented all the same."""
+    broken = tmp_path / 'broken.mp4'
+    broken.write_bytes(b'no video')
+    monkeypatch.setattr(Camera, 'opened', False)
+    capture = cv2.VideoCapture
+    monkeypatch.setattr(
+        'mmgcnl.apis.video.cv2.VideoCapture',
+        lambda source: Camera(source) if source == 0 else capture(source),
+    )
+    out = tmp_path / 'out'
+    with pytest.raises(SystemExit, match='2'):
+        call_tool('infer', *model, broken, '0', video, '--out-dir', out)
+    err = capsys.readouterr().err
+    assert f'{broken}: does not open as a video' in err
+    assert '0: camera 0 does not open' in err
+    assert len(read(out / 'overlays/square.mp4')[0]) == FRAMES
+
+
+def test_what_is_a_video(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert is_video('a.MP4') and is_video('0') and is_video('folder/b.mkv')
+    assert not is_video('a.png') and not is_video('folder')
+    (tmp_path / '7').mkdir()
+    assert not is_video('7')  # a folder
+
+
+def test_cfg_options(tmp_path, images, model, capsys):
+    """They reach the model: a head for other classes does not fit the weights."""
+    options = ['--cfg-options', 'model.decode_head.num_classes=4']
+    with pytest.raises(SystemExit, match='2'):
+        call_tool('infer', *model, images, '--out-dir', tmp_path / 'out', *options)
+    assert 'does not fit' in capsys.readouterr().err

@@ -1,0 +1,70 @@
+"""Which runner a config gets."""
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import RUNNERS
+from mmengine.runner import FlexibleRunner
+
+from mmgcnl.engine import Runner, build_runner
+from tests.builders import draw_squares, forget_instances, write_segmentor
+
+
+@pytest.fixture
+def cfg(tmp_path):
+    draw_squares(tmp_path / 'squares')
+    cfg = Config.fromfile(write_segmentor(tmp_path / 'config.py', tmp_path / 'squares'))
+    cfg.work_dir = str(tmp_path / 'work')
+    cfg.model.backbone.init_cfg = None
+    cfg.norm_cfg = cfg.model.backbone.norm_cfg = dict(type='BN')
+    forget_instances()
+    return cfg
+
+
+def test_ours_by_default(cfg):
+    assert type(build_runner(cfg)) is Runner
+    cfg.runner_type = 'Runner'
+    forget_instances()
+    assert type(build_runner(cfg)) is Runner
+
+
+def test_flexible_runner_trains(cfg, tmp_path, caplog):
+    cfg.runner_type = 'FlexibleRunner'
+    cfg.launcher = 'none'
+    runner = build_runner(cfg)
+    assert type(runner) is FlexibleRunner
+    runner.train()
+    assert (tmp_path / 'work/iter_2.pth').is_file()
+
+
+def test_a_class_derived_from_ours(cfg):
+    @RUNNERS.register_module(force=True)
+    class DerivedRunner(Runner):
+        pass
+
+    cfg.runner_type = 'DerivedRunner'
+    assert type(build_runner(cfg)) is DerivedRunner
+
+
+@pytest.mark.parametrize(
+    'settings, message',
+    [
+        (dict(runner_type='NoRunner'), "no runner 'NoRunner' is registered"),
+        (
+            dict(runner_type='FlexibleRunner', strategy=dict(type='FSDPStrategy')),
+            'FSDPStrategy needs a GPU',
+        ),
+        (
+            dict(runner_type='FlexibleRunner', strategy=dict(type='DeepSpeedStrategy')),
+            'DeepSpeedStrategy needs ',
+        ),
+        (
+            dict(runner_type='FlexibleRunner', launcher='pytorch'),
+            'needs a GPU for each',
+        ),
+    ],
+)
+def test_refused(cfg, monkeypatch, settings, message):
+    monkeypatch.setattr('mmgcnl.engine.build.get_device', lambda: 'cpu')
+    cfg.merge_from_dict(settings)
+    with pytest.raises(ValueError, match=message):
+        build_runner(cfg)

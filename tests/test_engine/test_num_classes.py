@@ -1,0 +1,95 @@
+"""Heads whose number of classes is not that of the data set."""
+
+import pytest
+from mmdet.datasets import CocoPanopticDataset
+from mmengine.config import Config
+from torch import nn
+
+from mmgcnl.apis import build_model
+from mmgcnl.engine.num_classes import compare_num_classes
+from tests.builders import (
+    draw_squares,
+    write_detector,
+    write_inference_model,
+    write_segmentor,
+)
+
+
+def build(tmp_path, task, **options):
+    cfg = Config.fromfile(write_inference_model(tmp_path, task)[0])
+    cfg.merge_from_dict(options)
+    return build_model(cfg)
+
+
+def options_of(faults):
+    return [fault.split(' is ')[0] for fault in faults]
+
+
+def test_semantic(tmp_path):
+    model = build(tmp_path, 'semantic')
+    assert compare_num_classes(model, dict(classes='abc')) != []  # a text, no tuple
+    assert compare_num_classes(model, dict(classes=('a', 'b', 'c'))) == []
+    (fault,) = compare_num_classes(model, dict(classes=('a', 'b')))
+    assert fault == (
+        'model.decode_head.num_classes is 3, but the data set has 2 classes: set '
+        '--cfg-options model.decode_head.num_classes=2, or metainfo.classes of '
+        'the data sets'
+    )
+    assert compare_num_classes(model, {}) == []
+
+
+def test_heads_of_a_mask_rcnn(tmp_path):
+    model = build(tmp_path, 'instance', **{'model.roi_head.mask_head.num_classes': 5})
+    assert compare_num_classes(model, dict(classes=('a', 'b'))) != []
+    assert options_of(compare_num_classes(model, dict(classes=('a', 'b')))) == [
+        'model.roi_head.mask_head.num_classes'
+    ]
+
+
+def test_panoptic(tmp_path):
+    """The box head has the things, the semantic head the stuff and one class more."""
+    model = build(tmp_path, 'panoptic')
+    meta = dict(classes=('a', 'b', 'c'), thing_classes=('a', 'b'), stuff_classes=('c',))
+    assert compare_num_classes(model, meta) == []
+    meta = CocoPanopticDataset.METAINFO
+    faults = compare_num_classes(model, meta)
+    assert options_of(faults) == [
+        'model.roi_head.bbox_head.num_classes',
+        'model.roi_head.mask_head.num_classes',
+        'model.semantic_head.num_things_classes',
+        'model.semantic_head.num_stuff_classes',
+        'model.panoptic_fusion_head.num_things_classes',
+        'model.panoptic_fusion_head.num_stuff_classes',
+    ]
+    assert 'is 2, but the data set has 80 thing classes' in faults[2]
+
+
+def test_options_change_what_they_name(tmp_path):
+    """Following the remedies of all faults leaves none, also inside a wrapper."""
+    model = build(tmp_path, 'instance')
+    wrapped = nn.Module()
+    wrapped.module = model
+    meta = dict(classes=tuple('abcde'))
+    faults = compare_num_classes(wrapped, meta)
+    assert len(faults) == 2
+    remedies = [fault.split('--cfg-options ')[1].split(',')[0] for fault in faults]
+    options = dict(remedy.split('=') for remedy in remedies)
+    options = {name: int(number) for name, number in options.items()}
+    assert compare_num_classes(build(tmp_path, 'instance', **options), meta) == []
+
+
+@pytest.mark.parametrize('loop', ['train', 'val', 'test'])
+@pytest.mark.parametrize('write', [write_segmentor, write_detector])
+def test_stops_at_the_start(tmp_path, write, loop):
+    from mmgcnl.engine import Runner
+
+    draw_squares(tmp_path / 'squares')
+    cfg = Config.fromfile(write(tmp_path / 'config.py', tmp_path / 'squares'))
+    cfg.work_dir = str(tmp_path / 'work')
+    cfg.model.backbone.init_cfg = None
+    head = 'decode_head' if write is write_segmentor else 'bbox_head'
+    cfg.model[head].num_classes = 7
+    with pytest.raises(ValueError) as error:
+        getattr(Runner.from_cfg(cfg), loop)()
+    assert str(error.value).startswith(f'{loop}_dataloader: model.{head}.num_classes is 7')
+    assert not list((tmp_path / 'work').glob('*.pth'))

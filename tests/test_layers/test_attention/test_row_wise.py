@@ -1,0 +1,63 @@
+"""Row-wise attention against the dense reference, and as torch.export keeps it."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from torch import nn
+
+from mmgcnl.layers import GCNonLocal2d
+from mmgcnl.layers.attention.row_wise import is_exporting
+from tests.test_layers.test_attention.cases import (
+    TOLERANCE,
+    cases,
+    check,
+)
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(case=cases(dropout=False, largest=13))
+@pytest.mark.parametrize('dtype', TOLERANCE)
+def test_row_wise_is_exact(dtype, case):
+    check(case, 'row_wise', dtype)
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(case=cases(dropout=True, largest=13))
+def test_row_wise_drops_the_same_weights_as_dense(case):
+    check(case, 'row_wise', torch.float32)
+
+
+def exported(block, x, dynamic):
+    if not hasattr(torch.compiler, 'is_exporting'):
+        pytest.skip('torch.compiler.is_exporting needs torch 2.7')
+    sizes = dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC)
+    return torch.export.export(block, (x,), dynamic_shapes=[sizes] if dynamic else None)
+
+
+@pytest.mark.parametrize('kv_stride', [1, 2])
+def test_exported_block_takes_any_size(kv_stride):
+    block = GCNonLocal2d(16, 1, 2, kv_stride=kv_stride).eval()
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    program = exported(block, torch.randn(2, 16, 12, 14), dynamic=True)
+    targets = {str(node.target) for node in program.graph.nodes}
+    assert 'scan' in targets and not any('mmgcnl' in target for target in targets)
+    assert not is_exporting()
+    module = program.module()
+    for size in [(12, 14), (9, 20), (17, 5)]:
+        x = torch.randn(2, 16, *size)
+        torch.testing.assert_close(module(x), block(x), rtol=1e-4, atol=1e-4)
+
+
+def test_exported_block_never_holds_all_weights():
+    height, width, heads = 20, 24, 2
+    block = GCNonLocal2d(16, 1, heads).eval()
+    program = exported(block, torch.randn(1, 16, height, width), dynamic=False)
+    sizes = [
+        node.meta['val'].numel()
+        for module in program.graph_module.modules()
+        for node in module.graph.nodes
+        if isinstance(node.meta.get('val'), torch.Tensor)
+    ]
+    # At most the weights of a row of queries.
+    assert max(sizes) == heads * width * (height * width)
