@@ -11,9 +11,13 @@ TOOLS=$(cd "$(dirname "$0")" && pwd)
 
 MASTER=${MASTER_ADDR:-127.0.0.1} PORT=${PORT:-29500}
 RENDEZVOUS=(--node-rank="${NODE_RANK:-0}" --master-addr="$MASTER" --master-port="$PORT")
-if [ "${NNODES:-1}" != 1 ] && [ "${MAX_RESTARTS:-0}" != 0 ]; then
-    # Only this rendezvous tells the other machines that one of them starts again.
+if [ "${MAX_RESTARTS:-0}" != 0 ]; then
     RENDEZVOUS=(--rdzv-backend=c10d --rdzv-endpoint="$MASTER:$PORT" --rdzv-id="$PORT")
+    if [ "${NNODES:-1}" = 1 ]; then
+        RENDEZVOUS=(--standalone) # takes a free port
+    fi
+    # Else restarted processes find the addresses of their predecessors in torchrun's store.
+    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 fi
 
 PYTHONPATH="$TOOLS/..${PYTHONPATH:+:$PYTHONPATH}" \

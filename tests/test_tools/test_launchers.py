@@ -152,33 +152,62 @@ def test_library_s_own_tool(run, request, tmp_path, library, config):
     assert any('.query.' in key for key in weights)
 
 
+@pytest.fixture
+def slurm(run, tmp_path):
+    """Run a script of tools/ with Slurm's commands replaced by ones that say how."""
+    for command in ('srun', 'sbatch', 'scontrol'):
+        path = tmp_path / command
+        path.write_text(
+            f'#!/bin/sh\necho {command} "$@"\n[ {command} != srun ] || exit $STATUS\n'
+        )
+        path.chmod(0o755)
+
+    def slurm(tool: str, status: int = 0, **environment: object) -> list[str]:
+        environment = dict(GPUS=4, GPUS_PER_NODE=2, STATUS=status, **environment)
+        script, words = TOOLS / f'slurm_{tool}.sh', ('part', 'job', 'config.py', 'a dir')
+        output = run(
+            'bash',
+            '-c',
+            f'bash {script} "$@" --amp; test $? = {status}',
+            'bash',
+            *words,
+            PATH=f'{tmp_path}:/usr/bin:/bin',
+            **environment,
+        )
+        return output.splitlines()
+
+    return slurm
+
+
+RESOURCES = '--partition=part --job-name=job --gres=gpu:2 --ntasks=4 --ntasks-per-node=2'
+
+
 @pytest.mark.parametrize(
     ('tool', 'expected'),
     [
-        ('train', 'config.py --work-dir run --launcher slurm --amp'),
-        ('test', 'config.py run --launcher slurm --amp'),
+        ('train', 'config.py --work-dir a dir --launcher slurm --amp'),
+        ('test', 'config.py a dir --launcher slurm --amp'),
     ],
 )
-def test_slurm(run, tmp_path, tool, expected):
-    srun = tmp_path / 'srun'
-    srun.write_text('#!/bin/sh\necho "$@"\n')
-    srun.chmod(0o755)
-    words = run(
-        'bash',
-        TOOLS / f'slurm_{tool}.sh',
-        'part',
-        'job',
-        'config.py',
-        'run',
-        '--amp',
-        PATH=f'{tmp_path}:/usr/bin:/bin',
-        GPUS=4,
-        GPUS_PER_NODE=2,
-        SRUN_ARGS='--exclusive --quiet',
-    ).strip()
-    assert words.startswith('--partition=part --job-name=job --gres=gpu:2 --ntasks=4')
+def test_slurm(slurm, tool, expected):
+    (words,) = slurm(tool, SRUN_ARGS='--exclusive --quiet')
+    assert words.startswith(f'srun {RESOURCES}')
     assert '--exclusive --quiet' in words
     assert words.endswith(f'{tool}.py {expected}')
+
+
+def test_slurm_requeues(slurm, tmp_path):
+    """A batch job is submitted, and requeued at the status of a saved training only."""
+    (words,) = slurm('train', REQUEUE=1, GRACE=60)
+    assert words.startswith(f'sbatch {RESOURCES}')
+    assert '--requeue --open-mode=append --signal=TERM@60' in words
+    assert words.endswith('slurm_train.sh part job config.py a\\ dir --amp ')
+    job = dict(REQUEUE=1, SLURM_JOB_ID=7)
+    srun, requeue = slurm('train', status=143, **job)
+    assert srun.startswith('srun ') and srun.endswith('--amp --resume')
+    assert requeue == 'scontrol requeue 7'
+    for status in (0, 1, 137):
+        (srun,) = slurm('train', status=status, **job)
 
 
 @pytest.mark.parametrize('script', ['dist_train', 'dist_test', 'slurm_train', 'slurm_test'])
