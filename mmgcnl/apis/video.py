@@ -99,7 +99,7 @@ class _Writer:
         if self.writer is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             size = frame.shape[1], frame.shape[0]
-            codec = cv2.VideoWriter_fourcc(*'mp4v')
+            codec = cv2.VideoWriter.fourcc(*'mp4v')
             self.writer = cv2.VideoWriter(str(self.path), codec, self.rate, size)
             if not self.writer.isOpened():
                 raise OSError(f'{self.path} cannot be written as a video')
