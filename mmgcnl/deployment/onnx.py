@@ -70,7 +70,9 @@ def export_onnx(
         # level of a pyramid is larger. The exporter computes shapes only, so that the
         # size costs nothing.
         x = x.new_zeros(2, 3, *(max(size, 512) for size in shape))
-    with _quiet(), _implementation(model, 'dense' if dense else 'row_wise'):
+    implementation = 'dense' if dense else 'row_wise'
+    # Without gradients, because the exporter fails on a scan with gradients.
+    with torch.no_grad(), _quiet(), _implementation(model, implementation):
         try:
             program = torch.onnx.export(
                 model,

@@ -129,7 +129,7 @@ def _resize(x: Tensor, size: Sequence[int], shrink: bool) -> Tensor:
 
 def _add(resized: Tensor, level: Tensor) -> Tensor:
     """Their sum, in the memory of ``resized``, which nothing else needs."""
-    if torch.result_type(resized, level) == resized.dtype:
+    if torch.promote_types(resized.dtype, level.dtype) == resized.dtype:
         return resized.add_(level)
     return resized + level
 

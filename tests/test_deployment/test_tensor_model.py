@@ -55,7 +55,7 @@ def single_stage(name):
     cfg.neck.in_channels = [64, 128, 256, 512]
     cfg.neck.out_channels = 32
     cfg.neck = [cfg.neck, dict(type='EBFPN', in_channels=32, num_levels=5)]
-    cfg.bbox_head.update(in_channels=32, feat_channels=32, num_classes=3, stacked_convs=1)
+    cfg.bbox_head.update(in_channels=32, feat_channels=64, num_classes=3, stacked_convs=1)
     init_default_scope('mmdet')
     model = MODELS.build(cfg).eval()
     for parameter in model.neck[1].parameters():

@@ -38,9 +38,10 @@ def export(block: GCNonLocal2d, path: Path) -> None:
     sizes = dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC)
     for parameter in block.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
-    program = torch.onnx.export(
-        block.eval(), (x,), dynamo=True, verbose=False, dynamic_shapes=[sizes]
-    )
+    with torch.no_grad():  # a scan with gradients is not exported
+        program = torch.onnx.export(
+            block.eval(), (x,), dynamo=True, verbose=False, dynamic_shapes=[sizes]
+        )
     program.save(str(path), external_data=False)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .dropout import KeepMask
-from .inputs import AttentionInputs
+from .inputs import AttentionInputs, Position
 
 
 def attention_weights(inputs: AttentionInputs) -> Tensor:
@@ -20,10 +20,13 @@ def attention_weights(inputs: AttentionInputs) -> Tensor:
     """
     query, key, content_scale, position = inputs
     dtype = torch.promote_types(query.dtype, torch.float32)
+    return weights_of_scaled(query.to(dtype) * content_scale, key.to(dtype), position)
+
+
+def weights_of_scaled(query: Tensor, key: Tensor, position: Position | None) -> Tensor:
+    """As :func:`attention_weights`, with the content's scale already in the query."""
     with torch.autocast(query.device.type, enabled=False):
-        query = query.to(dtype) * content_scale
-        keys = key.to(dtype).flatten(2, 3).transpose(2, 3)
-        logits = query.flatten(2, 3) @ keys
+        logits = query.flatten(2, 3) @ key.flatten(2, 3).transpose(2, 3)
         if position is not None:
             rows, columns = (table.flatten(2, 3) for table in position.tables())
             logits = logits + (rows.unsqueeze(-1) + columns.unsqueeze(-2)).flatten(-2)

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from .dense import attention_weights
+from .dense import weights_of_scaled
 from .dropout import KeepMask
 from .inputs import AttentionInputs, Position
 
@@ -32,7 +32,9 @@ def row_wise_attention(
     """
     query, key, content_scale, position = inputs
     values = value.flatten(2, 3)
-    of_rows = [query.movedim(2, 0)]  # (H, B, n, W, d)
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    key = key.to(dtype)
+    of_rows = [(query.to(dtype) * content_scale).movedim(2, 0)]  # (H, B, n, W, d)
     if position is not None:
         position_query = position.query.expand_as(query).movedim(2, 0)
         of_rows += [position_query, position.rows]
@@ -49,9 +51,7 @@ def row_wise_attention(
         row_position = None
         if position is not None:
             row_position = Position(rest[0].unsqueeze(2), rest[1].unsqueeze(0), columns)
-        weights = attention_weights(
-            AttentionInputs(queries.unsqueeze(2), key, content_scale, row_position)
-        )
+        weights = weights_of_scaled(queries.unsqueeze(2), key, row_position)
         if mask is not None:
             weights = weights * mask(rest[-1], mask.keys.flatten(2)) * mask.scale
         return weights.to(value.dtype) @ values
