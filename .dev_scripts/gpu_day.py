@@ -44,16 +44,21 @@ def check_exactness() -> list[dict]:
     dims = (8,) if args.dry_run else (32, 64, 128, 256)
     flags, kinds = (True, False), []
     for dtype, d in itertools.product(CHECKED, dims):
-        widths = range(1, 130)
-        tiles = {fused.tile_options(d, dtype, width)['BLOCK_N'] for width in widths}
-        kinds += itertools.product([dtype], [d], sorted(tiles), flags, flags)
+        grids = itertools.product((1, 3, 33, 97), range(1, 130))
+        options = [fused.tile_options(d, dtype, grid) for grid in grids]
+        tiles = {(option['BLOCK_N'], option['TAIL']) for option in options}
+        kinds += [
+            (dtype, d, *tile, position, dropout)
+            for tile, position, dropout in itertools.product(sorted(tiles), flags, flags)
+            if position or not tile[1]  # without position, there are no columns
+        ]
     rows = []
-    for i, (dtype, d, tile, position, dropout) in enumerate(kinds):
+    for i, kind in enumerate(kinds):
         if not i % 20:
             show(i, len(kinds), 'exactness')
-        reason = validation.validate_kernels(device, dtype, d, tile, position, dropout)
-        kind = dict(dtype=str(dtype), dims=d, tile=tile, position=position, dropout=dropout)
-        rows.append({**kind, 'refused': reason})
+        reason = validation.validate_kernels(device, *kind)
+        names = ('dtype', 'dims', 'tile', 'tail', 'position', 'dropout')
+        rows.append({**dict(zip(names, (str(kind[0]), *kind[1:]))), 'refused': reason})
     return rows
 
 

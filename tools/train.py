@@ -92,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         build_runner(cfg).train()
     except (CheckpointError, ConfigError) as error:
+        close_process_group()
         parser.error(str(error))
     close_process_group()
 

@@ -7,7 +7,8 @@ from .checkpoint import CheckpointError, install_safe_loading
 from .cli import add_common_arguments, load_config
 from .config import ConfigError
 from .optim import Bfloat16OptimWrapper
-from .runner import Runner, close_process_group
+from .processes import close_process_group
+from .runner import Runner
 
 __all__ = [
     'Bfloat16OptimWrapper',

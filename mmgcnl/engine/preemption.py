@@ -15,6 +15,8 @@ from mmengine.dist import all_gather_object, all_reduce, barrier
 from mmengine.hooks import EMAHook, Hook
 from torch.utils.data import DataLoader
 
+from .processes import close_process_group
+
 # What a shell reports for a process that SIGTERM ended.
 EXIT_CODE = 128 + signal.SIGTERM
 VAL_INTERVAL = 10  # batches of a validation between two looks
@@ -92,6 +94,7 @@ class PreemptionHook(Hook):
         except OSError as error:
             runner.logger.error(str(error))
         barrier()  # a launcher may kill the others when the first process exits
+        close_process_group()
         runner.logger.warning(
             f'SIGTERM: stopped after iteration {done}; continue with --resume'
         )

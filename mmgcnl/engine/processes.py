@@ -19,3 +19,13 @@ def connect_processes(launcher: str) -> None:
         distributed.init_process_group('gloo')
     else:
         init_dist(launcher)
+
+
+def close_process_group() -> None:
+    """Leave the other processes at the end of a distributed run.
+
+    Threads of a process group that is still open may be aborted while Python exits, and
+    then a training that has ended well looks like one that failed.
+    """
+    if is_distributed():
+        distributed.destroy_process_group()

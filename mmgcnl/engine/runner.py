@@ -285,13 +285,3 @@ class Runner(_Runner):
     def _init_model_weights(self) -> None:
         with explain_missing_weights(self.cfg.model):
             super()._init_model_weights()
-
-
-def close_process_group() -> None:
-    """Leave the other processes at the end of a distributed run.
-
-    Threads of a process group that is still open may be aborted while Python exits, and
-    then a training that has ended well looks like one that failed.
-    """
-    if is_distributed():
-        distributed.destroy_process_group()

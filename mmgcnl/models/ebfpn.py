@@ -115,7 +115,7 @@ class EBFPN(BaseModule):
 
 def _resize(x: Tensor, size: Sequence[int], shrink: bool) -> Tensor:
     """Resize ``x`` (B, C, H, W) by adaptive max pooling, or by nearest interpolation."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if _by_indices():
         # Sizes may be symbols here. Adaptive pooling takes numbers only, and ONNX's Resize
         # rounds differently from PyTorch. Indexing along each axis gives the same values.
         resize_axis = _max_of_windows if shrink else _nearest
@@ -128,10 +128,17 @@ def _resize(x: Tensor, size: Sequence[int], shrink: bool) -> Tensor:
 
 
 def _add(resized: Tensor, level: Tensor) -> Tensor:
-    """Their sum, in the memory of ``resized``, which nothing else needs."""
-    if torch.promote_types(resized.dtype, level.dtype) == resized.dtype:
-        return resized.add_(level)
-    return resized + level
+    """Their sum, in the memory of ``resized`` where nothing else needs that."""
+    dtype = torch.promote_types(resized.dtype, level.dtype)
+    # The gradient of the maximum of windows needs the maximum.
+    if _by_indices() or dtype != resized.dtype:
+        return resized + level
+    return resized.add_(level)
+
+
+def _by_indices() -> bool:
+    """Whether maps are resized by indices."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 class _AdaptiveMaxPool(torch.autograd.Function):

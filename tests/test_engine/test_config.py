@@ -94,3 +94,15 @@ def test_missing_settings_are_named(edit, arguments, message, tmp_path, monkeypa
     with pytest.raises(ValueError, match=message):
         edit(detector(test_evaluator=dict(type='A')), *arguments)
     assert not list(tmp_path.iterdir())
+
+
+def test_resume_training(tmp_path):
+    """The latest checkpoint, or else the weights to start from."""
+    cfg = Config(dict(work_dir=str(tmp_path), load_from='weights.pth'))
+    edits.resume_training(cfg, 'auto')
+    assert cfg.load_from == 'weights.pth' and not cfg.get('resume')
+    (tmp_path / 'iter_3.pth').touch()
+    edits.resume_training(cfg, 'auto')
+    assert cfg.load_from is None and cfg.resume
+    edits.resume_training(cfg, 'iter_2.pth')
+    assert cfg.load_from == 'iter_2.pth' and cfg.resume

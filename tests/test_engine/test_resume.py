@@ -92,3 +92,25 @@ def test_worker_processes(assert_resumes, by_epoch):
         train_dataloader=dataloader,
         default_hooks=dict(checkpoint=hook),
     )
+
+
+def test_other_number_of_processes_is_said(build, tmp_path, capfd):
+    """Also that it costs the gradients accumulated since the last update."""
+    wrapper = dict(optimizer=dict(type='SGD', lr=0.005), accumulative_counts=4)
+    with pytest.raises(InterruptedError):
+        stop = dict(type='Stop', at=3)
+        build(tmp_path, optim_wrapper=wrapper, custom_hooks=[stop]).train()
+    path = tmp_path / 'iter_3.pth'
+    checkpoint = torch.load(path, weights_only=True)
+    meta = checkpoint['meta']
+    assert len(meta['gradients']) == 1 and meta['gradients'][0].keys() == {
+        f'layers.{layer}.{name}' for layer in (0, 2) for name in ('weight', 'bias')
+    }
+    for name in ('random_states', 'gradients'):  # as two processes would have saved it
+        meta[name] = meta[name] * 2
+    torch.save(checkpoint, path)
+    build(tmp_path, optim_wrapper=wrapper, resume=True).train()
+    output = ''.join(capfd.readouterr())
+    assert 'was written by 2 processes and is resumed by 1' in output
+    assert 'the gradients since the last update are lost' in output
+    assert (tmp_path / 'iter_15.pth').exists()

@@ -227,7 +227,7 @@ def test_compiles_once_for_all_sizes():
     neck = randomize(EBFPN(16, 2, 1)).eval()
     torch._dynamo.reset()
     counter = CompileCounterWithBackend('aot_eager')
-    compiled = torch.compile(neck, backend=counter)
+    compiled = torch.compile(neck, fullgraph=True, backend=counter)
     for height, width in [(16, 24), (20, 20), (17, 26), (32, 8), (19, 21)]:
         sizes = (height, width), (-(-height // 2), -(-width // 2))
         inputs = [x.requires_grad_() for x in pyramid(16, *sizes, dtype=torch.float32)]

@@ -135,7 +135,7 @@ def test_compiles_once_for_all_sizes():
     head = randomize(GCNLHead(**HEAD)).eval()
     torch._dynamo.reset()
     counter = CompileCounterWithBackend('aot_eager')
-    compiled = torch.compile(head, backend=counter)
+    compiled = torch.compile(head, fullgraph=True, backend=counter)
     for size in [(8, 12), (10, 10), (6, 16), (9, 13), (16, 4), (11, 7)]:
         inputs = [x.requires_grad_() for x in features(*size)]
         results = []

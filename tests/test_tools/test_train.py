@@ -90,6 +90,14 @@ def test_wrong_input_is_one_line(
     assert not (tmp_path / 'work_dirs').exists()
 
 
+def test_restarts_do_not_begin_at_a_file(call, segmentor, monkeypatch, capsys):
+    monkeypatch.setenv('TORCHELASTIC_MAX_RESTARTS', '3')  # as dist_train.sh has it set
+    with pytest.raises(SystemExit) as stop:
+        call('train', segmentor, '--resume', 'iter_3.pth')
+    assert stop.value.code == 2
+    assert '--resume iter_3.pth: with MAX_RESTARTS, every' in capsys.readouterr().err
+
+
 def test_missing_validation_data_stops_before_training(call, segmentor, tmp_path):
     root = 'val_dataloader.dataset.data_root=/no_such_data'
     with pytest.raises(RuntimeError, match='/no_such_data'):

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .dropout import KeepMask
@@ -20,6 +20,27 @@ from .inputs import AttentionInputs, Position
 
 #: Keys of the widest tile.
 MAX_TILE = 64
+#: Queries of the largest tile.
+MAX_QUERIES = 128
+# Instructions for a key relative to the widest tile, by the keys of a tile.
+_WORK_OF_A_KEY = {64: 1.0, 32: 1.2, 16: 1.7}
+# Shared memory in bytes, by the bytes of a number and BLOCK_D. No kernel that was compiled
+# for compute capability 8.x needed more; not every kind was compiled.
+_SHARED_BYTES = {
+    (2, 16): 42000,
+    (2, 32): 56000,
+    (2, 64): 65000,
+    (2, 128): 69000,
+    (2, 256): 77000,
+    (2, 512): 81000,
+    (4, 16): 33000,
+    (4, 32): 33000,
+    (4, 64): 51000,
+    (4, 128): 90000,
+    (4, 256): 90000,
+}
+# Keys that are computed for each key, at most, where a tile allows it.
+_MAX_PADDING = 1.25
 
 
 def triton_attention(
@@ -41,7 +62,7 @@ def triton_attention(
             )
     row_table = column_table = None
     if position is not None:
-        row_table, column_table = kernel_tables(position, query.shape[0])
+        row_table, column_table = kernel_tables(position)
         key_grid = list(key.shape[2:4])
     else:
         key_grid = [1, key.shape[2] * key.shape[3]]
@@ -68,23 +89,26 @@ def padded_width(width: int) -> int:
     return -(-width // MAX_TILE) * MAX_TILE
 
 
-def kernel_tables(position: Position, batch: int) -> tuple[Tensor, Tensor]:
+def kernel_tables(position: Position) -> tuple[Tensor, Tensor]:
     """The tables times log2(e), as the kernels read them.
 
     They are in the order in which matrix products compute them, so that none is copied.
+    The column table is padded with its last column: a weight that a kernel computes of the
+    padding, and does not store, is then as large as one of a key, and does not overflow.
 
     Returns:
-        The row table (B, n, H, h, W), and the column table (B, n, W, H, padded w).
+        The row table (B or 1, n, H, h, W) and the column table (B or 1, n, W, H, padded w).
     """
     dtype = torch.promote_types(position.rows.dtype, torch.float32)
     with torch.autocast(position.query.device.type, enabled=False):
         query, rows, columns = (term.to(dtype) for term in position)
         rows, columns = (term * math.log2(math.e) for term in (rows, columns))
-        width = columns.shape[1]
-        columns = F.pad(columns, (0, 0, 0, 0, 0, padded_width(width) - width))
+        padding = padded_width(columns.shape[1]) - columns.shape[1]
+        last = columns[:, -1:].expand(-1, padding, -1, -1)
+        columns = torch.cat([columns, last], dim=1)
         by_row = rows.permute(2, 0, 1, 3) @ query.transpose(3, 4)
         by_column = query.transpose(2, 3) @ columns.permute(2, 0, 3, 1)
-    return by_row.expand(batch, -1, -1, -1, -1), by_column.expand(batch, -1, -1, -1, -1)
+    return by_row, by_column
 
 
 @functools.cache
@@ -94,9 +118,39 @@ def kernels() -> ModuleType:
     return triton_kernels
 
 
+def tile_of_keys(widest: int, key_grid: Sequence[int]) -> tuple[int, bool]:
+    """The keys of a tile, and whether the columns that fill no tile become a tail.
+
+    Chosen is what takes the least work of what pads the keys by at most a quarter.
+
+    Args:
+        widest: Keys of the widest tile that fits.
+        key_grid: h and w.
+
+    Returns:
+        BLOCK_N and TAIL, see :mod:`.triton_kernels`.
+    """
+    height, width = key_grid
+    best = (0, 0.0), 0, False
+    for n, work in _WORK_OF_A_KEY.items():
+        whole = width // n * n
+        padded = -(-width // n) * n * height
+        with_tail = whole * height + (width - whole) * -(-height // n) * n
+        for tail, keys in ((False, padded), (True, with_tail)):
+            cost = int(keys > _MAX_PADDING * height * width), keys * work
+            # Without a whole tile in a row, a tail would swap the axes and nothing else.
+            possible = n <= widest and (whole > 0 or not tail)
+            if possible and (best[1] == 0 or cost < best[0]):
+                best = cost, n, tail
+    return best[1:]
+
+
 def tile_options(
-    dims: int, dtype: torch.dtype, width: int, kernel: str = 'forward'
-) -> dict[str, int]:
+    dims: int,
+    dtype: torch.dtype,
+    key_grid: Sequence[int],
+    kernel: str = 'forward',
+) -> dict[str, Any]:
     """The sizes of the tiles, and how a kernel is compiled.
 
     A tile must fit the shared memory of a core (99 KiB on compute capability 8.6, 8.9 and
@@ -105,38 +159,48 @@ def tile_options(
     Args:
         dims: d.
         dtype: Of query, key and value.
-        width: Width of the key grid.
-        kernel: 'forward', 'query_gradient' or 'key_gradient'.
+        key_grid: h and w; 1 and M without position.
+        kernel: 'forward', 'query_gradient', 'key_gradient', or 'key_gradient_tail', which
+            is launched on its own.
     """
     block_d = max(16, 1 << (dims - 1).bit_length())
     row_bytes = block_d * dtype.itemsize
+    num_warps = 4
     if dtype == torch.float32:
         # Its products run on the scalar units; larger tiles spill registers.
-        block_m = 32 if row_bytes <= 512 else 16
+        widest = block_m = 32 if row_bytes <= 512 else 16
+        if row_bytes == 256 and kernel.startswith('key_gradient'):
+            num_warps = 8
     else:
-        block_m = 64 if row_bytes <= 256 else 32 if row_bytes <= 512 else 16
-    # The widest tile of keys that pads a row by little more than the narrowest does.
-    padded = {n: -(-width // n) * n for n in (16, 32, 64) if n <= block_m}
-    block_n = max(n for n in padded if padded[n] <= 1.35 * min(padded.values()))
-    # More warps where a tile would spill registers.
-    half, num_warps = dtype.itemsize == 2, 4
-    if half and row_bytes == 256 and kernel == 'query_gradient':
-        num_warps = 8
-    if row_bytes in (128, 256) and kernel == 'key_gradient' and (half or row_bytes == 256):
-        num_warps = 8
+        widest = block_m = 64 if row_bytes <= 256 else 32 if row_bytes <= 512 else 16
+        # More queries spill registers.
+        if row_bytes == 256 and kernel != 'forward':
+            block_m = 32
+        if row_bytes == 128 and kernel == 'key_gradient_tail':
+            block_m = 32
+    block_n, tail = tile_of_keys(widest, key_grid)
+    if dtype.itemsize == 2 and row_bytes <= 64 and block_n < 64:
+        block_m = 128  # the work for each query is spread over fewer keys
     return dict(
         BLOCK_D=block_d,
         BLOCK_M=block_m,
         BLOCK_N=block_n,
+        TAIL=tail,
         num_warps=num_warps,
         num_stages=2 if row_bytes <= 256 else 1,
     )
 
 
+def shared_bytes(dims: int, dtype: torch.dtype) -> int:
+    """Shared memory, in bytes, that the kernels need for heads of d = ``dims``."""
+    block_d = max(16, 1 << (dims - 1).bit_length())
+    return _SHARED_BYTES[dtype.itemsize, block_d]
+
+
 def _common(
     query: Tensor,
     key_grid: list[int],
-    position: bool,
+    row_table: Tensor | None,
     dropout_p: float,
     seed: Tensor | None,
 ) -> tuple[list[Any], list[int], dict[str, Any]]:
@@ -146,10 +210,10 @@ def _common(
         mask = KeepMask(dropout_p, seed, query.shape[:4], key_grid, query.device)
         dropout = [mask.queries, mask.keys, mask.threshold, mask.scale]
     sizes = [*query.shape[2:4], *key_grid, padded_width(key_grid[1])]
+    sizes.append(1 if row_table is None else row_table.shape[:2].numel())
     constants = dict(
-        tile_options(query.shape[-1], query.dtype, key_grid[1]),
         d=query.shape[-1],
-        POSITION=position,
+        POSITION=row_table is not None,
         DROPOUT=seed is not None,
         # TF32 would round float32 to 10 bits.
         PRECISION='ieee',
@@ -183,10 +247,10 @@ def forward_operator(
     # is computed from it.
     out = value.new_empty(query.shape, dtype=torch.float32)
     lse = query.new_empty(query.shape[:4], dtype=torch.float32)
-    if out.numel() == 0:
-        return out, lse
-    position = row_table is not None
-    dropout, sizes, constants = _common(query, key_grid, position, dropout_p, seed)
+    if out.numel() == 0 or key.numel() == 0:
+        return out.zero_(), lse.zero_()
+    dropout, sizes, constants = _common(query, key_grid, row_table, dropout_p, seed)
+    constants |= tile_options(query.shape[-1], query.dtype, key_grid)
     inputs = _contiguous(query, key, value, row_table, column_table, content_scale)
     tiles = -(-query.shape[2:4].numel() // constants['BLOCK_M'])
     launch = (tiles, query.shape[:2].numel())
@@ -230,31 +294,50 @@ def backward_operator(
 ) -> list[Tensor]:
     """The gradients of query, key, value and, where given, of the tables."""
     d_query, d_key, d_value = (t.new_empty(t.shape) for t in (query, key, value))
-    position = row_table is not None and column_table is not None
-    tables = [t.new_empty(t.shape) for t in (row_table, column_table) if t is not None]
-    if grad.numel() == 0:
-        return [d_query, d_key.zero_(), d_value.zero_(), *(t.zero_() for t in tables)]
+    # Tables of one image are those of all images; every image has its own gradient.
+    tables = [
+        t.new_empty(query.shape[0], *t.shape[1:])
+        for t in (row_table, column_table)
+        if t is not None
+    ]
+    if grad.numel() == 0 or key.numel() == 0:
+        zeros = [t.zero_() for t in (d_query, d_key, d_value)]
+        return [
+            *zeros,
+            *(torch.zeros_like(t) for t in (row_table, column_table) if t is not None),
+        ]
     grad = grad.to(value.dtype).contiguous()
     delta = (grad.float() * out).sum(-1)
-    dropout, sizes, constants = _common(query, key_grid, position, dropout_p, seed)
+    dropout, sizes, constants = _common(query, key_grid, row_table, dropout_p, seed)
     inputs = _contiguous(query, key, value, row_table, column_table, content_scale)
     inputs += [grad, lse, delta]
     heads = query.shape[:2].numel()
-    kind = query.shape[-1], query.dtype, key_grid[1]
-    query_options = {**constants, **tile_options(*kind, 'query_gradient')}
-    key_options = {**constants, **tile_options(*kind, 'key_gradient')}
-    tiles = -(-query.shape[2:4].numel() // query_options['BLOCK_M'])
-    key_tiles = key_grid[0] * -(-key_grid[1] // constants['BLOCK_N'])
-    if position:
+    kind = query.shape[-1], query.dtype, key_grid
+    height, width = key_grid
+    options = tile_options(*kind, 'query_gradient')
+    tiles = -(-query.shape[2:4].numel() // options['BLOCK_M'])
+    if tables:
         # No kernel fills the padding that is beyond the last tile.
-        tables[1][..., -(-key_grid[1] // constants['BLOCK_N']) * constants['BLOCK_N'] :] = 0
+        n = options['BLOCK_N']
+        tables[1][..., width if options['TAIL'] else -(-width // n) * n :] = 0
     with torch.cuda.device_of(query):
         kernels().query_gradient_kernel[(tiles, heads)](
-            *inputs, *dropout, d_query, *(tables or (query, query)), *sizes, **query_options
+            *inputs, *dropout, d_query, *(tables or (query, query)), *sizes,
+            **constants, **options,
+        )  # fmt: skip
+        options = tile_options(*kind, 'key_gradient')
+        n, tail = options['BLOCK_N'], options['TAIL']
+        whole = width // n * n if tail else width
+        kernels().key_gradient_kernel[(height * -(-whole // n), heads)](
+            *inputs, *dropout, d_key, d_value, *sizes, DOWN=False, **constants, **options
         )
-        kernels().key_gradient_kernel[(key_tiles, heads)](
-            *inputs, *dropout, d_key, d_value, *sizes, **key_options
-        )
+        if tail:
+            options = tile_options(*kind, 'key_gradient_tail')
+            kernels().key_gradient_kernel[((width - whole) * -(-height // n), heads)](
+                *inputs, *dropout, d_key, d_value, *sizes, DOWN=True, **constants, **options
+            )
+    if row_table is not None and row_table.shape[0] < query.shape[0]:
+        tables = [table.sum(0, keepdim=True) for table in tables]
     return [d_query, d_key, d_value, *tables]
 
 

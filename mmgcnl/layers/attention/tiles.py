@@ -14,11 +14,11 @@ from torch import Tensor
 
 #: Attention weights of a tile of one head, by device type: few enough to stay in a CPU
 #: core's cache.
-TILE_WEIGHTS = {'cpu': 2**19}
+TILE_WEIGHTS = {'cpu': 2**20}
 #: The same for all other device types: enough to keep a GPU busy.
 TILE_WEIGHTS_ELSEWHERE = 2**24
 #: Keys of a block. A tile then has enough queries for fast matrix products.
-BLOCK_KEYS = 2**11
+BLOCK_KEYS = 2**12
 #: Entries of the position tables of a head that are computed at a time.
 TABLE_ENTRIES = 2**20
 
@@ -102,11 +102,11 @@ def divide(size: Sequence[int], key_size: Sequence[int], device_type: str) -> Ti
         for rows in _spans(height, max(1, most_of_rectangle // width))
         for columns in _spans(width, most_of_rectangle)
     ]
-    # A head of less than two tiles is computed with others: fewer operations, and enough
-    # work for the threads in each.
+    # A head of less than a tile is computed with others: fewer operations, and enough work
+    # for the threads in each.
     weights = height * width * key_height * key_width
-    small = weights < 2 * tile_weights
-    together = max(2, tile_weights // weights) if small else 1
+    small = weights < tile_weights
+    together = max(2, tile_weights // 2 // weights) if small else 1
     groups = list(
         itertools.product(_spans(batch, max(1, together // heads)), _spans(heads, together))
     )

@@ -12,11 +12,11 @@ from . import fused
 from .dense import dense_attention
 from .inputs import AttentionInputs, Position
 
-# The widest heads for which the kernels fit the shared memory of every GPU that they were
-# compiled for.
+# The widest heads that the kernels were compiled for.
 _MAX_HEAD_DIMS = {torch.float32: 256, torch.float16: 512, torch.bfloat16: 512}
 _MAX_ERRORS = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-# Offsets within a head are int32, and CUDA's second grid dimension is 16 bits.
+# Offsets within a head are int32, also those of a tile's queries and keys beyond the last,
+# and CUDA's second grid dimension is 16 bits.
 _MAX_OFFSET, _MAX_HEADS = 2**31 - 1, 2**16 - 1
 
 
@@ -38,29 +38,60 @@ def why_unsupported(inputs: AttentionInputs, dropout_p: float = 0.0) -> str | No
     dims, most = query.shape[-1], _MAX_HEAD_DIMS[query.dtype]
     if dims > most:
         return f'a head has {dims} channels, more than {most} in {query.dtype}'
+    missing = _missing_shared_memory(query.device, dims, query.dtype)
+    if missing is not None:
+        return missing
     position = inputs.position is not None
     key_grid = key.shape[2:4] if position else (1, key.shape[2:4].numel())
     queries, keys = query.shape[2:4].numel(), key.shape[2:4].numel()
     entries = max(key_grid[0], fused.padded_width(key_grid[1])) if position else 0
-    if max(queries * max(dims, entries), keys * dims) > _MAX_OFFSET:
+    beyond = fused.MAX_QUERIES
+    if max((queries + beyond) * max(dims, entries), (keys + beyond) * dims) > _MAX_OFFSET:
         return (
             f'{queries} queries and {keys} keys need offsets beyond 2^31; take a larger '
             'kv_stride or a smaller image'
         )
     if query.shape[:2].numel() > _MAX_HEADS:
         return f'{query.shape[:2].numel()} heads of all images, more than {_MAX_HEADS}'
-    tile = fused.tile_options(dims, query.dtype, key_grid[1])['BLOCK_N']
+    options = fused.tile_options(dims, query.dtype, key_grid)
+    tile, tail = options['BLOCK_N'], options['TAIL']
     dropout = True if dropout_p > 0 else False
     if torch.compiler.is_compiling():
         # Sizes may be symbolic while compiling, and so may dropout_p, above. Branching on a
         # comparison makes them constants.
         dims = next(n for n in range(1, most + 1) if n == dims)
         tile = next(n for n in (16, 32, 64) if n == tile)
-    return validate_kernels(str(query.device), query.dtype, dims, tile, position, dropout)
+    return validate_kernels(
+        str(query.device), query.dtype, dims, tile, tail, position, dropout
+    )
+
+
+def _missing_shared_memory(
+    device: torch.device, dims: int, dtype: torch.dtype
+) -> str | None:
+    """Why the kernels do not fit the shared memory of a GPU, or None."""
+    if device.type != 'cuda':
+        return None
+    gpu = torch.cuda.get_device_properties(device)
+    # What a block can have if it asks for it. torch before 2.6 does not tell.
+    limit = getattr(gpu, 'shared_memory_per_block_optin', None)
+    needed = fused.shared_bytes(dims, dtype)
+    if limit is None or needed <= limit:
+        return None
+    return (
+        f'heads of {dims} channels in {dtype} need {needed} bytes of shared memory, and '
+        f'{gpu.name} has {limit}; take more heads'
+    )
 
 
 def validate_kernels(
-    device: str, dtype: torch.dtype, dims: int, tile: int, position: bool, dropout: bool
+    device: str,
+    dtype: torch.dtype,
+    dims: int,
+    tile: int,
+    tail: bool,
+    position: bool,
+    dropout: bool,
 ) -> str | None:
     """Why the kernels cannot be used for a kind of input, or None; computed once for each.
 
@@ -69,10 +100,11 @@ def validate_kernels(
         dtype: Of query, key and value.
         dims: Channels of a head.
         tile: Keys of a tile.
+        tail: Whether some tiles are stretches of columns.
         position: Whether there is a position part.
         dropout: Whether there is dropout.
     """
-    return _validate(device, dtype, dims, tile, position, dropout)
+    return _validate(device, dtype, dims, tile, tail, position, dropout)
 
 
 # What torch.compiler.assume_constant_result does. Calling that would import the compiler.
@@ -81,7 +113,13 @@ validate_kernels._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 @functools.cache
 def _validate(
-    device: str, dtype: torch.dtype, dims: int, tile: int, position: bool, dropout: bool
+    device: str,
+    dtype: torch.dtype,
+    dims: int,
+    tile: int,
+    tail: bool,
+    position: bool,
+    dropout: bool,
 ) -> str | None:
     try:
         fused.kernels()
@@ -92,7 +130,14 @@ def _validate(
         # The caller's modes (autocast, inference mode, tracing) are those of its thread.
         with ThreadPoolExecutor(1) as pool:
             largest = pool.submit(
-                _largest_error, torch.device(device), dtype, dims, tile, position, dropout
+                _largest_error,
+                torch.device(device),
+                dtype,
+                dims,
+                tile,
+                tail,
+                position,
+                dropout,
             ).result()
     except Exception as exception:  # the compiler's and the driver's, which are many
         return f'its kernels fail for {kind} ({type(exception).__name__}: {exception})'
@@ -106,29 +151,36 @@ def _largest_error(
     dtype: torch.dtype,
     dims: int,
     tile: int,
+    tail: bool,
     position: bool,
     dropout: bool,
 ) -> float:
     """The largest error of output and gradients, relative to the reference.
 
-    The grid is small, and its width is odd and makes the kernels use this tile.
+    The queries fill two tiles and a part of a third at least. The keys are few, and their
+    grid is one that the kernels cut in these tiles.
     """
     generator = torch.Generator().manual_seed(0)
-    height, width = 3, _width_of_tile(dims, dtype, tile)
+    query_grid = 3, 2 * fused.MAX_QUERIES // 3 + 7
+    key_grid = _grid_of_tile(dims, dtype, tile, tail)
 
     def random(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator).to(device)
 
-    def code(size: int) -> Tensor:
-        return (random(size, size, 1, dims) / dims).requires_grad_()
+    def features(grid: tuple[int, int]) -> Tensor:
+        return random(1, 1, *grid, dims).to(dtype).requires_grad_()
 
-    query, key, value = (
-        random(1, 1, height, width, dims).to(dtype).requires_grad_() for _ in range(3)
-    )
+    query, key, value = (features(grid) for grid in (query_grid, key_grid, key_grid))
     scale = torch.full((1, 1, 1, 1, 1), dims**-0.5, device=device)
     leaves = [query, key, value]
-    part = Position(query, code(height), code(width)) if position else None
-    leaves += part[1:] if part else []
+    part = None
+    if position:
+        codes = (
+            (random(*sizes, 1, dims) / dims).requires_grad_()
+            for sizes in zip(query_grid, key_grid)
+        )
+        part = Position(query, *codes)
+        leaves += part[1:]
     weight = random(*query.shape)
     options = (0.3, torch.tensor(1, device=device)) if dropout else (0.0, None)
     results = []
@@ -148,8 +200,13 @@ def _largest_error(
     return max(float((b - a).norm() / a.norm()) for a, b in pairs)
 
 
-def _width_of_tile(dims: int, dtype: torch.dtype, tile: int) -> int:
-    """The largest odd width, of up to two wide tiles and a key, cut in such tiles."""
-    widths = range(2 * fused.MAX_TILE + 1, 0, -2)
-    options = (fused.tile_options(dims, dtype, width)['BLOCK_N'] for width in widths)
-    return next(width for width, used in zip(widths, options) if used == tile)
+def _grid_of_tile(dims: int, dtype: torch.dtype, tile: int, tail: bool) -> tuple[int, int]:
+    """A grid of keys that is cut in such tiles, none of which fits a row or a column."""
+    for height in (3, tile + 1):
+        for width in (2 * tile + 1, 2 * tile + 3, tile + 1, 2 * tile - 3, tile - 3):
+            options = fused.tile_options(dims, dtype, (height, width))
+            if (options['BLOCK_N'], options['TAIL']) == (tile, tail):
+                return height, width
+    raise ValueError(
+        f'tile={tile} with tail={tail} is not used for heads of {dims} in {dtype}'
+    )

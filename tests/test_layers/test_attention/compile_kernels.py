@@ -1,11 +1,16 @@
-"""Compile the fused kernels for a GPU on a machine without one, and count instructions.
+"""Compile the fused kernels for GPUs on a machine without one, and count instructions.
 
 python compile_kernels.py SPEC ..., where a spec is a JSON object with the keys arch, dtype,
 dims, width, position and dropout. Prints one JSON object for each kernel that an attention
-of that kind, forward and backward, would launch. It runs in a process of its own, without
-TRITON_INTERPRET, in which Triton sees a driver that only names its target.
+of that kind on a square map, forward and backward, would launch. It runs in a process of
+its own, without TRITON_INTERPRET, in which Triton sees a driver that only names its target.
+
+python compile_kernels.py --all compiles every supported kind of input, in an hour or more,
+and fails if a kernel does not fit, spills in an inner loop where it must not, or does not
+use tensor cores.
 """
 
+import itertools
 import json
 import re
 import subprocess
@@ -22,6 +27,8 @@ from mmgcnl.layers import AttentionInputs, Position
 from mmgcnl.layers.attention import fused, triton_kernels
 
 CUOBJDUMP = Path(triton.__file__).parent / 'backends/nvidia/bin/cuobjdump'
+#: Bytes of shared memory that a block can have, by compute capability.
+SHARED = {80: 166912, 86: 101376, 89: 101376, 90: 232448}
 KERNELS = ('forward_kernel', 'query_gradient_kernel', 'key_gradient_kernel')
 
 
@@ -71,57 +78,133 @@ def dump(option: str, cubin: bytes) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def inner_loop(sass: str) -> list[str]:
-    """The opcodes of the innermost loop with matrix products."""
+def inner_loops(sass: str) -> list[list[str]]:
+    """The opcodes of the innermost loops with matrix products, in the order of the code."""
     lines = re.findall(r'/\*([0-9a-f]{4,5})\*/\s+(.*?);', sass)
     code = [(int(at, 16), re.sub(r'^@!?U?P\w+\s+', '', text)) for at, text in lines]
-    bodies = []
+    bodies = {}
     for at, text in code:
         branch = re.search(r'\bBRA\b.*?(0x[0-9a-f]+)', text)
         if branch and int(branch[1], 16) < at:
             start = int(branch[1], 16)
             body = [t.split()[0].split('.')[0] for a, t in code if start <= a <= at]
             if {'HMMA', 'HGMMA', 'FFMA'} & set(body) and len(body) > 150:
-                bodies.append(body)
-    return min(bodies, key=len)
+                bodies[start, at] = body
+    return [
+        bodies[start, end]
+        for start, end in sorted(bodies)
+        if not any(
+            (start, end) != other and start <= other[0] and other[1] <= end
+            for other in bodies
+        )
+    ]
 
 
-def main(spec: dict) -> None:
+def compiled(spec: dict) -> list[dict]:
+    """What is known of each kernel that an attention of this kind would launch."""
     driver.set_active(Driver(spec['arch']))
     recorder = Recorder()
     fused.kernels = lambda: recorder
-    height, width, dims = 3, spec['width'], spec['dims']
-    shape, dtype = (1, 1, height, width, dims), getattr(torch, spec['dtype'])
+    width, dims = spec['width'], spec['dims']
+    shape, dtype = (1, 1, width, width, dims), getattr(torch, spec['dtype'])
     tensors = [torch.zeros(shape, dtype=dtype).requires_grad_() for _ in range(3)]
     position = None
     if spec['position']:
-        codes = (torch.zeros(n, n, 1, dims).requires_grad_() for n in (height, width))
+        codes = (torch.zeros(width, width, 1, dims).requires_grad_() for _ in range(2))
         position = Position(tensors[0], *codes)
     scale = torch.ones(1, 1, 1, 1, 1)
     inputs = AttentionInputs(tensors[0], tensors[1], scale, position)
     seed = torch.tensor(1) if spec['dropout'] else None
     out = fused.triton_attention(inputs, tensors[2], spec['dropout'], seed)
     out.sum().backward()
-    assert [name for name, _, _ in recorder.compiled] == list(KERNELS)
+    assert {name for name, _, _ in recorder.compiled} == set(KERNELS)
+    results = []
     for name, options, kernel in recorder.compiled:
         cubin = kernel.asm['cubin']
-        loop = inner_loop(dump('-sass', cubin))
+        loops = inner_loops(dump('-sass', cubin))
         usage = re.search(r'REG:(\d+) STACK:(\d+)', dump('--dump-resource-usage', cubin))
         weights = options['BLOCK_M'] * options['BLOCK_N']
-        result = dict(
-            kernel=name,
-            tile=[options['BLOCK_M'], options['BLOCK_N'], options['num_warps']],
-            shared=kernel.metadata.shared,
-            registers=int(usage[1]),
-            stack=int(usage[2]),
-            # Of all warps, for as many weights as a tile of 64 x 64 has.
-            instructions=round(len(loop) * options['num_warps'] * 4096 / weights),
-            spills=sum(opcode in ('LDL', 'STL') for opcode in loop),
-            tensor_cores=sum(opcode in ('HMMA', 'HGMMA') for opcode in loop),
+        opcodes = list(itertools.chain(*loops))
+        # Where the index of the head is used: it is widened before anything is computed.
+        ttir = kernel.asm['ttir']
+        head = re.search(r'(%\w+) = tt.get_program_id y', ttir)[1]
+        uses = [line for line in ttir.splitlines() if re.search(rf'[^\w]{head}\b', line)]
+        results.append(
+            dict(
+                spec=spec,
+                kernel=name,
+                tail=options['TAIL'],
+                down=options.get('DOWN', False),
+                tile=[options['BLOCK_M'], options['BLOCK_N'], options['num_warps']],
+                shared=kernel.metadata.shared,
+                registers=int(usage[1]),
+                stack=int(usage[2]),
+                int64_heads=len(uses) > 1
+                and all('to i64' in use for use in uses[1:])
+                and 'arith.trunci' not in ttir,
+                # Of all warps, for as many weights as a tile of 64 x 64 has: in the tiles
+                # of rows and, if there are any in this kernel, of the tail.
+                instructions=[
+                    round(len(loop) * options['num_warps'] * 4096 / weights)
+                    for loop in loops
+                ],
+                spills=sum(opcode in ('LDL', 'STL') for opcode in opcodes),
+                tensor_cores=sum(opcode in ('HMMA', 'HGMMA') for opcode in opcodes),
+            )
         )
-        print(json.dumps({'spec': spec, **result}), flush=True)
+    return results
+
+
+def faults(kernel: dict) -> list[str]:
+    """What is wrong with a compiled kernel."""
+    spec = kernel['spec']
+    half = spec['dtype'] != 'float32'
+    most = SHARED[spec['arch']]
+    if spec['arch'] < 90:  # which keeps more in shared memory, and has more
+        needed = fused.shared_bytes(spec['dims'], getattr(torch, spec['dtype']))
+        most = min(most, needed)
+    found = []
+    if kernel['shared'] > most:
+        found.append(f'takes {kernel["shared"]} bytes of shared memory, not {most}')
+    if kernel['spills'] and spec['dims'] <= (128 if half else 64):
+        found.append(f'spills registers in an inner loop ({kernel["spills"]})')
+    if not kernel['int64_heads']:
+        found.append('computes where a head starts in 32 bits')
+    if (kernel['tensor_cores'] > 0) != half:
+        found.append('uses tensor cores' if kernel['tensor_cores'] else 'uses none')
+    return found
+
+
+def every_kind() -> list[dict]:
+    """Each kind of input that is compiled to other code, with tiles of every shape."""
+    keys = ('arch', 'dtype', 'dims', 'width', 'position', 'dropout')
+    dtypes = ('bfloat16', 'float16', 'float32')
+    dims = (16, 32, 64, 128, 256, 512)
+    # The widths take tiles of 16, 32 and 64 keys with a tail, and of 64 without.
+    options = [(width, True, 0.1) for width in (97, 49, 25, 60)]
+    options += [(97, True, 0.0), (97, False, 0.1), (97, False, 0.0)]
+    return [
+        dict(zip(keys, (*kind, *option)))
+        for kind in itertools.product(SHARED, dtypes, dims)
+        if kind[1:] != ('float32', 512)
+        for option in options
+    ]
+
+
+def main(specs: list[dict]) -> int:
+    """Print what :func:`compiled` finds, and return the number of faulty kernels."""
+    faulty = 0
+    for i, spec in enumerate(specs):
+        for kernel in compiled(spec):
+            found = faults(kernel)
+            faulty += bool(found)
+            print(json.dumps({**kernel, 'faults': found}), flush=True)
+        if not (i + 1) % 20:
+            print(f'{i + 1}/{len(specs)} kinds of input', file=sys.stderr, flush=True)
+    return faulty
 
 
 if __name__ == '__main__':
-    for argument in sys.argv[1:]:
-        main(json.loads(argument))
+    if sys.argv[1:] == ['--all']:
+        sys.exit(min(main(every_kind()), 1))
+    main([json.loads(argument) for argument in sys.argv[1:]])

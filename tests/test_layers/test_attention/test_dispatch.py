@@ -88,8 +88,8 @@ def test_operator_is_registered_soundly(name):
     codes = [t.requires_grad_() for t in codes]
     tensors = [t.requires_grad_() for t in (query, key, value)]
     if name == 'triton':
-        tables = fused.kernel_tables(Position(*codes), 1)
-        tables = [t.detach().contiguous().requires_grad_() for t in tables]
+        tables = fused.kernel_tables(Position(*codes))
+        tables = [t.detach().requires_grad_() for t in tables]
         operator = fused.forward_operator
         keys = [t.detach().flatten(2, 3).requires_grad_() for t in tensors[1:]]
         args = (query, *keys, scale.flatten(), *tables, [3, 5], 0.2, torch.tensor(3))

@@ -1,11 +1,16 @@
 """The fused kernels against the dense reference, in Triton's interpreter without a GPU."""
 
+import math
+import warnings
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmgcnl.layers import AttentionInputs, Position
 from mmgcnl.layers.attention import fused, validation
+from mmgcnl.layers.attention.dense import dense_attention
 from tests.test_layers.test_attention.cases import (
     CUDA,
     TOLERANCE,
@@ -16,6 +21,50 @@ from tests.test_layers.test_attention.cases import (
     needs_triton,
     output_and_gradients,
 )
+
+
+def compare_with_dense(
+    query_grid,
+    key_grid,
+    batch=1,
+    heads=1,
+    dims=8,
+    dtype=torch.float32,
+    dropout_p=0.0,
+    position_batch=None,
+    magnitude=1.0,
+    tolerance=None,
+):
+    """Output and all gradients of the kernels, for grids of any sizes."""
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape, factor=1.0):
+        return torch.randn(*shape, generator=generator) * factor
+
+    lead, factor = (batch, heads), magnitude * dims**-0.5
+    tensors = [random(*lead, *grid, dims) for grid in (query_grid, key_grid, key_grid)]
+    tensors.append(random(position_batch or batch, heads, *query_grid, dims))
+    tensors = [tensor.to(dtype) for tensor in tensors]
+    sizes = zip(query_grid, key_grid)
+    tensors += [random(*pair, heads, dims, factor=factor) for pair in sizes]
+    scale = (torch.rand(*lead, 1, 1, 1, generator=generator) + 0.5) * factor
+    weight = random(*tensors[0].shape)
+    seed = torch.tensor(3) if dropout_p > 0 else None
+    device = 'cuda' if CUDA else 'cpu'
+
+    def run(function, double):
+        leaves = [t.double() if double else t.clone() for t in tensors]
+        leaves = [t.to(device).requires_grad_() for t in leaves]
+        content_scale = scale.to(device, torch.float64 if double else torch.float32)
+        inputs = AttentionInputs(*leaves[:2], content_scale, Position(*leaves[3:]))
+        out = function(inputs, leaves[2], dropout_p, seed)
+        loss = (out * weight.to(out)).sum()
+        return [out.detach(), *torch.autograd.grad(loss, leaves)]
+
+    results = zip(run(fused.triton_attention, False), run(dense_attention, True))
+    for a, b in results:
+        error = float((a.double() - b).norm() / b.norm())
+        assert error <= (tolerance or TOLERANCE[dtype]), (key_grid, error)
 
 
 @needs_triton
@@ -55,12 +104,130 @@ def test_triton_is_exact_over_the_tiles_really_used(width, dims, dtype, dropout_
 
 
 @needs_triton
-def test_triton_compiles_whole_when_first_met():
+@pytest.mark.parametrize('remainder', range(0, 64, 8))
+def test_triton_is_exact_at_every_width(remainder):
+    """Rows of keys with every remainder of the widest tile, many of them with a tail."""
+    for width in range(64 + remainder, 72 + remainder):
+        compare_with_dense((1, 5), (5, width), dtype=torch.float16)
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ('dtype', 'grid', 'dropout_p'),
+    [(torch.float32, (35, 69), 0.2), (torch.float16, (67, 69), 0.0)],
+)
+def test_triton_is_exact_with_a_tail_of_several_tiles(dtype, grid, dropout_p):
+    """Several tiles of queries and of rows, and columns of more than a tile that remain."""
+    widest = 64 if dtype == torch.float16 else 32
+    assert fused.tile_of_keys(widest, grid) == (widest, True)
+    compare_with_dense((5, 15), grid, heads=2, dims=24, dtype=dtype, dropout_p=dropout_p)
+
+
+@needs_triton
+@pytest.mark.parametrize('grids', [((5, 17), (5, 17)), ((3, 4), (19, 9))])
+def test_triton_shares_tables_between_images(grids, monkeypatch):
+    """Position that does not depend on the content has one image's tables."""
+    shapes = []
+    operator = fused.forward_operator
+
+    def record(*args):
+        shapes.extend(table.shape[0] for table in args[4:6])
+        return operator(*args)
+
+    monkeypatch.setattr(fused, 'forward_operator', record)
+    compare_with_dense(*grids, batch=3, heads=2, position_batch=1)
+    assert shapes == [1, 1]
+
+
+@needs_triton
+def test_triton_takes_strided_inputs_and_any_subset_of_gradients():
+    generator = torch.Generator().manual_seed(0)
+
+    def strided(*shape):
+        storage = torch.randn(*shape[::-1], 2, generator=generator)
+        return storage[..., 1].permute(*range(len(shape))[::-1])
+
+    shapes = [(2, 2, 3, 5, 8), (2, 2, 3, 19, 8), (2, 2, 3, 19, 8)]
+    shapes += [(2, 2, 3, 5, 8), (3, 3, 2, 8), (5, 19, 2, 8)]
+    tensors = [strided(*shape) for shape in shapes]
+    scale = torch.rand(2, 2, 1, 1, 1, generator=generator)
+    weight = torch.randn(shapes[0], generator=generator).transpose(2, 3).contiguous()
+
+    def gradients(function, wanted):
+        leaves = [t.detach().requires_grad_(i in wanted) for i, t in enumerate(tensors)]
+        query, key, value, *position = leaves
+        inputs = AttentionInputs(query, key, scale, Position(*position))
+        out = function(inputs, value)
+        # The gradient of the output arrives strided, too.
+        loss = (out.transpose(2, 3) * weight).sum()
+        return torch.autograd.grad(loss, [leaves[i] for i in wanted])
+
+    for wanted in ([0], [1], [2], [3, 5], [4], [0, 2, 5], range(6)):
+        pairs = zip(
+            gradients(fused.triton_attention, wanted), gradients(dense_attention, wanted)
+        )
+        for a, b in pairs:
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@needs_triton
+@pytest.mark.parametrize('empty', ['batch', 'queries', 'keys'])
+def test_triton_takes_empty_maps(empty):
+    sizes = dict(batch=2, queries=3, keys=4)
+    sizes[empty] = 0
+    query = torch.randn(sizes['batch'], 1, 2, sizes['queries'], 8, requires_grad=True)
+    key = torch.randn(sizes['batch'], 1, 2, sizes['keys'], 8, requires_grad=True)
+    codes = [torch.randn(2, 2, 1, 8), torch.randn(sizes['queries'], sizes['keys'], 1, 8)]
+    inputs = AttentionInputs(query, key, torch.ones(1, 1, 1, 1, 1), Position(query, *codes))
+    for function in (fused.triton_attention, dense_attention):
+        out = function(inputs, key)
+        assert out.shape == query.shape
+        assert not out.any()
+        for grad in torch.autograd.grad(out.sum(), (query, key)):
+            assert not grad.any()
+
+
+@needs_triton
+def test_unstored_weights_do_not_overflow():
+    """Logits of keys beyond the last are those of the last, however large logits are."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', RuntimeWarning)
+        for key_grid in ((3, 1), (5, 2), (2, 19), (19, 17)):
+            # Nearly all weights are 0 or 1, so that relative errors mean nothing.
+            compare_with_dense((2, 3), key_grid, magnitude=1e3, tolerance=math.inf)
+
+
+@pytest.mark.parametrize('width', [25, 40, 49, 60, 97])
+@pytest.mark.parametrize('widest', [32, 64])
+def test_keys_are_padded_by_a_quarter_at_most(width, widest):
+    for height in (width, width // 2 + 1):
+        tile, tail = fused.tile_of_keys(widest, (height, width))
+        whole = width // tile * tile if tail else width
+        keys = -(-whole // tile) * tile * height
+        keys += (width - whole) * -(-height // tile) * tile
+        assert keys <= 1.25 * height * width
+
+
+@pytest.mark.parametrize('grid', [(1, 1), (1, 17), (3, 25), (25, 25), (67, 69), (97, 97)])
+@pytest.mark.parametrize('widest', [16, 32, 64])
+def test_tiles_hold_every_key_once(grid, widest):
+    """A model of the kernels' tiles: rows, and columns of a tail."""
+    (height, width), (tile, tail) = grid, fused.tile_of_keys(widest, grid)
+    whole = width // tile * tile if tail else width
+    keys = [row * width + x for row in range(height) for x in range(whole)]
+    keys += [y * width + x for x in range(whole, width) for y in range(height)]
+    assert sorted(keys) == list(range(height * width))
+    assert not tail or 0 < whole < width
+
+
+@needs_triton
+@pytest.mark.parametrize('dynamic', [None, True])
+def test_triton_compiles_whole_when_first_met(dynamic):
     validation._validate.cache_clear()
     block, x = block_and_input(implementation='triton', attn_drop_rate=0.3)
     expected = output_and_gradients(block, x)
     validation._validate.cache_clear()
-    compiled = torch.compile(block, fullgraph=True, backend='aot_eager')
+    compiled = torch.compile(block, fullgraph=True, backend='aot_eager', dynamic=dynamic)
     for a, b in zip(output_and_gradients(block, x, compiled), expected):
         torch.testing.assert_close(a, b)
 

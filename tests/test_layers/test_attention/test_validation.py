@@ -1,5 +1,8 @@
 """Kernels that are not supported, fail or err are not used."""
 
+import itertools
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -68,8 +71,10 @@ def test_every_kind_is_validated_with_its_own_tile_and_dropout(inputs, monkeypat
     position = Position(inputs.query, *(torch.randn(40, 40, 2, 4) for _ in range(2)))
     validation.why_unsupported(inputs._replace(position=position))
     validation.why_unsupported(inputs, dropout_p=0.1)
-    tiles = [fused.tile_options(4, torch.float32, w)['BLOCK_N'] for w in (40, 1600)]
-    assert [kind[3:] for kind in seen] == [(tiles[0], True, False), (tiles[1], False, True)]
+    assert [kind[3:] for kind in seen] == [
+        (*fused.tile_of_keys(32, grid), *flags)
+        for grid, flags in [((40, 40), (True, False)), ((1, 1600), (False, True))]
+    ]
 
 
 def test_what_cannot_be_computed_is_refused_by_name(inputs):
@@ -91,7 +96,47 @@ def test_what_cannot_be_computed_is_refused_by_name(inputs):
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
 @pytest.mark.parametrize('dims', [32, 64, 128, 256])
 def test_every_tile_in_use_can_be_validated(dtype, dims):
-    for width in range(1, 300):
-        tile = fused.tile_options(dims, dtype, width)['BLOCK_N']
-        tried = validation._width_of_tile(dims, dtype, tile)
-        assert fused.tile_options(dims, dtype, tried)['BLOCK_N'] == tile
+    used = set()
+    for grid in itertools.product((1, 2, 3, 17, 33, 65, 128), range(1, 200)):
+        kernels = ('forward', 'query_gradient', 'key_gradient')
+        options = [fused.tile_options(dims, dtype, grid, kernel) for kernel in kernels]
+        # One validation is for all three.
+        (tile,) = {(option['BLOCK_N'], option['TAIL']) for option in options}
+        assert max(option['BLOCK_M'] for option in options) <= fused.MAX_QUERIES
+        used.add(tile)
+    assert {tail for _, tail in used} == {False, True}
+    for tile in used:
+        grid = validation._grid_of_tile(dims, dtype, *tile)
+        assert fused.tile_of_keys(max(n for n, _ in used), grid) == tile
+
+
+def test_what_does_not_fit_the_shared_memory_is_refused_from_the_limits(monkeypatch):
+    """As on a T4, which has less than the kernels need for wide heads."""
+    gpu = SimpleNamespace(name='NVIDIA T4', shared_memory_per_block_optin=65536)
+    monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda device: gpu)
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: (7, 5))
+
+    class OnGpu(torch.Tensor):
+        device = torch.device('cuda:0')
+
+    query = torch.zeros(1, 1, 2, 2, 512, dtype=torch.float16).as_subclass(OnGpu)
+    inputs = AttentionInputs(query, query, torch.ones(1, 1, 1, 1, 1), None)
+    tried = []
+    monkeypatch.setattr(validation, 'validate_kernels', lambda *kind: tried.append(kind))
+    reason = validation.why_unsupported(inputs)
+    assert 'bytes of shared memory, and NVIDIA T4 has 65536' in reason
+    assert not tried
+    narrow = inputs._replace(query=query[..., :32], key=query[..., :32])
+    assert validation.why_unsupported(narrow) is None
+    assert len(tried) == 1
+
+
+def test_offsets_of_the_last_tile_are_counted(inputs):
+    """Of a tile's queries beyond the last, too, which the kernels step over."""
+    codes = torch.empty(0), torch.empty(0)
+    for queries, unsupported in ((2**23 - 1, True), (2**23 - 129, False)):
+        query = torch.empty(1, 1, 1, queries, 4, device='meta')
+        keys = torch.empty(1, 1, 1, 250, 4, device='meta')
+        wide = AttentionInputs(query, keys, inputs.content_scale, Position(query, *codes))
+        reason = validation.why_unsupported(wide)
+        assert (reason is not None and 'beyond 2^31' in reason) == unsupported

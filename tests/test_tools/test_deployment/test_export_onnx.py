@@ -95,11 +95,30 @@ def test_equals_pytorch(call, trained, tmp_path, capsys, kind, dynamic):
         with pytest.raises(Exception, match='Got: 3 Expected: 1'):
             run(out, batch)
     proto = onnx.load(out)
+    assert 'Scan' in {node.op_type for node in proto.graph.node}
     names = [output.name for output in proto.graph.output]
     assert names == (['output'] if kind == 'segmentor' else [f'level{i}' for i in range(3)])
     meta = {item.key: item.value for item in proto.metadata_props}
     assert json.loads(meta['mean']) == model.cfg.model.data_preprocessor.mean
     assert json.loads(meta['classes']) == list(model.dataset_meta['classes'])
+
+
+def test_head_and_dense(call, trained, tmp_path):
+    config, checkpoint = trained('detector', **PYRAMID)
+    out = tmp_path / 'model.onnx'
+    call(
+        'deployment/export_onnx',
+        *(config, checkpoint, '--out', out, '--shape', 64, 96, '--head', '--dense'),
+    )
+    model = init_model(config, str(checkpoint), 'cpu')
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        scores, boxes = model._forward(x)
+    assert_equal(run(out, x), [*scores, *boxes])
+    proto = onnx.load(out)
+    assert 'Scan' not in {node.op_type for node in proto.graph.node}
+    names = [output.name for output in proto.graph.output]
+    assert names == [f'{n}{i}' for n in ('cls_scores', 'bbox_preds') for i in range(3)]
 
 
 @pytest.mark.parametrize('binary', [False, True])
@@ -159,6 +178,8 @@ def test_difference_is_found(trained, tmp_path, call, capsys, monkeypatch):
             ['{config}', '{weights}', '--verify-shape', '9', '9'],
             '--verify-shape: without --dynamic',
         ),
+        (['{config}', '{weights}', '--head', '--dynamic'], '--head: the file takes one'),
+        (['{config}', '{weights}', '--head'], 'EncoderDecoder is no single-stage detector'),
         (['{detector}', '{weights}'], 'does not fit'),
     ],
 )
