@@ -73,8 +73,8 @@ def launch(config, tmp_path) -> Callable[..., subprocess.Popen]:
 
     yield launch
     for process in started:
-        process.kill()
-        process.wait()
+        process.terminate()  # torchrun ends its processes, which SIGKILL would leave behind
+        process.wait(timeout=60)
 
 
 def finish(process: subprocess.Popen, seconds: int = 240) -> tuple[int, str]:
