@@ -226,9 +226,11 @@ def test_terminated_study_stops_its_trainings(study, start, tmp_path):
     process = start('run', study, '--rows', 'ours', WAIT='1')
     until(tmp_path / 'waiting', process)
     process.send_signal(signal.SIGTERM)
+    time.sleep(2)
+    (tmp_path / 'go').touch()  # the training ends its iteration and saves a checkpoint
     status, output = end(process)
     assert status == 130 and 'the same command goes on' in output
-    (tmp_path / 'go').touch()
+    assert (tmp_path / 'work_dirs/studies/squares/ours/seed0/iter_6.pth').is_file()
     status, output = end(start('run', study, '--rows', 'ours'))
     assert status == 0, output
     assert ('ours', 'mIoU') in measured(tmp_path / 'squares.csv')
