@@ -23,7 +23,7 @@ import torch.nn.functional as F  # noqa: E402
 import triton  # noqa: E402
 
 from mmgcnl.layers import GCNonLocal2d  # noqa: E402
-from mmgcnl.layers.attention import fused, validation  # noqa: E402
+from mmgcnl.layers.attention import kernel_tiles, validation  # noqa: E402
 
 if not args.dry_run and not torch.cuda.is_available():
     sys.exit('gpu_day: no GPU is visible to torch; --dry-run goes as far as it can without')
@@ -45,7 +45,7 @@ def check_exactness() -> list[dict]:
     flags, kinds = (True, False), []
     for dtype, d in itertools.product(CHECKED, dims):
         grids = itertools.product((1, 3, 33, 97), range(1, 130))
-        options = [fused.tile_options(d, dtype, grid) for grid in grids]
+        options = [kernel_tiles.tile_options(d, dtype, grid) for grid in grids]
         tiles = {(option['BLOCK_N'], option['TAIL']) for option in options}
         kinds += [
             (dtype, d, *tile, position, dropout)
@@ -146,7 +146,7 @@ def tune() -> list[dict]:
     rows = []
     if args.dry_run:
         return rows
-    chosen = fused.tile_options
+    chosen = kernel_tiles.tile_options
     block = GCNonLocal2d(256, 1, 8, attn_drop_rate=0.0, implementation='triton')
     block = block.to(device, torch.bfloat16)
     x = torch.randn(2, 256, 97, 97, device=device, dtype=torch.bfloat16, requires_grad=True)
@@ -154,14 +154,14 @@ def tune() -> list[dict]:
     for i, (m, n, warps, stages) in enumerate(kinds):
         show(i, len(kinds), 'tuning')
         options = dict(BLOCK_M=m, BLOCK_N=n, num_warps=warps, num_stages=stages)
-        fused.tile_options = lambda *kind, o=options: {**chosen(*kind), **o}
+        kernel_tiles.tile_options = lambda *kind, o=options: {**chosen(*kind), **o}
         try:
             forward = measure(lambda: block(x.detach()))['ms']
             both = measure(lambda: block(x).sum().backward())['ms']
             rows.append({**options, 'forward_ms': forward, 'both_ms': both})
         except Exception as error:  # what does not fit is of interest, too
             rows.append({**options, 'error': f'{type(error).__name__}: {error}'[:200]})
-    fused.tile_options = chosen
+    kernel_tiles.tile_options = chosen
     return rows
 
 

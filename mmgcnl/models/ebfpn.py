@@ -100,11 +100,10 @@ class EBFPN(BaseModule):
                     'the same B at every level'
                 )
         size = inputs[self.refine_level].shape[2:]
-        mean = sum(  # one level after the other: none is kept in its new size
-            _resize(level, size, shrink=i < self.refine_level)
-            for i, level in enumerate(inputs)
-        )
-        mean = mean / self.num_levels
+        total = _resize(inputs[0], size, shrink=self.refine_level > 0)
+        for i, level in enumerate(inputs[1:], 1):  # no level is kept in its new size
+            total = total + _resize(level, size, shrink=i < self.refine_level)
+        mean = total / self.num_levels
         if self.refine is not None:
             mean = self.refine(mean)
         return tuple(

@@ -73,8 +73,8 @@ def launch(config, tmp_path) -> Callable[..., subprocess.Popen]:
 
     yield launch
     for process in started:
-        process.kill()
-        process.wait()
+        process.terminate()  # torchrun ends its processes, which SIGKILL would leave behind
+        process.wait(timeout=60)
 
 
 def finish(process: subprocess.Popen, seconds: int = 240) -> tuple[int, str]:
@@ -114,7 +114,7 @@ def test_killed_twice(launch, tmp_path, undisturbed):
     faults += [(1, draw.randrange(2), draw.randrange(4, ITERATIONS), 'SIGKILL')]
     status, output = finish(launch('run', faults=faults, MAX_RESTARTS=3))
     assert status == 0
-    assert output.count('exitcode: -9') == 2
+    assert output.count('failed (exitcode') == 2
     assert_equal(weights(tmp_path / 'run'), undisturbed)
 
 
@@ -131,7 +131,7 @@ def test_fault_that_repeats(launch, tmp_path):
 def test_one_killed_and_no_restarts(launch, tmp_path):
     """The other one stops with an error."""
     status, output = finish(launch('run', faults=[(0, 1, 5, 'SIGKILL')]))
-    assert status != 0 and 'SIGKILL' in output
+    assert status != 0 and 'ChildFailedError' in output
     assert not (tmp_path / 'run/iter_6.pth').exists()
 
 

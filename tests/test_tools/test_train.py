@@ -57,10 +57,6 @@ def test_auto_scale_lr(call, segmentor, tmp_path):
             'load_from: no such file: no.pth',
         ),
         (
-            ['{config}', *FROM_SCRATCH, 'model.decode_head.num_classes=7'],
-            'model.decode_head.num_classes is 7, but the data set has 2 classes',
-        ),
-        (
             ['{config}', '--cfg-options', 'runner_type=NoRunner'],
             "no runner 'NoRunner' is registered",
         ),
@@ -145,3 +141,13 @@ def test_pretrained_weights(call, request, tmp_path, monkeypatch, config):
         if 'num_batches_tracked' not in key:
             assert torch.equal(loaded[f'backbone.{key}'], value), key
     assert any(not torch.equal(loaded[key], trained[key]) for key in loaded)
+
+
+def test_other_number_of_classes_is_one_line(call, segmentor, tmp_path, capsys):
+    options = [*FROM_SCRATCH, 'model.decode_head.num_classes=7']
+    with pytest.raises(SystemExit, match='2'):
+        call('train', segmentor, '--work-dir', tmp_path / 'run', *options)
+    last_line = capsys.readouterr().err.splitlines()[-1]
+    message = 'model.decode_head.num_classes is 7, but the data set has 2 classes'
+    assert 'error: ' in last_line and message in last_line
+    assert not list((tmp_path / 'run').glob('*.pth'))

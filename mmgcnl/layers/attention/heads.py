@@ -142,18 +142,19 @@ class Heads:
             transpose: Whether the transposed tensors are used often enough to pay for a
                 copy, with which matrix products are faster.
         """
-        tensors = self.key, self.value
-        transposed = tuple(t.transpose(1, 2) for t in tensors)
+        key_t, value_t = self.key.transpose(1, 2), self.value.transpose(1, 2)
         if transpose:
-            transposed = tuple(t.contiguous() for t in transposed)
+            key_t, value_t = key_t.contiguous(), value_t.contiguous()
         numbers = None
         if mask is not None:
             numbers = mask.keys[self.index].flatten(2, 3).flatten(0, 1)
         return [
             Keys(
                 block,
-                *(t[:, block.keys] for t in tensors),
-                *(t[:, :, block.keys] for t in transposed),
+                self.key[:, block.keys],
+                self.value[:, block.keys],
+                key_t[:, :, block.keys],
+                value_t[:, :, block.keys],
                 None if numbers is None else numbers[:, block.keys],
             )
             for block in blocks

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from . import fused
+from . import fused, kernel_tiles
 from .dense import dense_attention
 from .inputs import AttentionInputs, Position
 
@@ -44,8 +44,8 @@ def why_unsupported(inputs: AttentionInputs, dropout_p: float = 0.0) -> str | No
     position = inputs.position is not None
     key_grid = key.shape[2:4] if position else (1, key.shape[2:4].numel())
     queries, keys = query.shape[2:4].numel(), key.shape[2:4].numel()
-    entries = max(key_grid[0], fused.padded_width(key_grid[1])) if position else 0
-    beyond = fused.MAX_QUERIES
+    entries = max(key_grid[0], kernel_tiles.padded_width(key_grid[1])) if position else 0
+    beyond = kernel_tiles.MAX_QUERIES
     if max((queries + beyond) * max(dims, entries), (keys + beyond) * dims) > _MAX_OFFSET:
         return (
             f'{queries} queries and {keys} keys need offsets beyond 2^31; take a larger '
@@ -53,7 +53,7 @@ def why_unsupported(inputs: AttentionInputs, dropout_p: float = 0.0) -> str | No
         )
     if query.shape[:2].numel() > _MAX_HEADS:
         return f'{query.shape[:2].numel()} heads of all images, more than {_MAX_HEADS}'
-    options = fused.tile_options(dims, query.dtype, key_grid)
+    options = kernel_tiles.tile_options(dims, query.dtype, key_grid)
     tile, tail = options['BLOCK_N'], options['TAIL']
     dropout = True if dropout_p > 0 else False
     if torch.compiler.is_compiling():
@@ -75,7 +75,7 @@ def _missing_shared_memory(
     gpu = torch.cuda.get_device_properties(device)
     # What a block can have if it asks for it. torch before 2.6 does not tell.
     limit = getattr(gpu, 'shared_memory_per_block_optin', None)
-    needed = fused.shared_bytes(dims, dtype)
+    needed = kernel_tiles.shared_bytes(dims, dtype)
     if limit is None or needed <= limit:
         return None
     return (
@@ -161,7 +161,7 @@ def _largest_error(
     grid is one that the kernels cut in these tiles.
     """
     generator = torch.Generator().manual_seed(0)
-    query_grid = 3, 2 * fused.MAX_QUERIES // 3 + 7
+    query_grid = 3, 2 * kernel_tiles.MAX_QUERIES // 3 + 7
     key_grid = _grid_of_tile(dims, dtype, tile, tail)
 
     def random(*shape: int) -> Tensor:
@@ -204,7 +204,7 @@ def _grid_of_tile(dims: int, dtype: torch.dtype, tile: int, tail: bool) -> tuple
     """A grid of keys that is cut in such tiles, none of which fits a row or a column."""
     for height in (3, tile + 1):
         for width in (2 * tile + 1, 2 * tile + 3, tile + 1, 2 * tile - 3, tile - 3):
-            options = fused.tile_options(dims, dtype, (height, width))
+            options = kernel_tiles.tile_options(dims, dtype, (height, width))
             if (options['BLOCK_N'], options['TAIL']) == (tile, tail):
                 return height, width
     raise ValueError(

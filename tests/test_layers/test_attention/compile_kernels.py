@@ -24,7 +24,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from mmgcnl.layers import AttentionInputs, Position
-from mmgcnl.layers.attention import fused, triton_kernels
+from mmgcnl.layers.attention import fused, kernel_tiles, triton_kernels
 
 CUOBJDUMP = Path(triton.__file__).parent / 'backends/nvidia/bin/cuobjdump'
 #: Bytes of shared memory that a block can have, by compute capability.
@@ -161,7 +161,7 @@ def faults(kernel: dict) -> list[str]:
     half = spec['dtype'] != 'float32'
     most = SHARED[spec['arch']]
     if spec['arch'] < 90:  # which keeps more in shared memory, and has more
-        needed = fused.shared_bytes(spec['dims'], getattr(torch, spec['dtype']))
+        needed = kernel_tiles.shared_bytes(spec['dims'], getattr(torch, spec['dtype']))
         most = min(most, needed)
     found = []
     if kernel['shared'] > most:

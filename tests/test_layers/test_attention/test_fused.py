@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmgcnl.layers import AttentionInputs, Position
-from mmgcnl.layers.attention import fused, validation
+from mmgcnl.layers.attention import fused, kernel_tiles, validation
 from mmgcnl.layers.attention.dense import dense_attention
 from tests.test_layers.test_attention.cases import (
     CUDA,
@@ -119,7 +119,7 @@ def test_triton_is_exact_at_every_width(remainder):
 def test_triton_is_exact_with_a_tail_of_several_tiles(dtype, grid, dropout_p):
     """Several tiles of queries and of rows, and columns of more than a tile that remain."""
     widest = 64 if dtype == torch.float16 else 32
-    assert fused.tile_of_keys(widest, grid) == (widest, True)
+    assert kernel_tiles.tile_of_keys(widest, grid) == (widest, True)
     compare_with_dense((5, 15), grid, heads=2, dims=24, dtype=dtype, dropout_p=dropout_p)
 
 
@@ -201,7 +201,7 @@ def test_unstored_weights_do_not_overflow():
 @pytest.mark.parametrize('widest', [32, 64])
 def test_keys_are_padded_by_a_quarter_at_most(width, widest):
     for height in (width, width // 2 + 1):
-        tile, tail = fused.tile_of_keys(widest, (height, width))
+        tile, tail = kernel_tiles.tile_of_keys(widest, (height, width))
         whole = width // tile * tile if tail else width
         keys = -(-whole // tile) * tile * height
         keys += (width - whole) * -(-height // tile) * tile
@@ -212,7 +212,7 @@ def test_keys_are_padded_by_a_quarter_at_most(width, widest):
 @pytest.mark.parametrize('widest', [16, 32, 64])
 def test_tiles_hold_every_key_once(grid, widest):
     """A model of the kernels' tiles: rows, and columns of a tail."""
-    (height, width), (tile, tail) = grid, fused.tile_of_keys(widest, grid)
+    (height, width), (tile, tail) = grid, kernel_tiles.tile_of_keys(widest, grid)
     whole = width // tile * tile if tail else width
     keys = [row * width + x for row in range(height) for x in range(whole)]
     keys += [y * width + x for x in range(whole, width) for y in range(height)]
@@ -240,7 +240,7 @@ def test_offsets_of_large_maps_fit_their_type(size):
     Where a head starts is computed in int64.
     """
     height, width = size
-    stride = fused.padded_width(width)
+    stride = kernel_tiles.padded_width(width)
     queries = torch.arange(height * width, dtype=torch.int32)
     rows = torch.arange(height, dtype=torch.int32) * width
     by_row = queries // width * (height * width) + queries % width

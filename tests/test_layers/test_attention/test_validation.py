@@ -12,7 +12,7 @@ from mmgcnl.layers import (
     attention,
     choose_implementation,
 )
-from mmgcnl.layers.attention import dense, fused, validation
+from mmgcnl.layers.attention import dense, fused, kernel_tiles, validation
 from tests.test_layers.test_attention.cases import (
     CUDA,
     needs_triton,
@@ -72,7 +72,7 @@ def test_every_kind_is_validated_with_its_own_tile_and_dropout(inputs, monkeypat
     validation.why_unsupported(inputs._replace(position=position))
     validation.why_unsupported(inputs, dropout_p=0.1)
     assert [kind[3:] for kind in seen] == [
-        (*fused.tile_of_keys(32, grid), *flags)
+        (*kernel_tiles.tile_of_keys(32, grid), *flags)
         for grid, flags in [((40, 40), (True, False)), ((1, 1600), (False, True))]
     ]
 
@@ -99,15 +99,17 @@ def test_every_tile_in_use_can_be_validated(dtype, dims):
     used = set()
     for grid in itertools.product((1, 2, 3, 17, 33, 65, 128), range(1, 200)):
         kernels = ('forward', 'query_gradient', 'key_gradient')
-        options = [fused.tile_options(dims, dtype, grid, kernel) for kernel in kernels]
+        options = [
+            kernel_tiles.tile_options(dims, dtype, grid, kernel) for kernel in kernels
+        ]
         # One validation is for all three.
         (tile,) = {(option['BLOCK_N'], option['TAIL']) for option in options}
-        assert max(option['BLOCK_M'] for option in options) <= fused.MAX_QUERIES
+        assert max(option['BLOCK_M'] for option in options) <= kernel_tiles.MAX_QUERIES
         used.add(tile)
     assert {tail for _, tail in used} == {False, True}
     for tile in used:
         grid = validation._grid_of_tile(dims, dtype, *tile)
-        assert fused.tile_of_keys(max(n for n, _ in used), grid) == tile
+        assert kernel_tiles.tile_of_keys(max(n for n, _ in used), grid) == tile
 
 
 def test_what_does_not_fit_the_shared_memory_is_refused_from_the_limits(monkeypatch):

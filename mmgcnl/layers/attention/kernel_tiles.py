@@ -1,0 +1,123 @@
+"""The tiles of the fused kernels, by the kind of input and the size of the map.
+
+Shape shorthand: d channels of a head, (h, w) the key grid, M = h * w keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+#: Keys of the widest tile.
+MAX_TILE = 64
+#: Queries of the largest tile.
+MAX_QUERIES = 128
+# Instructions for a key relative to the widest tile, by the keys of a tile.
+_WORK_OF_A_KEY = {64: 1.0, 32: 1.2, 16: 1.7}
+# Shared memory in bytes, by the bytes of a number and BLOCK_D. No kernel that was compiled
+# for compute capability 8.x needed more; not every kind was compiled.
+_SHARED_BYTES = {
+    (2, 16): 42000,
+    (2, 32): 56000,
+    (2, 64): 65000,
+    (2, 128): 69000,
+    (2, 256): 77000,
+    (2, 512): 81000,
+    (4, 16): 33000,
+    (4, 32): 33000,
+    (4, 64): 51000,
+    (4, 128): 90000,
+    (4, 256): 90000,
+}
+# Keys that are computed for each key, at most, where a tile allows it.
+_MAX_PADDING = 1.25
+
+
+def padded_width(width: int) -> int:
+    """Entries of a query in the column table that the kernels read.
+
+    It is a multiple of the widest tile: rows start at aligned addresses, and no load needs
+    a mask.
+    """
+    return -(-width // MAX_TILE) * MAX_TILE
+
+
+def tile_of_keys(widest: int, key_grid: Sequence[int]) -> tuple[int, bool]:
+    """The keys of a tile, and whether the columns that fill no tile become a tail.
+
+    Chosen is what takes the least work of what pads the keys by at most a quarter.
+
+    Args:
+        widest: Keys of the widest tile that fits.
+        key_grid: h and w.
+
+    Returns:
+        BLOCK_N and TAIL, see :mod:`.triton_kernels`.
+    """
+    height, width = key_grid
+    best = (0, 0.0), 0, False
+    for n, work in _WORK_OF_A_KEY.items():
+        whole = width // n * n
+        padded = -(-width // n) * n * height
+        with_tail = whole * height + (width - whole) * -(-height // n) * n
+        for tail, keys in ((False, padded), (True, with_tail)):
+            cost = int(keys > _MAX_PADDING * height * width), keys * work
+            # Without a whole tile in a row, a tail would swap the axes and nothing else.
+            possible = n <= widest and (whole > 0 or not tail)
+            if possible and (best[1] == 0 or cost < best[0]):
+                best = cost, n, tail
+    return best[1:]
+
+
+def tile_options(
+    dims: int,
+    dtype: torch.dtype,
+    key_grid: Sequence[int],
+    kernel: str = 'forward',
+) -> dict[str, Any]:
+    """The sizes of the tiles, and how a kernel is compiled.
+
+    A tile must fit the shared memory of a core (99 KiB on compute capability 8.6, 8.9 and
+    12.0) and its registers.
+
+    Args:
+        dims: d.
+        dtype: Of query, key and value.
+        key_grid: h and w; 1 and M without position.
+        kernel: 'forward', 'query_gradient', 'key_gradient', or 'key_gradient_tail', which
+            is launched on its own.
+    """
+    block_d = max(16, 1 << (dims - 1).bit_length())
+    row_bytes = block_d * dtype.itemsize
+    num_warps = 4
+    if dtype == torch.float32:
+        # Its products run on the scalar units; larger tiles spill registers.
+        widest = block_m = 32 if row_bytes <= 512 else 16
+        if row_bytes == 256 and kernel.startswith('key_gradient'):
+            num_warps = 8
+    else:
+        widest = block_m = 64 if row_bytes <= 256 else 32 if row_bytes <= 512 else 16
+        # More queries spill registers.
+        if row_bytes == 256 and kernel != 'forward':
+            block_m = 32
+        if row_bytes == 128 and kernel == 'key_gradient_tail':
+            block_m = 32
+    block_n, tail = tile_of_keys(widest, key_grid)
+    if dtype.itemsize == 2 and row_bytes <= 64 and block_n < 64:
+        block_m = 128  # the work for each query is spread over fewer keys
+    return dict(
+        BLOCK_D=block_d,
+        BLOCK_M=block_m,
+        BLOCK_N=block_n,
+        TAIL=tail,
+        num_warps=num_warps,
+        num_stages=2 if row_bytes <= 256 else 1,
+    )
+
+
+def shared_bytes(dims: int, dtype: torch.dtype) -> int:
+    """Shared memory, in bytes, that the kernels need for heads of d = ``dims``."""
+    block_d = max(16, 1 << (dims - 1).bit_length())
+    return _SHARED_BYTES[dtype.itemsize, block_d]
