@@ -51,6 +51,7 @@ def onnx_step(path: str, shape: Sequence[int], threads: int) -> Callable[[], obj
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.enable_cpu_mem_arena = False  # it would keep the memory of the first run
     session = onnxruntime.InferenceSession(
         path, options, providers=['CPUExecutionProvider']
     )

@@ -1,17 +1,20 @@
 """tools/analysis_tools/benchmark_export.py at a small size."""
 
 import json
+import sys
 
 import pytest
 
+from tests.builders import ROOT
 
-@pytest.mark.filterwarnings('ignore')  # torch's, of its own exporter
-def test_benchmark_export(call, tmp_path):
+
+def test_benchmark_export(run, tmp_path):
     for package in ('onnx', 'onnxscript', 'onnxruntime'):
         pytest.importorskip(package, reason=f'pip install {package}')
     out = tmp_path / 'new' / 'export.json'
     small = ['--channels', 16, '--heads', 2, '--repeats', 1, '--json', out]
-    call('analysis_tools/benchmark_export', '--sizes', '9x7', *small)
+    tool = ROOT / 'tools/analysis_tools' / 'benchmark_export.py'
+    run(sys.executable, tool, '--sizes', '9x7', *small)
     results = json.loads(out.read_text())['results']
     assert list(results) == ['9x7']
     assert list(results['9x7']) == ['PyTorch', 'ONNX, Scan', 'ONNX, dense']
