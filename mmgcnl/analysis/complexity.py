@@ -142,8 +142,10 @@ def attention_flops(block: GCNonLocal2d | NonLocal2d, shape: torch.Size) -> int:
     queries = math.prod(grid) * (batch if block.position.content_dependent else 1)
     axes = (block.position.y, block.position.x)
     for axis, queries_on_axis, keys_on_axis in zip(axes, grid, keys):
-        rows = queries_on_axis if axis.distance == 'relative' else 1
-        flops += rows * keys_on_axis * axis.weight.numel()
+        # A code is multiplied once for each difference, or for each key.
+        relative = axis.distance == 'relative'
+        codes = 2 * queries_on_axis - 1 if relative else keys_on_axis
+        flops += codes * axis.weight.numel()
         flops += queries * keys_on_axis * dims
     return flops
 
