@@ -36,6 +36,14 @@ def read_curve(work_dir: Path, key: str) -> tuple[list[int], list[float]]:
     return list(steps), list(values)
 
 
+def labels_of(work_dirs: Sequence[Path]) -> list[str]:
+    """Label trainings by their folders' names, or by longer paths where names are equal."""
+    names = [work_dir.name for work_dir in work_dirs]
+    if len(set(names)) == len(names):
+        return names
+    return ['/'.join(work_dir.parts[-2:]) for work_dir in work_dirs]
+
+
 def draw_curves(work_dirs: Sequence[Path], keys: Sequence[str], path: str | Path) -> None:
     """Draw values over the iterations, a plot per value and a curve per training.
 
@@ -50,8 +58,8 @@ def draw_curves(work_dirs: Sequence[Path], keys: Sequence[str], path: str | Path
     figure = matplotlib.figure.Figure(figsize=(4.5 * len(keys), 3), layout='constrained')
     plots = figure.subplots(1, len(keys), squeeze=False)
     for plot, key in zip(plots[0], keys):
-        for work_dir in work_dirs:
-            plot.plot(*read_curve(work_dir, key), marker='.', label=work_dir.name)
+        for work_dir, label in zip(work_dirs, labels_of(work_dirs)):
+            plot.plot(*read_curve(work_dir, key), marker='.', label=label)
         plot.set(xlabel='iteration', ylabel=key)
         plot.grid(alpha=0.3)
     plots[0][0].legend()

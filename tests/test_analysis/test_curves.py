@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mmgcnl.analysis.curves import draw_curves, read_curve
+from mmgcnl.analysis.curves import draw_curves, labels_of, read_curve
 from tests.builders import write_logs
 
 
@@ -18,6 +18,12 @@ def work_dir(tmp_path: Path) -> Path:
 def test_curve_of_the_latest_training(work_dir):
     assert read_curve(work_dir, 'loss') == ([10, 20], [2.0, 1.0])
     assert read_curve(work_dir, 'aAcc') == ([10], [50.0])
+
+
+def test_labels_tell_the_trainings_apart():
+    assert labels_of([Path('runs/nl'), Path('runs/gcnl')]) == ['nl', 'gcnl']
+    folders = [Path('runs/nl/seed0'), Path('runs/gcnl/seed0')]
+    assert labels_of(folders) == ['nl/seed0', 'gcnl/seed0']
 
 
 def test_picture(work_dir, tmp_path):
