@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     """Carry out the runs that are left, and print the tables."""
     study = read_study(args.study, ROOT)
     rows = study.select(args.table, args.rows)
-    work_dir = (args.work_dir or study.work_dir).resolve()
+    work_dir = (args.work_dir or study.folder).resolve()
     options = Options(
         root=ROOT,
         work_dir=work_dir,
@@ -119,7 +119,7 @@ def compose(
     texts, faults, found = [INTRO] if len(paths) > 1 else [], [], []
     for path in paths:
         study = read_study(path, ROOT)
-        default = study.csv or study.work_dir / 'results.csv'
+        default = study.csv or study.folder / 'results.csv'
         results, broken = read_results(study, csv or default)
         faults += broken
         found.append(results)

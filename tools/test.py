@@ -74,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         build_runner(cfg).test()
     except (CheckpointError, ConfigError) as error:
+        close_process_group()
         parser.error(str(error))
     close_process_group()
 

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from mmengine.device import get_device
 from mmengine.dist import init_dist, is_distributed
 from torch import distributed
 
 
+def connect_without_gpu(launcher: str, timeout: float | None = None) -> None:
+    """Connect the processes of torchrun over gloo, on a machine without a GPU.
+
+    mmengine would ask for a CUDA device, whatever the backend, unless the process group is
+    already initialised.
+
+    Args:
+        launcher: 'none', or one of mmengine's. With others than 'pytorch' nothing happens.
+        timeout: Seconds after which an operation fails. None: PyTorch's default.
+    """
+    if launcher == 'pytorch' and get_device() == 'cpu' and not is_distributed():
+        limit = None if timeout is None else timedelta(seconds=timeout)
+        distributed.init_process_group('gloo', timeout=limit)
+
+
 def connect_processes(launcher: str) -> None:
-    """Connect the processes that a launcher has started: by gloo without a GPU.
+    """Connect the processes that a launcher has started, with or without a GPU.
 
     Args:
         launcher: 'none', or one of mmengine's, such as 'pytorch'.
     """
-    if launcher == 'none' or is_distributed():
-        return
-    if get_device() == 'cpu':  # mmengine would ask for a CUDA device
-        distributed.init_process_group('gloo')
-    else:
+    connect_without_gpu(launcher)
+    if launcher != 'none' and not is_distributed():
         init_dist(launcher)
 
 

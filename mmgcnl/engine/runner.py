@@ -2,21 +2,19 @@
 
 import os
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 from mmengine.device import get_device
 from mmengine.dist import (
     all_gather_object,
     broadcast_object_list,
-    is_distributed,
     is_main_process,
 )
 from mmengine.hooks import Hook
 from mmengine.model import revert_sync_batchnorm
 from mmengine.runner import Runner as _Runner
 from mmengine.runner.base_loop import BaseLoop
-from torch import distributed, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 from mmgcnl.datasets import build_dataloader
@@ -27,6 +25,7 @@ from .initialization import explain_missing_weights
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from .num_classes import NumClassesHook
 from .preemption import PreemptionHook, protect_workers
+from .processes import connect_without_gpu
 from .random_state import set_random_state
 from .resume import collect_progress, restore_progress, unwrapped
 from .saving import check_finite, survive_failing_logs, write_whole
@@ -35,7 +34,7 @@ from .saving import check_finite, survive_failing_logs, write_whole
 class Runner(_Runner):
     """mmengine's Runner with additions.
 
-    - Resuming an interrupted training yields the same weights as an uninterrupted one:
+    - Resuming an interrupted training yields the weights of an uninterrupted one:
       checkpoints hold the random state of every process, and the data goes on where it
       stopped, also within an epoch (docs/reliability.md has the conditions).
     - A checkpoint gets its name when it is complete. Older ones are removed after that,
@@ -70,13 +69,7 @@ class Runner(_Runner):
 
     def setup_env(self, env_cfg: dict) -> None:
         """Set up the environment; without a GPU, connect the processes over gloo."""
-        if self.launcher == 'pytorch' and get_device() == 'cpu' and not is_distributed():
-            # mmengine would ask for a CUDA device, whatever the backend, unless the
-            # process group is already initialised.
-            timeout = env_cfg.get('dist_cfg', {}).get('timeout')
-            distributed.init_process_group(
-                'gloo', timeout=timeout and timedelta(seconds=timeout)
-            )
+        connect_without_gpu(self.launcher, env_cfg.get('dist_cfg', {}).get('timeout'))
         super().setup_env(env_cfg)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:

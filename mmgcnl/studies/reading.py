@@ -151,7 +151,7 @@ def _from_mapping(content: dict, path: Path, root: Path) -> Study:
         title=content.get('title', str(content['study'])),
         text=content.get('text', '').strip(),
         csv=root / content['csv'] if 'csv' in content else None,
-        work_dir=Path(content.get('work_dir', f'work_dirs/studies/{content["study"]}')),
+        work_dir=Path(content['work_dir']) if 'work_dir' in content else None,
         prepare=tuple(content.get('prepare', '').split()),
         environment=dict(content.get('environment', {})),
         **comparisons,

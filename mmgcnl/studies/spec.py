@@ -88,11 +88,16 @@ class Study:
     title: str = ''
     text: str = ''
     csv: Path | None = None
-    work_dir: Path = Path('work_dirs/studies')
+    work_dir: Path | None = None
     prepare: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     primary: tuple[Comparison, ...] = ()
     secondary: tuple[Comparison, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """Where its runs are kept, unless the command says otherwise."""
+        return self.work_dir or Path('work_dirs/studies') / self.name
 
     def select(
         self, table: str | None = None, rows: Sequence[str] | None = None

@@ -88,6 +88,7 @@ def test_tables_of_the_paper_are_a_study():
     rows = [row for table in content for row in table['rows']]
     assert {row.config for row in study.rows.values()} == {ROOT / r['config'] for r in rows}
     assert len(study.rows) < len(rows)  # each distinct config once
+    assert study.folder == Path('work_dirs/studies/paper_tables')
     four = study.select('4')
     assert [row.name for row in four] == [
         'mask-rcnn_r50_fpn_1x_coco',
