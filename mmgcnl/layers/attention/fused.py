@@ -195,10 +195,11 @@ def backward_operator(
             *(torch.zeros_like(t) for t in (row_table, column_table) if t is not None),
         ]
     grad = grad.to(value.dtype).contiguous()
-    delta = (grad.float() * out).sum(-1)
     dropout, sizes, constants = _common(query, key_grid, row_table, dropout_p, seed)
+    # FlashAttention's D, as the kernels add it: before they apply dropout's scale.
+    minus_D = (grad.float() * out).sum(-1) / -dropout[-1]
     inputs = _contiguous(query, key, value, row_table, column_table, content_scale)
-    inputs += [grad, lse, delta]
+    inputs += [grad, lse, minus_D]
     heads = query.shape[:2].numel()
     kind = query.shape[-1], query.dtype, key_grid
     height, width = key_grid

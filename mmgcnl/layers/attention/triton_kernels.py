@@ -256,7 +256,7 @@ def _query_gradient_tiles(
 
 @triton.jit(do_not_specialize=_SIZES)
 def query_gradient_kernel(
-    query, key, value, row_table, column_table, content_scale, d_out, lse, delta,
+    query, key, value, row_table, column_table, content_scale, d_out, lse, minus_D,
     query_numbers, key_numbers, threshold, keep_scale,
     d_query, d_row_table, d_column_table, H, W, h, w, stride, table_heads,
     d: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -277,7 +277,7 @@ def query_gradient_kernel(
     dy = _load(d_out + head * N * d, safe, channels, d, BLOCK_D)
     scale = tl.load(content_scale + head)
     minus_lse = -tl.load(lse + head * N + safe)
-    minus_D = -tl.load(delta + head * N + safe) / keep_scale
+    minus_D = tl.load(minus_D + head * N + safe)
     dq = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     row_entries = safe
     column_entries = safe
@@ -313,7 +313,7 @@ def query_gradient_kernel(
 
 @triton.jit(do_not_specialize=_SIZES)
 def key_gradient_kernel(
-    query, key, value, row_table, column_table, content_scale, d_out, lse, delta,
+    query, key, value, row_table, column_table, content_scale, d_out, lse, minus_D,
     query_numbers, key_numbers, threshold, keep_scale, d_key, d_value, H, W, h, w, stride,
     table_heads,
     d: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -340,7 +340,7 @@ def key_gradient_kernel(
     query += head * N * d
     d_out += head * N * d
     lse += head * N
-    delta += head * N
+    minus_D += head * N
     scale = tl.load(content_scale + head)
     scale_2 = scale * LOG2_E
     dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
@@ -366,29 +366,31 @@ def key_gradient_kernel(
         q = _load(query, safe, channels, d, BLOCK_D)
         dy = _load(d_out, safe, channels, d, BLOCK_D)
         # Queries beyond the last get weights of zero.
-        by_query = -tl.load(lse + queries, mask=queries < N, other=float('inf'))
-        minus_D = -tl.load(delta + safe) / keep_scale
+        log_sum = tl.load(lse + queries, mask=queries < N, other=float('inf'))
+        negative_D = tl.load(minus_D + safe)
         logits = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale_2
         if POSITION:
             in_row_table = row_table + tl.minimum(row_entries, last_row_entry)
             in_column_table = column_table + tl.minimum(column_entries, last_column_entry)
             if DOWN:
-                by_query += tl.load(in_column_table + line)
+                by_query = tl.load(in_column_table + line) - log_sum
                 # Neighbouring queries are neighbours in the row table.
                 at = in_row_table[None, :] + (safe_places * W)[:, None]
                 logits += tl.trans(tl.load(at))
             else:
-                by_query += tl.load(in_row_table + line * W)
+                by_query = tl.load(in_row_table + line * W) - log_sum
                 logits += tl.load(in_column_table[:, None] + places[None, :])
             x += BLOCK_M % W
             wrap = x >= W
             x = tl.where(wrap, x - W, x)
             row_entries += tl.where(wrap, row_step + (h - 1) * W, row_step)
             column_entries += tl.where(wrap, column_step - (N - 1) * stride, column_step)
+        else:
+            by_query = -log_sum
         # Keys beyond the last get the weights of the last. Their gradients are not stored.
         weights = tl.exp2(logits + by_query[:, None])
         # Where the matrix product starts from -D, that takes no subtraction per weight.
-        start_at = tl.broadcast_to(minus_D[:, None], (BLOCK_M, BLOCK_N))
+        start_at = tl.broadcast_to(negative_D[:, None], (BLOCK_M, BLOCK_N))
         if DROPOUT:
             a = tl.load(query_numbers + safe)
             kept = a[:, None] * b[None, :] >= threshold
@@ -396,11 +398,11 @@ def key_gradient_kernel(
             # keep_scale follows at the end, as for dv.
             if BLOCK_D <= 32 or q.dtype == tl.float32:
                 d_weights = tl.dot(dy, tl.trans(v), input_precision=PRECISION)
-                d_logits = dropped * d_weights + weights * minus_D[:, None]
+                d_logits = dropped * d_weights + weights * negative_D[:, None]
             else:
                 # The form with the fewest instructions, above, spills registers here.
                 d_weights = tl.dot(dy, tl.trans(v), acc=start_at, input_precision=PRECISION)
-                d_logits = weights * tl.where(kept, d_weights, minus_D[:, None])
+                d_logits = weights * tl.where(kept, d_weights, negative_D[:, None])
         else:
             dropped = weights
             d_weights = tl.dot(dy, tl.trans(v), acc=start_at, input_precision=PRECISION)

@@ -5,9 +5,10 @@ dims, width, position and dropout. Prints one JSON object for each kernel that a
 of that kind on a square map, forward and backward, would launch. It runs in a process of
 its own, without TRITON_INTERPRET, in which Triton sees a driver that only names its target.
 
-python compile_kernels.py --all compiles every supported kind of input, in an hour or more,
-and fails if a kernel does not fit, spills in an inner loop where it must not, or does not
-use tensor cores.
+python compile_kernels.py --all RESULTS.jsonl compiles kinds of input that stand for all
+(every_kind), appends each to the file, and prints a summary. Started again, it goes on where
+it stopped. It fails if a kernel does not fit, spills in an inner loop where it must not, or
+does not use tensor cores.
 """
 
 import itertools
@@ -24,7 +25,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from mmgcnl.layers import AttentionInputs, Position
-from mmgcnl.layers.attention import fused, kernel_tiles, triton_kernels
+from mmgcnl.layers.attention import fused, kernel_tiles, triton_kernels, validation
 
 CUOBJDUMP = Path(triton.__file__).parent / 'backends/nvidia/bin/cuobjdump'
 #: Bytes of shared memory that a block can have, by compute capability.
@@ -176,35 +177,85 @@ def faults(kernel: dict) -> list[str]:
 
 
 def every_kind() -> list[dict]:
-    """Each kind of input that is compiled to other code, with tiles of every shape."""
-    keys = ('arch', 'dtype', 'dims', 'width', 'position', 'dropout')
-    dtypes = ('bfloat16', 'float16', 'float32')
-    dims = (16, 32, 64, 128, 256, 512)
+    """The kinds of input that stand for all.
+
+    First every dtype, capability and size of a head, once, with position and dropout, which
+    take the most registers; with sizes between the powers of two, which need masks. Then
+    all tiles and options for bfloat16 and float32 and the powers of two: float16 takes the
+    same tiles as bfloat16, and capability 8.6 has the limits of 8.9.
+    """
+    powers, between = (16, 32, 64, 128, 256, 512), (24, 48, 96)
+    most = (97, True, 0.1)
     # The widths take tiles of 16, 32 and 64 keys with a tail, and of 64 without.
-    options = [(width, True, 0.1) for width in (97, 49, 25, 60)]
-    options += [(97, True, 0.0), (97, False, 0.1), (97, False, 0.0)]
-    return [
-        dict(zip(keys, (*kind, *option)))
-        for kind in itertools.product(SHARED, dtypes, dims)
-        if kind[1:] != ('float32', 512)
-        for option in options
+    others = [(width, True, 0.1) for width in (49, 25, 60)]
+    others += [(97, True, 0.0), (97, False, 0.1), (97, False, 0.0)]
+    candidates = [
+        *itertools.product(
+            ('bfloat16', 'float32', 'float16'), SHARED, powers + between, [most]
+        ),
+        *itertools.product(('bfloat16', 'float32'), (80, 89, 90), powers, others),
     ]
+    kinds = {}
+    for dtype, arch, dims, (width, position, dropout) in candidates:
+        numbers = getattr(torch, dtype)
+        if dims > validation._MAX_HEAD_DIMS[numbers]:
+            continue
+        grid = (width, width) if position else (1, width * width)
+        tiles = kernel_tiles.tile_options(dims, numbers, grid)
+        # Two widths that are cut in the same tiles take the same code.
+        code = arch, dtype, dims, position, dropout, tiles['BLOCK_N'], tiles['TAIL']
+        spec = dict(
+            arch=arch,
+            dtype=dtype,
+            dims=dims,
+            width=width,
+            position=position,
+            dropout=dropout,
+        )
+        kinds.setdefault(code, spec)
+    return list(kinds.values())
 
 
-def main(specs: list[dict]) -> int:
-    """Print what :func:`compiled` finds, and return the number of faulty kernels."""
-    faulty = 0
+def summary(kernels: list[dict]) -> str:
+    """A row for each dtype, size of a head and compute capability."""
+    groups = {}
+    for kernel in kernels:
+        spec = kernel['spec']
+        groups.setdefault((spec['dtype'], spec['dims'], spec['arch']), []).append(kernel)
+    lines = [
+        '| dtype | channels of a head | capability | kernels | shared memory, at most | '
+        'stack, at most | spill in the loop | faulty |',
+        '|---' * 8 + '|',
+    ]
+    for (dtype, dims, arch), group in groups.items():
+        row = dtype, dims, f'{arch / 10}', len(group)
+        row += tuple(max(kernel[key] for kernel in group) for key in ('shared', 'stack'))
+        row += tuple(sum(bool(k[key]) for k in group) for key in ('spills', 'faults'))
+        lines.append('| ' + ' | '.join(map(str, row)) + ' |')
+    return '\n'.join(lines)
+
+
+def compile_all(path: Path) -> int:
+    """Compile what ``path`` does not have yet, and append it. Returns the exit code."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    done = [json.loads(line) for line in lines]
+    specs = every_kind()
     for i, spec in enumerate(specs):
-        for kernel in compiled(spec):
-            found = faults(kernel)
-            faulty += bool(found)
-            print(json.dumps({**kernel, 'faults': found}), flush=True)
-        if not (i + 1) % 20:
-            print(f'{i + 1}/{len(specs)} kinds of input', file=sys.stderr, flush=True)
-    return faulty
+        if any(kernel['spec'] == spec for kernel in done):
+            continue
+        print(f'{i}/{len(specs)} {spec}', file=sys.stderr, flush=True)
+        new = [{**kernel, 'faults': faults(kernel)} for kernel in compiled(spec)]
+        # All kernels of a kind at once: one that is interrupted is compiled again.
+        with path.open('a') as file:
+            file.write(''.join(json.dumps(kernel) + '\n' for kernel in new))
+        done += new
+    print(summary(done))
+    return 1 if any(kernel['faults'] for kernel in done) else 0
 
 
 if __name__ == '__main__':
-    if sys.argv[1:] == ['--all']:
-        sys.exit(min(main(every_kind()), 1))
-    main([json.loads(argument) for argument in sys.argv[1:]])
+    if sys.argv[1:2] == ['--all']:
+        sys.exit(compile_all(Path(sys.argv[2])))
+    for argument in sys.argv[1:]:
+        for kernel in compiled(json.loads(argument)):
+            print(json.dumps({**kernel, 'faults': faults(kernel)}), flush=True)
