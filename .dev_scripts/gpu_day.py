@@ -1,195 +1,698 @@
-"""Check and measure the fused kernels on a GPU; see gpu_day.sh."""
+"""Check and measure the fused kernels on a GPU; see gpu_day.sh.
+
+Every step runs in a process of its own, because a fault on a GPU spoils its process, and
+writes row after row, so that a step that fails or runs out of time loses nothing. The steps
+are in the order of their importance.
+"""
 
 import argparse
+import functools
 import itertools
 import json
+import math
 import os
+import re
+import signal
 import statistics
+import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
-parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument('--out', type=Path, default=Path('work_dirs/gpu_day'))
-parser.add_argument(
-    '--dry-run', action='store_true', help='tiny sizes, in the interpreter without a GPU'
-)
-args = parser.parse_args()
-if args.dry_run:
-    os.environ['TRITON_INTERPRET'] = '1'  # before triton is imported
-
-import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
-import triton  # noqa: E402
-
-from mmgcnl.layers import GCNonLocal2d  # noqa: E402
-from mmgcnl.layers.attention import kernel_tiles, validation  # noqa: E402
-
-if not args.dry_run and not torch.cuda.is_available():
-    sys.exit('gpu_day: no GPU is visible to torch; --dry-run goes as far as it can without')
-device = 'cpu' if args.dry_run else 'cuda'
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-# The interpreter has no bfloat16 matrix product.
-CHECKED = DTYPES[:2] if args.dry_run else DTYPES
-SIZES = [(5, 7)] if args.dry_run else [(60, 60), (97, 97), (128, 256)]
-TURNS = 1 if args.dry_run else 20
+REPO = Path(__file__).resolve().parents[1]
+#: Seconds that a step may take beyond its time before it is ended.
+GRACE = 20
 
 
-def show(done: int, total: int, what: str) -> None:
-    print(f'[{time.strftime("%H:%M:%S")}] {done}/{total} {what}', flush=True)
+class Step:
+    """What a step knows: its time, and where its rows go."""
+
+    def __init__(self, name: str, out: Path, seconds: float, dry_run: bool) -> None:
+        self.end = time.monotonic() + seconds
+        self.path = rows_path(out, name)
+        self.name, self.out, self.dry_run = name, out, dry_run
+        self.device = 'cpu' if dry_run else 'cuda'
+
+    def left(self) -> float:
+        """Seconds until the step has to end."""
+        return self.end - time.monotonic()
+
+    def write(self, **row) -> None:
+        with self.path.open('a') as file:
+            file.write(json.dumps(row, default=str) + '\n')
+
+    def within_time(self, kinds: list, what: str) -> Iterator:
+        """Each of ``kinds`` while there is time; shows and writes down what is left."""
+        for i, kind in enumerate(kinds):
+            if self.left() <= 0:
+                self.write(note=f'no time for the last {len(kinds) - i} of {what}')
+                return
+            if not i % 10:
+                show(f'{self.name}: {i}/{len(kinds)} {what}')
+            yield kind
 
 
-def check_exactness() -> list[dict]:
-    """Compare the kernels with the dense reference for every kind of input."""
-    dims = (8,) if args.dry_run else (32, 64, 128, 256)
-    flags, kinds = (True, False), []
-    for dtype, d in itertools.product(CHECKED, dims):
-        grids = itertools.product((1, 3, 33, 97), range(1, 130))
-        options = [kernel_tiles.tile_options(d, dtype, grid) for grid in grids]
-        tiles = {(option['BLOCK_N'], option['TAIL']) for option in options}
-        kinds += [
-            (dtype, d, *tile, position, dropout)
-            for tile, position, dropout in itertools.product(sorted(tiles), flags, flags)
-            if position or not tile[1]  # without position, there are no columns
-        ]
-    rows = []
-    for i, kind in enumerate(kinds):
-        if not i % 20:
-            show(i, len(kinds), 'exactness')
-        reason = validation.validate_kernels(device, *kind)
-        names = ('dtype', 'dims', 'tile', 'tail', 'position', 'dropout')
-        rows.append({**dict(zip(names, (str(kind[0]), *kind[1:]))), 'refused': reason})
-    return rows
+def show(text: str) -> None:
+    print(f'[{time.strftime("%H:%M:%S")}] {text}', flush=True)
 
 
-def measure(function, *inputs) -> dict:
-    """Median milliseconds and the growth of the peak of memory in MiB."""
-    function(*inputs)
-    if device == 'cpu':
+def rows_path(out: Path, name: str) -> Path:
+    return out / f'{name}.jsonl'
+
+
+def environment(step: Step) -> None:
+    """The machine and the versions."""
+    import torch
+    import triton
+
+    if not step.dry_run and not torch.cuda.is_available():
+        sys.exit('no GPU is visible to torch; --dry-run goes as far as it can without one')
+    row = dict(python=sys.version.split()[0], torch=torch.__version__)
+    row.update(triton=triton.__version__, cuda=torch.version.cuda)
+    if step.dry_run:
+        row['device'] = 'none (dry run)'
+    else:
+        gpu = torch.cuda.get_device_properties(0)
+        row.update(device=gpu.name, capability=f'{gpu.major}.{gpu.minor}')
+        row['shared_memory'] = getattr(gpu, 'shared_memory_per_block_optin', None)
+    git = ['git', '-C', str(REPO), 'describe', '--always', '--dirty']
+    described = subprocess.run(git, capture_output=True, text=True)
+    step.write(**row, revision=described.stdout.strip() or 'unknown')
+
+
+def exactness(step: Step) -> None:
+    """Output and gradients against the dense reference in float64."""
+    import torch
+
+    # The interpreter has no bfloat16 matrix product.
+    dtypes = (torch.float32, torch.float16) + (() if step.dry_run else (torch.bfloat16,))
+    sizes = [(5, 7)] if step.dry_run else [(60, 60), (97, 97)]
+    for size, dtype in step.within_time(list(itertools.product(sizes, dtypes)), 'sizes'):
+
+        def error(size=size, dtype=dtype) -> float:
+            return error_of(size, dtype, step.device)
+
+        check(step, dtype, dict(size='x'.join(map(str, size)), dims=32), error)
+    check_tiles(step, dtypes)
+
+
+def check(step: Step, dtype, kind: dict, error: Callable[[], float]) -> None:
+    """Write the largest relative error of a kind of input, or how it failed."""
+    from mmgcnl.layers.attention import validation
+
+    limit = validation._MAX_ERRORS[dtype]
+    row = dict(dtype=str(dtype), **kind, limit=limit)
+    try:
+        row['error'] = error()
+        row['ok'] = row['error'] <= limit
+    except Exception as exception:  # the compiler's and the driver's, which are many
+        row.update(ok=False, failure=f'{type(exception).__name__}: {exception}'[:500])
+    step.write(**row)
+
+
+def error_of(size: tuple[int, int], dtype, device: str) -> float:
+    """The largest error over a map of ``size`` with two heads, position and dropout."""
+    import torch
+
+    from mmgcnl.layers.attention import AttentionInputs, Position, fused
+    from mmgcnl.layers.attention.dense import dense_attention
+
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(1, 2, *size, 32)] * 3 + [(n, n, 2, 32) for n in size]
+    tensors = [torch.randn(shape, generator=generator) for shape in shapes]
+    tensors = [t.to(dtype) for t in tensors[:3]] + [t / 32 for t in tensors[3:]]
+    weight = torch.randn(shapes[0], generator=generator).to(device)
+    results = []
+    for function, double in ((dense_attention, True), (fused.triton_attention, False)):
+        leaves = [(t.double() if double else t).to(device) for t in tensors]
+        query, key, value, *codes = (leaf.requires_grad_() for leaf in leaves)
+        scale = torch.full((1, 1, 1, 1, 1), 32**-0.5, device=device)
+        scale = scale.to(torch.float64 if double else torch.float32)
+        inputs = AttentionInputs(query, key, scale, Position(query, *codes))
+        out = function(inputs, value, 0.1, torch.tensor(1, device=device))
+        grads = torch.autograd.grad((out * weight.to(out)).sum(), leaves)
+        results.append([t.double() for t in (out.detach(), *grads)])
+    return max(float((a - b).norm() / a.norm()) for a, b in zip(*results))
+
+
+def check_tiles(step: Step, dtypes: tuple) -> None:
+    """The comparison that users' first forward pass makes, for every kind of input."""
+    import torch
+
+    from mmgcnl.layers.attention import kernel_tiles, validation
+
+    kinds = []
+    for d in (8,) if step.dry_run else (32, 64, 128, 256, 16, 24, 96, 512):
+        for dtype in dtypes:
+            if d > validation._MAX_HEAD_DIMS[dtype]:
+                continue
+            grids = itertools.product((1, 3, 33, 97), range(1, 130))
+            options = (kernel_tiles.tile_options(d, dtype, grid) for grid in grids)
+            tiles = sorted({(o['BLOCK_N'], o['TAIL']) for o in options}, reverse=True)
+            kinds += [(dtype, d, *tile, True, True) for tile in tiles]
+    # The kinds with less are parts of these, and follow them. Without position, there are
+    # no columns, and so no tail.
+    flags = ((True, False), (False, True), (False, False))
+    kinds += [
+        (*kind[:4], *flag)
+        for flag, kind in itertools.product(flags, kinds)
+        if flag[0] or not kind[3]
+    ]
+    names = ('dims', 'tile', 'tail', 'position', 'dropout')
+    device = torch.device(step.device)
+    if step.dry_run:
+        kinds = kinds[:3]
+    for dtype, *kind in step.within_time(kinds, 'kinds of input'):
+
+        def error(dtype=dtype, kind=kind) -> float:
+            return validation._largest_error(device, dtype, *kind)
+
+        check(step, dtype, dict(zip(names, kind)), error)
+
+
+def tests(step: Step) -> None:
+    """The tests of the layers and, with mmdet and mmseg, of training in half precision."""
+    missing = [name for name in ('pytest', 'hypothesis') if find_spec(name) is None]
+    if missing:
+        step.write(note=f'skipped: {" and ".join(missing)} cannot be imported')
+        return
+    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider']
+    command += ['--collect-only'] if step.dry_run else []
+    command += ['tests/test_layers']
+    if find_spec('mmseg') and find_spec('mmdet'):
+        command.append('tests/test_tools/test_precision.py')
+    else:
+        step.write(note='without mmseg and mmdet: only tests/test_layers')
+    log = step.out / 'pytest.log'
+    with log.open('w') as file:
+        try:
+            status = subprocess.run(
+                command, cwd=REPO, stdout=file, stderr=file, timeout=max(1, step.left())
+            ).returncode
+        except subprocess.TimeoutExpired:
+            status = 'ended: no time was left'
+    lines = log.read_text().splitlines()
+    step.write(
+        command=' '.join(['python', *command[1:]]),
+        exit=status,
+        ok=status == 0,
+        summary=next((line for line in reversed(lines) if line.strip()), ''),
+        failed=[line for line in lines if re.match('FAILED|ERROR', line)][:50],
+    )
+
+
+def measure(step: Step, function: Callable[[], object]) -> dict:
+    """Median milliseconds, and by how many MiB the peak of memory grows."""
+    import torch
+
+    function()
+    if step.dry_run:
         return dict(ms=None, MiB=None)
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    times = []
-    for _ in range(TURNS):
+    times, began = [], time.monotonic()
+    while len(times) < 3 or (len(times) < 20 and time.monotonic() - began < 2):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
-        function(*inputs)
+        function()
         end.record()
         torch.cuda.synchronize()
         times.append(start.elapsed_time(end))
     peak = torch.cuda.max_memory_allocated() - before
-    return dict(ms=statistics.median(times), MiB=peak / 2**20)
+    return dict(ms=statistics.median(times), MiB=peak / 2**20, runs=len(times))
 
 
-class Floor(GCNonLocal2d):
-    """The block with scaled_dot_product_attention: neither context nor position."""
-
-    def forward(self, x):
-        q, k, v = (
-            self._split_heads(conv(x)).flatten(2, 3)
-            for conv in (self.query, self.key, self.value)
-        )
-        y = F.scaled_dot_product_attention(q, k, v)
-        return x + self.out(y.transpose(2, 3).reshape(x.shape[0], -1, *x.shape[2:]))
+FLOOR = 'floor: SDPA'
 
 
-def contenders() -> dict:
-    channels = 16 if args.dry_run else 256
-    plain = dict(num_heads=8 if channels > 16 else 2, reduction=1)
+def contenders(channels: int, num_heads: int) -> dict[str, Callable]:
+    """How to make each block that is measured, the floor first."""
+    import torch.nn.functional as F
+
+    from mmgcnl.layers import GCNonLocal2d
+
+    class Floor(GCNonLocal2d):
+        """With scaled_dot_product_attention: neither context nor position."""
+
+        def forward(self, x):
+            q, k, v = (
+                self._split_heads(conv(x)).flatten(2, 3)
+                for conv in (self.query, self.key, self.value)
+            )
+            y = F.scaled_dot_product_attention(q, k, v)
+            return x + self.out(y.transpose(2, 3).reshape(x.shape[0], -1, *x.shape[2:]))
+
+    plain = dict(num_heads=num_heads, reduction=1)
+    none = dict(context=None, position=None, attn_drop_rate=0.0)
     ours = dict(plain, implementation='triton')
     blocks = {
-        'floor: SDPA': Floor(channels, context=None, position=None, **plain),
-        'ours': GCNonLocal2d(channels, attn_drop_rate=0.0, **ours),
-        'ours, dropout 0.1': GCNonLocal2d(channels, attn_drop_rate=0.1, **ours),
-        'ours, blockwise': GCNonLocal2d(channels, **plain, implementation='blockwise'),
+        FLOOR: lambda: Floor(channels, **none, **plain),
+        'ours': lambda: GCNonLocal2d(channels, attn_drop_rate=0.0, **ours),
+        'ours, dropout 0.1': lambda: GCNonLocal2d(channels, attn_drop_rate=0.1, **ours),
+        'ours, no priors': lambda: GCNonLocal2d(channels, **none, **ours),
+        'ours, blockwise': lambda: GCNonLocal2d(
+            channels, attn_drop_rate=0.0, **plain, implementation='blockwise'
+        ),
     }
-    try:
+    if find_spec('mmcv') is not None:
         from mmcv.cnn.bricks import GeneralizedAttention
-    except ImportError:
-        print('mmcv is missing: GeneralizedAttention is left out')
-    else:
-        blocks['GeneralizedAttention'] = GeneralizedAttention(
-            channels, num_heads=plain['num_heads'], kv_stride=1, attention_type='1111'
+
+        blocks['GeneralizedAttention'] = lambda: GeneralizedAttention(
+            channels, num_heads=num_heads, kv_stride=1, attention_type='1111'
         )
     return blocks
 
 
-def measure_blocks() -> list[dict]:
-    rows = []
-    kinds = list(itertools.product(SIZES, CHECKED[1:], contenders(), (False, True)))
-    for i, (size, dtype, name, training) in enumerate(kinds):
-        show(i, len(kinds), f'{size} {dtype} {name}')
-        torch.manual_seed(0)
-        block = contenders()[name].to(device, dtype).train(training)
-        x = torch.randn(
-            2, block.in_channels, *size, device=device, dtype=dtype, requires_grad=training
+def blocks(step: Step) -> None:
+    """Time and memory of whole blocks, 2 x 256 channels, 8 heads, over the floor."""
+    import torch
+
+    channels, num_heads = (16, 2) if step.dry_run else (256, 8)
+    sizes = [(5, 7)] if step.dry_run else [(97, 97), (60, 60), (128, 256)]
+    made = contenders(channels, num_heads)
+    if 'GeneralizedAttention' not in made:
+        step.write(note='without mmcv: no GeneralizedAttention')
+    dtypes = (torch.bfloat16, torch.float16, torch.float32)
+    if step.dry_run:
+        # The interpreter has no bfloat16 matrix product; a CPU has no half convolution
+        # everywhere.
+        dtypes = (torch.float32,)
+    # Without training there is no dropout.
+    kinds = [
+        kind
+        for kind in itertools.product(dtypes, sizes, (True, False), made)
+        if kind[2] or 'dropout' not in kind[3]
+    ]
+    floor = {}
+    for dtype, size, training, name in step.within_time(kinds, 'blocks'):
+        row = dict(block=name, size='x'.join(map(str, size)), dtype=str(dtype))
+        row['pass'] = 'forward and backward' if training else 'forward'
+        try:
+            torch.manual_seed(0)
+            block = made[name]().to(step.device, dtype).train(training)
+            x = torch.randn(2, channels, *size, device=step.device, dtype=dtype)
+            x.requires_grad_(training)
+
+            def run(block=block, x=x, training=training) -> None:
+                with torch.set_grad_enabled(training):
+                    out = block(x)
+                if training:
+                    out.sum().backward()
+
+            row.update(measure(step, run))
+            if name == FLOOR:
+                floor[dtype, size, training] = row
+            of_floor = floor.get((dtype, size, training))
+            if of_floor and row['ms']:
+                row['time over the floor'] = row['ms'] / of_floor['ms']
+                row['memory over the floor'] = row['MiB'] / of_floor['MiB']
+        except torch.cuda.OutOfMemoryError:
+            row['failure'] = 'out of memory'
+        except Exception as error:
+            row['failure'] = f'{type(error).__name__}: {error}'[:300]
+            if name.startswith('ours'):
+                row['ok'] = False
+        block = x = run = None
+        if not step.dry_run:
+            torch.cuda.empty_cache()
+        step.write(**row)
+
+
+def training(step: Step) -> None:
+    """The probe, with --amp: losses are finite and fall, and the kernels are used."""
+    if find_spec('mmseg') is None or find_spec('mmcv') is None:
+        step.write(note='skipped: mmseg cannot be imported')
+        return
+    data = step.out / 'probe_data'
+    if not data.exists():
+        show('training: draw the scenes of the probe')
+        command = [sys.executable, 'tools/probe.py', 'data', '--out', str(data)]
+        # Its progress bar would fill the log.
+        subprocess.run(command, cwd=REPO, check=True, stdout=subprocess.DEVNULL)
+    iterations, interval = (2, 1) if step.dry_run else (150, 10)
+    env = {**os.environ, 'PROBE_ROOT': str(data)}
+    # Without a GPU there is no training in float16.
+    for kind in ('bf16',) if step.dry_run else ('fp16', 'bf16'):
+        show(f'training: {iterations} iterations, --amp {kind}')
+        folder = step.out / f'training_{kind}'
+        command = [sys.executable, 'tools/train.py', 'configs/probe/gcnl_probe.py']
+        command += ['--amp', kind, '--work-dir', str(folder), '--cfg-options']
+        command += [f'train_cfg.max_iters={iterations}', 'train_cfg.val_interval=9999']
+        command += [f'default_hooks.logger.interval={interval}']
+        before = set(folder.glob('*/vis_data/scalars.json'))
+        done = subprocess.run(command, cwd=REPO, env=env, capture_output=True, text=True)
+        output = done.stdout + done.stderr
+        row = dict(amp=kind, iterations=iterations, exit=done.returncode)
+        losses = []
+        for log in set(folder.glob('*/vis_data/scalars.json')) - before:
+            lines = map(json.loads, log.read_text().splitlines())
+            losses += [line['loss'] for line in lines if 'loss' in line]
+        fell = step.dry_run or losses[-1:] < losses[:1]
+        used = "implementation='triton' is not used" not in output
+        finite = bool(losses) and all(map(math.isfinite, losses))
+        row.update(first=losses[:1], last=losses[-1:], finite=finite, kernels_used=used)
+        row['ok'] = done.returncode == 0 and finite and fell and used
+        if not row['ok']:
+            row['output'] = output[-2000:]
+        step.write(**row)
+
+
+class CpuEvent:
+    """What of torch.cuda.Event is used here, for the interpreter."""
+
+    def record(self) -> None:
+        self.time = time.perf_counter()
+
+    def elapsed_time(self, end: 'CpuEvent') -> float:
+        return 1e3 * (end.time - self.time)
+
+
+class Timed:
+    """Stands in for the module of the kernels: notes time and memory of each launch.
+
+    A kernel that cannot be launched is noted, and the others go on.
+
+    Args:
+        module: That of the kernels.
+        event: Makes an event, as torch.cuda.Event.
+    """
+
+    def __init__(self, module, event: Callable) -> None:
+        self.module, self.event = module, event
+        self.launches, self.failures = {}, {}
+
+    def clear(self) -> None:
+        self.launches, self.failures = {}, {}
+
+    def __getattr__(self, name: str) -> 'Timed.Kernel':
+        return Timed.Kernel(self, name)
+
+    class Kernel:
+        def __init__(self, timed: 'Timed', name: str) -> None:
+            self.timed, self.name = timed, name
+
+        def __getitem__(self, grid: tuple) -> Callable:
+            return lambda *args, **options: self.launch(grid, args, options)
+
+        def launch(self, grid: tuple, args: tuple, options: dict) -> None:
+            kind = self.name.removesuffix('_kernel')
+            kind += '_tail' if options.get('DOWN') else ''
+            start, end = self.timed.event(), self.timed.event()
+            start.record()
+            try:
+                compiled = getattr(self.timed.module, self.name)[grid](*args, **options)
+            except Exception as error:  # most often, that it does not fit
+                self.timed.failures[kind] = f'{type(error).__name__}: {error}'[:150]
+                return
+            end.record()
+            shared = 0 if compiled is None else compiled.metadata.shared
+            self.timed.launches.setdefault(kind, []).append((start, end, shared))
+
+
+def tuning(step: Step) -> None:
+    """Time of other tiles than those of the code; entries for its table of tiles."""
+    import torch
+
+    from mmgcnl.layers.attention import fused, kernel_tiles
+
+    date = time.strftime('%Y-%m-%d')
+    dtypes = (torch.bfloat16, torch.float16, torch.float32)
+    inputs = list(itertools.product((32, 64, 128), dtypes))
+    size = 97, 97
+    # The first are those of most of the code's own.
+    sizes = list(itertools.product((64, 128, 32), (4, 8), (2, 3, 1)))
+    if step.dry_run:
+        step.write(note='dry run: the times are those of the interpreter')
+        gpu, capability, event = 'none (dry run)', (0, 0), CpuEvent
+        inputs, size, sizes = [(8, torch.float32)], (5, 33), [(16, 4, 1), (64, 4, 1)]
+        fused._capability = lambda device: capability
+    else:
+        gpu, capability = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
+        event = functools.partial(torch.cuda.Event, enable_timing=True)
+    timed = Timed(fused.kernels(), event)
+    fused.kernels = lambda: timed
+    kernel_tiles.MEASURED.clear()  # compared with what was counted
+    for dims, dtype in step.within_time(inputs, 'inputs'):
+        keys = {}
+        for kernel in ('forward', 'query_gradient', 'key_gradient', 'key_gradient_tail'):
+            option = kernel_tiles.tile_options(dims, dtype, size, kernel)
+            tile = option['BLOCK_D'], option['BLOCK_N']
+            keys[kernel] = (capability, dtype, *tile, kernel)
+        counted = time_kernels(step, dims, dtype, size, timed)
+        # What gains less than 3 % may be noise.
+        best = {kernel: 0.97 * ms for kernel, (ms, _) in counted.items()}
+        entries = {}
+        for m, warps, stages in step.within_time(sizes, f'tiles: {dtype}, d = {dims}'):
+            tried = kernel_tiles.Measured(m, warps, stages, 0, gpu, date)
+            kernel_tiles.MEASURED.update(dict.fromkeys(keys.values(), tried))
+            found = time_kernels(step, dims, dtype, size, timed)
+            row = dict(dtype=str(dtype), dims=dims, BLOCK_M=m, warps=warps, stages=stages)
+            row.update({kernel: ms for kernel, (ms, _) in found.items()})
+            step.write(**row, **timed.failures)
+            for kernel, (ms, shared) in found.items():
+                if ms < best.get(kernel, 0.0):
+                    best[kernel] = ms
+                    entries[kernel] = tried._replace(shared_bytes=shared)
+        kernel_tiles.MEASURED.clear()
+        kernel_tiles.MEASURED.update({keys[k]: entry for k, entry in entries.items()})
+        if entries:
+            write_entries(step, keys, entries, best, counted, size)
+        else:
+            step.write(note=f'{dtype}, d = {dims}: nothing is faster by 3 %')
+        kernel_tiles.MEASURED.clear()
+
+
+def time_kernels(
+    step: Step, dims: int, dtype, size: tuple[int, int], timed: Timed
+) -> dict[str, tuple[float, int]]:
+    """Milliseconds and bytes of shared memory of each kernel, for 2 images and 8 heads.
+
+    The time is the sum of that without dropout and with it; the memory is the larger one.
+    """
+    import torch
+
+    from mmgcnl.layers.attention import AttentionInputs, Position, fused
+
+    heads, turns = (1, 2) if step.dry_run else (8, 8)
+    wait = (lambda: None) if step.dry_run else torch.cuda.synchronize
+    torch.manual_seed(0)
+    query, key, value = (
+        torch.randn(2, heads, *size, dims, device=step.device, dtype=dtype).requires_grad_()
+        for _ in range(3)
+    )
+    codes = (torch.randn(n, n, heads, dims, device=step.device) / dims for n in size)
+    position = Position(query, *(code.requires_grad_() for code in codes))
+    scale = torch.full((1, 1, 1, 1, 1), dims**-0.5, device=step.device)
+    inputs = AttentionInputs(query, key, scale, position)
+    found = []
+    failures = {}
+    for dropout_p in (0.0, 0.1):
+        seed = torch.tensor(1, device=step.device) if dropout_p else None
+        for turn in range(turns):
+            if turn < 2:  # the first one compiles
+                wait()
+                timed.clear()
+            fused.triton_attention(inputs, value, dropout_p, seed).sum().backward()
+        wait()
+        failures |= timed.failures
+        found.append(
+            {
+                kind: (statistics.median(a.elapsed_time(b) for a, b, _ in runs), runs[0][2])
+                for kind, runs in timed.launches.items()
+            }
+        )
+    timed.failures = failures
+    without, with_dropout = found
+    return {
+        kind: (
+            without[kind][0] + with_dropout[kind][0],
+            max(without[kind][1], with_dropout[kind][1]),
+        )
+        for kind in without.keys() & with_dropout.keys()
+    }
+
+
+def write_entries(
+    step: Step, keys: dict, entries: dict, best: dict, counted: dict, size: tuple
+) -> None:
+    """Write the entries for the table of tiles, and whether the kernels are exact so."""
+    import torch
+
+    from mmgcnl.layers.attention import kernel_tiles, validation
+
+    # Heads that fill BLOCK_D: those that were timed.
+    _, dtype, dims, tile, _ = keys['forward']
+    tail = kernel_tiles.tile_options(dims, dtype, size)['TAIL']
+    device = torch.device(step.device)
+    error = max(
+        validation._largest_error(device, dtype, dims, tile, tail, True, dropout)
+        for dropout in (False, True)
+    )
+    for kernel, entry in entries.items():
+        step.write(
+            entry=f'{keys[kernel]}: {entry},',
+            ms=best[kernel],
+            ms_counted=counted[kernel][0],
+            error=error,
+            ok=error <= validation._MAX_ERRORS[dtype],
         )
 
-        def step(block=block, x=x, training=training):
-            with torch.set_grad_enabled(training):
-                out = block(x)
-            if training:
-                out.sum().backward()
 
-        kind = dict(size=size, dtype=str(dtype), block=name, training=training)
-        try:
-            rows.append({**kind, **measure(step)})
-        except torch.cuda.OutOfMemoryError:
-            rows.append({**kind, 'error': 'out of memory'})
-            torch.cuda.empty_cache()
-    return rows
+#: The steps and the minutes that they may take of 25; tuning takes what is left.
+STEPS = {
+    environment: 1,
+    exactness: 6,
+    blocks: 4,
+    tests: 5,
+    training: 4,
+    tuning: 25,
+}
 
 
-def tune() -> list[dict]:
-    """Time other tiles than those of the code, for its table per architecture."""
-    rows = []
+def run_step(name: str, seconds: float, args: argparse.Namespace) -> dict:
+    """Run a step in its own process, and return its status and its rows."""
+    path = rows_path(args.out, name)
+    path.unlink(missing_ok=True)
+    env = {key: value for key, value in os.environ.items() if key != 'TRITON_INTERPRET'}
     if args.dry_run:
-        return rows
-    chosen = kernel_tiles.tile_options
-    block = GCNonLocal2d(256, 1, 8, attn_drop_rate=0.0, implementation='triton')
-    block = block.to(device, torch.bfloat16)
-    x = torch.randn(2, 256, 97, 97, device=device, dtype=torch.bfloat16, requires_grad=True)
-    kinds = list(itertools.product((32, 64, 128), (32, 64), (4, 8), (1, 2, 3)))
-    for i, (m, n, warps, stages) in enumerate(kinds):
-        show(i, len(kinds), 'tuning')
-        options = dict(BLOCK_M=m, BLOCK_N=n, num_warps=warps, num_stages=stages)
-        kernel_tiles.tile_options = lambda *kind, o=options: {**chosen(*kind), **o}
+        env.update(TRITON_INTERPRET='1', CUDA_VISIBLE_DEVICES='')
+    command = [sys.executable, __file__, '--out', str(args.out), '--step', name]
+    command += ['--seconds', str(seconds)] + (['--dry-run'] if args.dry_run else [])
+    log = args.out / f'{name}.log'
+    began = time.monotonic()
+    with log.open('w') as file:
+        child = subprocess.Popen(command, env=env, stderr=file, start_new_session=True)
         try:
-            forward = measure(lambda: block(x.detach()))['ms']
-            both = measure(lambda: block(x).sum().backward())['ms']
-            rows.append({**options, 'forward_ms': forward, 'both_ms': both})
-        except Exception as error:  # what does not fit is of interest, too
-            rows.append({**options, 'error': f'{type(error).__name__}: {error}'[:200]})
-    kernel_tiles.tile_options = chosen
-    return rows
+            code = child.wait(seconds + GRACE)
+            status = 'done' if code == 0 else f'failed with exit code {code}'
+        except subprocess.TimeoutExpired:
+            status = f'ended after {seconds + GRACE:.0f} s'
+        finally:
+            # With what it has started; also when the user interrupts.
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+    result = dict(status=status, seconds=round(time.monotonic() - began))
+    if status != 'done':
+        result['log'] = log.read_text(errors='replace')[-2000:]
+    lines = path.read_text().splitlines() if path.exists() else []
+    return dict(result, rows=[json.loads(line) for line in lines])
+
+
+def page(result: dict) -> str:
+    """The results as Markdown."""
+    text = f'# The fused kernels on {result["device"]}, {result["date"]}\n'
+    for name, step in result['steps'].items():
+        purpose = globals()[name].__doc__.splitlines()[0]
+        text += f'\n## {name}\n\n{purpose} {step["status"]}, {step["seconds"]} s.\n'
+        rows = step['rows']
+        for row in rows:
+            if 'note' in row:
+                text += f'\n- {row["note"]}'
+        entries = [row['entry'] for row in rows if 'entry' in row and row['ok']]
+        if entries:
+            text += '\n\nFor `MEASURED` in mmgcnl/layers/attention/kernel_tiles.py:\n\n'
+            text += '```python\n' + '\n'.join(entries) + '\n```\n'
+        text += '\n' + table([row for row in rows if not row.keys() & {'note', 'entry'}])
+        if 'log' in step:
+            text += f'\n```\n{step["log"]}\n```\n'
+    return text
 
 
 def table(rows: list[dict]) -> str:
-    if not rows:
-        return 'nothing was measured\n'
     keys = list(dict.fromkeys(key for row in rows for key in row))
+    if not keys:
+        return ''
     lines = [keys, ['---'] * len(keys)]
-    lines += [[row.get(key, '') for key in keys] for row in rows]
-    return '\n'.join('| ' + ' | '.join(map(str, line)) + ' |' for line in lines) + '\n'
+    lines += [[cell(row.get(key, '')) for key in keys] for row in rows]
+    return '\n' + '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines) + '\n'
 
 
-name = torch.cuda.get_device_name() if device == 'cuda' else 'no GPU (dry run)'
-result = dict(
-    device=name,
-    capability=torch.cuda.get_device_capability() if device == 'cuda' else None,
-    date=time.strftime('%Y-%m-%d'),
-    torch=torch.__version__,
-    triton=triton.__version__,
-)
-args.out.mkdir(parents=True, exist_ok=True)
-page = f'# {name}, torch {torch.__version__}, triton {triton.__version__}\n'
-for part in (check_exactness, measure_blocks, tune):
-    result[part.__name__] = part()
-    page += f'\n## {part.__name__}\n\n{table(result[part.__name__])}'
-    # After every part, so that nothing is lost if a later one fails.
-    (args.out / 'gpu_day.json').write_text(json.dumps(result, indent=1))
-    (args.out / 'gpu_day.md').write_text(page)
-refused = [row for row in result['check_exactness'] if row['refused']]
-print(f'{len(refused)} kinds of input refused; see {args.out}/gpu_day.md')
-sys.exit(1 if refused else 0)
+def cell(value: object) -> str:
+    text = f'{value:.3g}' if isinstance(value, float) else str(value)
+    return re.sub(r'\s+', ' ', text).replace('|', '\\|')
+
+
+def faults(result: dict) -> list[str]:
+    """What is wrong, in a line each. What was skipped or not reached is not."""
+    found = []
+    for name, step in result['steps'].items():
+        if step['status'].startswith(('failed', 'ended')):
+            found.append(f'{name} {step["status"]}')
+        wrong = sum(row.get('ok') is False for row in step['rows'])
+        if wrong:
+            found.append(f'{name}: {wrong} of {len(step["rows"])} are not as they must be')
+    return found
+
+
+def run_all(args: argparse.Namespace) -> int:
+    args.out.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + args.minutes * 60
+    result = dict(device='?', date=time.strftime('%Y-%m-%d'), command=sys.argv, steps={})
+    for function, minutes in STEPS.items():
+        name = function.__name__
+        if function is not environment and name not in args.steps:
+            continue
+        seconds = min(minutes * 60 * args.minutes / 25, end - time.monotonic() - GRACE)
+        if seconds < GRACE:
+            step = dict(status='Not reached: no time was left', seconds=0, rows=[])
+        else:
+            show(f'{name}: at most {seconds / 60:.1f} minutes')
+            step = run_step(name, seconds, args)
+        result['steps'][name] = step
+        if function is environment and step['rows']:
+            result['device'] = step['rows'][0]['device']
+        show(f'{name}: {step["status"]}')
+        # After every step, so that nothing is lost.
+        (args.out / 'gpu_day.json').write_text(json.dumps(result, indent=1))
+        (args.out / 'gpu_day.md').write_text(page(result))
+        if function is environment and step['status'] != 'done':
+            print(step.get('log', ''), file=sys.stderr)
+            return 1
+    found = faults(result)
+    print('\n'.join([*found, f'see {args.out / "gpu_day.md"}']))
+    return 1 if found else 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    names = [function.__name__ for function in STEPS]
+    parser = argparse.ArgumentParser(
+        description='Check and measure the fused kernels on a GPU.'
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=REPO / 'work_dirs/gpu_day',
+        help='folder of the results; default: work_dirs/gpu_day',
+    )
+    parser.add_argument(
+        '--minutes', type=float, default=25, help='for all steps; default: %(default)s'
+    )
+    parser.add_argument(
+        '--steps',
+        nargs='+',
+        choices=names,
+        default=names,
+        metavar='STEP',
+        help=f'only these of {", ".join(names)}',
+    )
+    parser.add_argument(
+        '--dry-run',
+        action='store_true',
+        help='tiny sizes, in the interpreter without a GPU',
+    )
+    parser.add_argument('--step', choices=names, help=argparse.SUPPRESS)
+    parser.add_argument('--seconds', type=float, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    args.out = args.out.resolve()
+    if args.step is None:
+        return run_all(args)
+    globals()[args.step](Step(args.step, args.out, args.seconds, args.dry_run))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -109,6 +109,13 @@ def _common(
     return dropout, sizes, constants
 
 
+def _capability(device: torch.device) -> tuple[int, int] | None:
+    """The compute capability of a GPU, as (8, 0)."""
+    if device.type != 'cuda':
+        return None
+    return torch.cuda.get_device_capability(device)
+
+
 _INPUTS = (
     'Tensor query, Tensor key, Tensor value, Tensor content_scale, Tensor? row_table, '
     'Tensor? column_table, int[] key_grid, float dropout_p, Tensor? seed'
@@ -138,7 +145,9 @@ def forward_operator(
     if out.numel() == 0 or key.numel() == 0:
         return out.zero_(), lse.zero_()
     dropout, sizes, constants = _common(query, key_grid, row_table, dropout_p, seed)
-    constants |= kernel_tiles.tile_options(query.shape[-1], query.dtype, key_grid)
+    constants |= kernel_tiles.tile_options(
+        query.shape[-1], query.dtype, key_grid, 'forward', _capability(query.device)
+    )
     inputs = _contiguous(query, key, value, row_table, column_table, content_scale)
     tiles = -(-query.shape[2:4].numel() // constants['BLOCK_M'])
     launch = (tiles, query.shape[:2].numel())
@@ -201,9 +210,15 @@ def backward_operator(
     inputs = _contiguous(query, key, value, row_table, column_table, content_scale)
     inputs += [grad, lse, minus_D]
     heads = query.shape[:2].numel()
-    kind = query.shape[-1], query.dtype, key_grid
+    capability = _capability(query.device)
     height, width = key_grid
-    options = kernel_tiles.tile_options(*kind, 'query_gradient')
+
+    def options_of(kernel: str) -> dict[str, Any]:
+        return kernel_tiles.tile_options(
+            query.shape[-1], query.dtype, key_grid, kernel, capability
+        )
+
+    options = options_of('query_gradient')
     tiles = -(-query.shape[2:4].numel() // options['BLOCK_M'])
     if tables:
         # No kernel fills the padding that is beyond the last tile.
@@ -214,14 +229,14 @@ def backward_operator(
             *inputs, *dropout, d_query, *(tables or (query, query)), *sizes,
             **constants, **options,
         )  # fmt: skip
-        options = kernel_tiles.tile_options(*kind, 'key_gradient')
+        options = options_of('key_gradient')
         n, tail = options['BLOCK_N'], options['TAIL']
         whole = width // n * n if tail else width
         kernels().key_gradient_kernel[(height * -(-whole // n), heads)](
             *inputs, *dropout, d_key, d_value, *sizes, DOWN=False, **constants, **options
         )
         if tail:
-            options = kernel_tiles.tile_options(*kind, 'key_gradient_tail')
+            options = options_of('key_gradient_tail')
             kernels().key_gradient_kernel[((width - whole) * -(-height // n), heads)](
                 *inputs, *dropout, d_key, d_value, *sizes, DOWN=True, **constants, **options
             )

@@ -6,10 +6,36 @@ Shape shorthand: d channels of a head, (h, w) the key grid, M = h * w keys.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+
+class Measured(NamedTuple):
+    """The fastest sizes of a kernel's tiles on a GPU, as measured.
+
+    Attributes:
+        BLOCK_M: Queries of a tile; :data:`MAX_QUERIES` at most.
+        num_warps: Warps that compute a tile.
+        num_stages: Loads that are under way at a time.
+        shared_bytes: Shared memory that the kernel takes with them, in bytes.
+        device: The name of the GPU.
+        date: When they were measured, as 2027-01-31.
+    """
+
+    BLOCK_M: int
+    num_warps: int
+    num_stages: int
+    shared_bytes: int
+    device: str
+    date: str
+
+
+#: What was measured, by compute capability, dtype, BLOCK_D, BLOCK_N and kernel, see
+#: :func:`tile_options`. It replaces the sizes that were chosen by counting instructions.
+#: Nothing has been measured yet. `bash .dev_scripts/gpu_day.sh` measures on the GPU of the
+#: machine, and writes the entries to add here.
+MEASURED: dict[tuple[tuple[int, int], torch.dtype, int, int, str], Measured] = {}
 #: Keys of the widest tile.
 MAX_TILE = 64
 #: Queries of the largest tile.
@@ -71,16 +97,22 @@ def tile_of_keys(widest: int, key_grid: Sequence[int]) -> tuple[int, bool]:
     return best[1:]
 
 
+def block_dims(dims: int) -> int:
+    """BLOCK_D, the channels that are computed for heads of d = ``dims``."""
+    return max(16, 1 << (dims - 1).bit_length())
+
+
 def tile_options(
     dims: int,
     dtype: torch.dtype,
     key_grid: Sequence[int],
     kernel: str = 'forward',
+    capability: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """The sizes of the tiles, and how a kernel is compiled.
 
     A tile must fit the shared memory of a core (99 KiB on compute capability 8.6, 8.9 and
-    12.0) and its registers.
+    12.0) and its registers. The keys of a tile depend on none of what is measured.
 
     Args:
         dims: d.
@@ -88,8 +120,10 @@ def tile_options(
         key_grid: h and w; 1 and M without position.
         kernel: 'forward', 'query_gradient', 'key_gradient', or 'key_gradient_tail', which
             is launched on its own.
+        capability: Compute capability of the GPU, as (8, 0), to look for in
+            :data:`MEASURED`.
     """
-    block_d = max(16, 1 << (dims - 1).bit_length())
+    block_d = block_dims(dims)
     row_bytes = block_d * dtype.itemsize
     num_warps = 4
     if dtype == torch.float32:
@@ -107,7 +141,7 @@ def tile_options(
     block_n, tail = tile_of_keys(widest, key_grid)
     if dtype.itemsize == 2 and row_bytes <= 64 and block_n < 64:
         block_m = 128  # the work for each query is spread over fewer keys
-    return dict(
+    options = dict(
         BLOCK_D=block_d,
         BLOCK_M=block_m,
         BLOCK_N=block_n,
@@ -115,9 +149,24 @@ def tile_options(
         num_warps=num_warps,
         num_stages=2 if row_bytes <= 256 else 1,
     )
+    if capability is not None:
+        measured = MEASURED.get((capability, dtype, block_d, block_n, kernel))
+        if measured is not None:
+            sizes = ('BLOCK_M', 'num_warps', 'num_stages')
+            options.update((name, getattr(measured, name)) for name in sizes)
+    return options
 
 
-def shared_bytes(dims: int, dtype: torch.dtype) -> int:
-    """Shared memory, in bytes, that the kernels need for heads of d = ``dims``."""
-    block_d = max(16, 1 << (dims - 1).bit_length())
-    return _SHARED_BYTES[dtype.itemsize, block_d]
+def shared_bytes(
+    dims: int, dtype: torch.dtype, capability: tuple[int, int] | None = None
+) -> int:
+    """Shared memory, in bytes, that the kernels need for heads of d = ``dims``.
+
+    Args:
+        dims: d.
+        dtype: Of query, key and value.
+        capability: Compute capability of the GPU, to look for in :data:`MEASURED`.
+    """
+    kind = capability, dtype, block_dims(dims)
+    measured = [entry.shared_bytes for key, entry in MEASURED.items() if key[:3] == kind]
+    return max([_SHARED_BYTES[dtype.itemsize, block_dims(dims)], *measured])

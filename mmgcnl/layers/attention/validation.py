@@ -75,7 +75,7 @@ def _missing_shared_memory(
     gpu = torch.cuda.get_device_properties(device)
     # What a block can have if it asks for it. torch before 2.6 does not tell.
     limit = getattr(gpu, 'shared_memory_per_block_optin', None)
-    needed = kernel_tiles.shared_bytes(dims, dtype)
+    needed = kernel_tiles.shared_bytes(dims, dtype, (gpu.major, gpu.minor))
     if limit is None or needed <= limit:
         return None
     return (

@@ -6,9 +6,9 @@ of that kind on a square map, forward and backward, would launch. It runs in a p
 its own, without TRITON_INTERPRET, in which Triton sees a driver that only names its target.
 
 python compile_kernels.py --all RESULTS.jsonl compiles kinds of input that stand for all
-(every_kind), appends each to the file, and prints a summary. Started again, it goes on where
-it stopped. It fails if a kernel does not fit, spills in an inner loop where it must not, or
-does not use tensor cores.
+(every_kind), appends each to the file, and prints a summary. Started again, it goes on
+where it stopped. It fails if a kernel does not fit, spills in an inner loop where it must
+not, or does not use tensor cores.
 """
 
 import itertools
