@@ -15,7 +15,8 @@ from mmgcnl.layers import (
     GCNonLocal2d,
     Position,
 )
-from mmgcnl.layers.attention import tiles
+from mmgcnl.layers.attention import fused, tiles
+from mmgcnl.layers.attention.dense import dense_attention
 
 CUDA = torch.cuda.is_available()
 
@@ -145,6 +146,50 @@ def check(case: Case, name: str, dtype: torch.dtype) -> None:
         exact = other.run('dense', dtype, compute=torch.float64)
         own += errors(other.run('dense', dtype), exact, least)
     assert error <= 2 * max(own)
+
+
+def compare_with_dense(
+    query_grid,
+    key_grid,
+    batch=1,
+    heads=1,
+    dims=8,
+    dtype=torch.float32,
+    dropout_p=0.0,
+    position_batch=None,
+    magnitude=1.0,
+    tolerance=None,
+):
+    """Output and all gradients of the kernels, for grids of any sizes."""
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape, factor=1.0):
+        return torch.randn(*shape, generator=generator) * factor
+
+    lead, factor = (batch, heads), magnitude * dims**-0.5
+    tensors = [random(*lead, *grid, dims) for grid in (query_grid, key_grid, key_grid)]
+    tensors.append(random(position_batch or batch, heads, *query_grid, dims))
+    tensors = [tensor.to(dtype) for tensor in tensors]
+    sizes = zip(query_grid, key_grid)
+    tensors += [random(*pair, heads, dims, factor=factor) for pair in sizes]
+    scale = (torch.rand(*lead, 1, 1, 1, generator=generator) + 0.5) * factor
+    weight = random(*tensors[0].shape)
+    seed = torch.tensor(3) if dropout_p > 0 else None
+    device = 'cuda' if CUDA else 'cpu'
+
+    def run(function, double):
+        leaves = [t.double() if double else t.clone() for t in tensors]
+        leaves = [t.to(device).requires_grad_() for t in leaves]
+        content_scale = scale.to(device, torch.float64 if double else torch.float32)
+        inputs = AttentionInputs(*leaves[:2], content_scale, Position(*leaves[3:]))
+        out = function(inputs, leaves[2], dropout_p, seed)
+        loss = (out * weight.to(out)).sum()
+        return [out.detach(), *torch.autograd.grad(loss, leaves)]
+
+    results = zip(run(fused.triton_attention, False), run(dense_attention, True))
+    for a, b in results:
+        error = float((a.double() - b).norm() / b.norm())
+        assert error <= (tolerance or TOLERANCE[dtype]), (key_grid, error)
 
 
 def block_and_input(**kwargs) -> tuple[GCNonLocal2d, Tensor]:

@@ -179,21 +179,23 @@ def faults(kernel: dict) -> list[str]:
 def every_kind() -> list[dict]:
     """The kinds of input that stand for all.
 
-    First every dtype, capability and size of a head, once, with position and dropout, which
-    take the most registers; with sizes between the powers of two, which need masks. Then
-    all tiles and options for bfloat16 and float32 and the powers of two: float16 takes the
-    same tiles as bfloat16, and capability 8.6 has the limits of 8.9.
+    First, with position and dropout, which take the most registers: all tiles of bfloat16
+    and float32 on capability 8.0; then every dtype, capability and size of a head, with
+    sizes between the powers of two, which need masks. Then the other tiles and options:
+    float16 takes the same tiles as bfloat16, and capability 8.6 has the limits of 8.9.
     """
     powers, between = (16, 32, 64, 128, 256, 512), (24, 48, 96)
     most = (97, True, 0.1)
     # The widths take tiles of 16, 32 and 64 keys with a tail, and of 64 without.
     others = [(width, True, 0.1) for width in (49, 25, 60)]
     others += [(97, True, 0.0), (97, False, 0.1), (97, False, 0.0)]
+    two = ('bfloat16', 'float32')
     candidates = [
+        *itertools.product(two, (80,), powers, [most, *others[:3]]),
         *itertools.product(
             ('bfloat16', 'float32', 'float16'), SHARED, powers + between, [most]
         ),
-        *itertools.product(('bfloat16', 'float32'), (80, 89, 90), powers, others),
+        *itertools.product(two, (80, 89, 90), powers, others),
     ]
     kinds = {}
     for dtype, arch, dims, (width, position, dropout) in candidates:

@@ -15,6 +15,7 @@ from mmgcnl.layers import (
 from mmgcnl.layers.attention import dense, fused, kernel_tiles, validation
 from tests.test_layers.test_attention.cases import (
     CUDA,
+    compare_with_dense,
     needs_triton,
 )
 
@@ -114,7 +115,8 @@ def test_every_tile_in_use_can_be_validated(dtype, dims):
 
 def test_what_does_not_fit_the_shared_memory_is_refused_from_the_limits(monkeypatch):
     """As on a T4, which has less than the kernels need for wide heads."""
-    gpu = SimpleNamespace(name='NVIDIA T4', shared_memory_per_block_optin=65536)
+    gpu = SimpleNamespace(name='NVIDIA T4', shared_memory_per_block_optin=65536, major=7)
+    gpu.minor = 5
     monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda device: gpu)
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: (7, 5))
 
@@ -131,6 +133,51 @@ def test_what_does_not_fit_the_shared_memory_is_refused_from_the_limits(monkeypa
     narrow = inputs._replace(query=query[..., :32], key=query[..., :32])
     assert validation.why_unsupported(narrow) is None
     assert len(tried) == 1
+    # Tiles that were measured on another GPU of the same capability, with more memory.
+    entry = kernel_tiles.Measured(128, 8, 3, 70000, 'NVIDIA T5', '2027-01-31')
+    key = (7, 5), torch.float16, 32, 64, 'forward'
+    monkeypatch.setitem(kernel_tiles.MEASURED, key, entry)
+    reason = validation.why_unsupported(narrow)
+    assert 'need 70000 bytes of shared memory, and NVIDIA T4 has 65536' in reason
+    assert len(tried) == 1
+
+
+@needs_triton
+def test_measured_tiles_are_used(monkeypatch):
+    """Those of the GPU's capability, kernel by kernel; with them, the kernels are exact."""
+    grid = (3, 19)
+    before = kernel_tiles.tile_options(8, torch.float32, grid)
+    tile = before['BLOCK_D'], before['BLOCK_N']
+    entry = kernel_tiles.Measured(16, 8, 3, 20000, 'a GPU', '2027-01-31')
+    for kernel in ('forward', 'key_gradient'):
+        key = (8, 0), torch.float32, *tile, kernel
+        monkeypatch.setitem(kernel_tiles.MEASURED, key, entry)
+    capability = (8, 0)
+    monkeypatch.setattr(fused, '_capability', lambda device: capability)
+    kernels, launched = fused.kernels(), {}
+
+    class Recorder:
+        def __getattr__(self, name):
+            class Launcher:
+                def __getitem__(self, launch):
+                    def run(*args, **options):
+                        launched[name] = options
+                        getattr(kernels, name)[launch](*args, **options)
+
+                    return run
+
+            return Launcher()
+
+    monkeypatch.setattr(fused, 'kernels', Recorder)
+    compare_with_dense((3, 7), grid)
+    names = ('BLOCK_M', 'num_warps', 'num_stages')
+    sizes = {k: tuple(o[name] for name in names) for k, o in launched.items()}
+    assert sizes['forward_kernel'] == sizes['key_gradient_kernel'] == entry[:3]
+    own = kernel_tiles.tile_options(8, torch.float32, grid, 'query_gradient')
+    assert sizes['query_gradient_kernel'] == tuple(own[name] for name in names) != entry[:3]
+    capability = (9, 0)
+    compare_with_dense((3, 7), grid)
+    assert launched['forward_kernel']['BLOCK_M'] == before['BLOCK_M'] != 16
 
 
 def test_offsets_of_the_last_tile_are_counted(inputs):
