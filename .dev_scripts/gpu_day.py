@@ -192,12 +192,13 @@ def tests(step: Step) -> None:
                 command, cwd=REPO, stdout=file, stderr=file, timeout=max(1, step.left())
             ).returncode
         except subprocess.TimeoutExpired:
-            status = 'ended: no time was left'
+            status = None
+            step.write(note='the tests were ended, because no time was left')
     lines = log.read_text().splitlines()
     step.write(
         command=' '.join(['python', *command[1:]]),
         exit=status,
-        ok=status == 0,
+        ok=None if status is None else status == 0,
         summary=next((line for line in reversed(lines) if line.strip()), ''),
         failed=[line for line in lines if re.match('FAILED|ERROR', line)][:50],
     )

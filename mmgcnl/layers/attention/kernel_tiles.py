@@ -42,8 +42,11 @@ MAX_TILE = 64
 MAX_QUERIES = 128
 # Instructions for a key relative to the widest tile, by the keys of a tile.
 _WORK_OF_A_KEY = {64: 1.0, 32: 1.2, 16: 1.7}
-# Shared memory in bytes, by the bytes of a number and BLOCK_D. No kernel that was compiled
-# for compute capability 8.x needed more; not every kind was compiled.
+# Shared memory in bytes, by the bytes of a number and BLOCK_D: upper bounds with a margin,
+# because not every kind was compiled. No kernel that was compiled for capability 8.x needs
+# more. They refuse on GPUs that have less, such as the 64 KiB of capability 7.5. All are
+# below the 99 KiB of 8.6 and 8.9, where the margin refuses nothing. Were a bound too
+# low, the validation of the kernels would fail instead, with the same result.
 _SHARED_BYTES = {
     (2, 16): 42000,
     (2, 32): 56000,
