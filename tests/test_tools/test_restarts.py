@@ -135,6 +135,17 @@ def test_one_killed_and_no_restarts(launch, tmp_path):
     assert not (tmp_path / 'run/iter_6.pth').exists()
 
 
+def test_slow_storage(launch, tmp_path, undisturbed):
+    """At first slower than the other process waits, then within that time."""
+    faults = [(0, 0, 5, 'fsync takes 60'), (1, 0, 3, 'fsync takes 1')]
+    timeout = '--cfg-options', 'env_cfg.dist_cfg.timeout=10'
+    status, output = finish(launch('run', *timeout, faults=faults, MAX_RESTARTS=2))
+    assert status == 0
+    assert 'Timed out waiting 10000ms' in output
+    assert 'failed (exitcode' in output
+    assert_equal(weights(tmp_path / 'run'), undisturbed)
+
+
 def test_preempted(launch, tmp_path, undisturbed):
     status, output = finish(launch('run', faults=[(0, 0, 4, 'preempted')]))
     assert status != 0
