@@ -143,7 +143,9 @@ def tile_options(
             block_m = 32
     block_n, tail = tile_of_keys(widest, key_grid)
     if dtype.itemsize == 2 and row_bytes <= 64 and block_n < 64:
-        block_m = 128  # the work for each query is spread over fewer keys
+        # The work for each query is spread over fewer keys. In the tail of the gradient of
+        # the keys, so many spill.
+        block_m = 64 if kernel == 'key_gradient_tail' and block_n == 32 else 128
     options = dict(
         BLOCK_D=block_d,
         BLOCK_M=block_m,

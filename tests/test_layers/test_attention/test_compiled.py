@@ -25,6 +25,7 @@ SPECS = {
     for arch, dtype, dims, width, dropout in [
         (80, 'bfloat16', 32, 97, 0.0),
         (80, 'bfloat16', 32, 97, 0.1),
+        (80, 'bfloat16', 32, 49, 0.1),
         (80, 'bfloat16', 64, 97, 0.1),
         (80, 'bfloat16', 128, 97, 0.1),
         (86, 'float16', 64, 49, 0.1),
