@@ -1,7 +1,10 @@
 import os
+import random
 
 import pytest
 import torch
+
+import tests.unformatted  # noqa: F401  before mmengine is imported
 
 if not torch.cuda.is_available():
     # Triton chooses its interpreter, which runs the fused kernels without a GPU, when it is
@@ -12,9 +15,12 @@ if not torch.cuda.is_available():
 @pytest.fixture(autouse=True)
 def _fresh():
     """The same random numbers, and no library's scope, whatever ran before."""
+    random.seed(0)
     torch.manual_seed(0)
     try:
+        import numpy as np
         from mmengine.registry import DefaultScope
     except ImportError:
         return
+    np.random.seed(0)
     DefaultScope._instance_dict.clear()

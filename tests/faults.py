@@ -16,6 +16,8 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+import tests.unformatted  # noqa: F401  for speed
+
 
 @HOOKS.register_module()
 class Faults(Hook):
