@@ -4,12 +4,12 @@ import random
 import pytest
 import torch
 
-import tests.unformatted  # noqa: F401  before mmengine is imported
-
 if not torch.cuda.is_available():
     # Triton chooses its interpreter, which runs the fused kernels without a GPU, when it is
     # imported: here, before any library does so.
     os.environ['TRITON_INTERPRET'] = '1'
+
+import tests.shortcuts  # noqa: E402, F401  mmengine is imported there
 
 
 @pytest.fixture(autouse=True)

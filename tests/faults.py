@@ -16,7 +16,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-import tests.unformatted  # noqa: F401  for speed
+import tests.shortcuts  # noqa: F401  for speed
 
 
 @HOOKS.register_module()

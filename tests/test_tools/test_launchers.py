@@ -18,7 +18,7 @@ import json
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch.nn.modules.batchnorm import _BatchNorm
-import tests.unformatted
+import tests.shortcuts
 
 @HOOKS.register_module()
 class Recording(Hook):
