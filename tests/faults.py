@@ -40,6 +40,9 @@ def meet(kind: str, runner: Any) -> None:
     elif kind == 'node dies':
         os.kill(os.getppid(), signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)
+    elif kind.startswith('fsync takes '):  # as on a slow network file system
+        seconds = float(kind.removeprefix('fsync takes '))
+        os.fsync = lambda descriptor: time.sleep(seconds)
     elif kind == 'preempted':  # torchrun passes it on to all processes
         os.kill(os.getppid(), signal.SIGTERM)
     else:

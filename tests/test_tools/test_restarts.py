@@ -121,6 +121,17 @@ def test_fault_that_repeats(launch, tmp_path):
     assert 'FloatingPointError: iteration 5: ' in last and 'iter_3.pth' in last
 
 
+def test_slow_storage(launch, tmp_path, undisturbed):
+    """At first slower than the other process waits, then within that time."""
+    faults = [(0, 0, 5, 'fsync takes 60'), (1, 0, 3, 'fsync takes 1')]
+    timeout = '--cfg-options', 'env_cfg.dist_cfg.timeout=10'
+    status, output = finish(launch('run', *timeout, faults=faults, MAX_RESTARTS=2))
+    assert status == 0
+    assert 'Timed out waiting 10000ms' in output
+    assert 'failed (exitcode' in output
+    assert_equal(weights(tmp_path / 'run'), undisturbed)
+
+
 def test_hung(launch, tmp_path):
     """A stopped process is found after the timeout of 5 s, not after half an hour."""
     torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone']
