@@ -121,6 +121,13 @@ def test_fault_that_repeats(launch, tmp_path):
     assert 'FloatingPointError: iteration 5: ' in last and 'iter_3.pth' in last
 
 
+def test_one_killed_and_no_restarts(launch, tmp_path):
+    """The other one stops with an error."""
+    status, output = finish(launch('run', faults=[(0, 1, 5, 'SIGKILL')]))
+    assert status != 0 and 'ChildFailedError' in output
+    assert not (tmp_path / 'run/iter_6.pth').exists()
+
+
 def test_slow_storage(launch, tmp_path, undisturbed):
     """At first slower than the other process waits, then within that time."""
     faults = [(0, 0, 5, 'fsync takes 60'), (1, 0, 3, 'fsync takes 1')]
@@ -154,7 +161,6 @@ def test_preempted_and_a_node_dies(launch, tmp_path, undisturbed):
     (saved,) = {path.name for path in run.glob('*.pth')} - {'iter_3.pth'}
     assert saved in {f'iter_{i}.pth' for i in range(4, ITERATIONS)}
 
-    # Without restarts, the other process stops with an error.
     for faults in ([(0, 1, ITERATIONS - 1, 'node dies')], []):
         nodes = dict(faults=faults, processes=1, NNODES=2, PORT=free_port())
         first = launch('run', '--resume', **nodes, NODE_RANK=0)
