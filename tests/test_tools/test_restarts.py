@@ -153,7 +153,7 @@ def test_hung(launch, tmp_path):
 
 
 def test_preempted_and_a_node_dies(launch, tmp_path, undisturbed):
-    """One node is preempted, of two nodes one dies: resumed, they end as two processes."""
+    """A preempted training continues on two nodes, of which one dies, and on both again."""
     run = tmp_path / 'run'
     status, output = finish(launch('run', faults=[(0, 0, 4, 'preempted')]))
     assert status != 0
