@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -28,17 +29,18 @@ LIBRARIES = {
     'mmcv': Library('2.1.0', '2.4', 'onedl-mmcv==2.3.6', 'mmcv==2.1.0'),
     'mmdet': Library('3.3.0', '3.6', 'onedl-mmdetection==3.5.1', 'mmdet==3.3.0'),
     'mmseg': Library(
-        '1.2.2', '1.5', 'onedl-mmsegmentation==1.4.2', 'mmsegmentation==1.2.2'
+        '1.2.2',
+        '1.5',
+        'onedl-mmsegmentation==1.4.2',
+        # It imports two packages that it does not require.
+        'mmsegmentation==1.2.2 ftfy regex',
     ),
 }
 
-#: What compiling mmcv needs in the environment, besides torch.
-BUILD_REQUIREMENTS = "pip install ninja numpy psutil 'setuptools<81' wheel"
-#: Builds mmcv with its operators, in an environment that has torch.
-BUILD_MMCV = (
-    f'{BUILD_REQUIREMENTS} && pip install --no-build-isolation --no-cache-dir '
-    f'--force-reinstall --no-deps {LIBRARIES["mmcv"].onedl}'
-)
+#: What building the packages of both families needs in the environment, besides torch.
+BUILD_REQUIREMENTS = "ninja numpy psutil 'setuptools<81' wheel"
+#: Distributions that install the package mmcv.
+MMCV_DISTRIBUTIONS = ('onedl-mmcv', 'mmcv', 'mmcv-lite', 'mmcv-full')
 
 
 def installed_version(name: str) -> str | None:
@@ -60,15 +62,65 @@ def installed_version(name: str) -> str | None:
 
 
 def how_to_install(*names: str) -> str:
-    """Format the commands that install libraries, for an error message."""
-    onedl = ' '.join(LIBRARIES[name].onedl for name in names)
-    openmmlab = ' '.join(LIBRARIES[name].openmmlab for name in names)
-    command = f'pip install {onedl}'
-    if 'mmcv' in names:  # pip compiles it, and without torch only in part
-        command = f'{BUILD_REQUIREMENTS} && pip install --no-build-isolation {onedl}'
-    if openmmlab != onedl:
-        command += f" (or OpenMMLab's {openmmlab})"
-    return f'{command}; see docs/install.md'
+    """Format the commands that install libraries, for an error message.
+
+    They name the family of distributions, OneDL's or OpenMMLab's, that the environment
+    has. An installed mmcv is built again where its operators are needed: for mmdet, if it
+    has none, and for another torch.
+
+    Args:
+        *names: Keys of :data:`LIBRARIES`.
+    """
+    family = _installed_family()
+    mmcv = [name for name in MMCV_DISTRIBUTIONS if _is_installed(name)]
+    commands = []
+    if 'torch' in names:
+        commands.append(f'pip install {LIBRARIES["torch"].onedl}')
+    libraries = [name for name in names if name != 'torch']
+    build_mmcv = mmcv and (
+        'mmcv' in names
+        or ('mmdet' in names and not has_operators())
+        or ('torch' in names and has_operators())
+    )
+    if libraries or build_mmcv:
+        commands.append(f'pip install {BUILD_REQUIREMENTS}')
+    # In an environment of its own, pip would build mmcv without torch and its operators.
+    install = 'pip install --no-build-isolation'
+    if build_mmcv:
+        # One of another name would stay and share its files with the new one. pip's cache
+        # may have a wheel without operators, or for another torch.
+        required_mmcv = getattr(LIBRARIES['mmcv'], family or 'onedl')
+        commands.append(f'pip uninstall -y {" ".join(mmcv)}')
+        commands.append(f'{install} --no-cache-dir --no-deps {required_mmcv}')
+        libraries = [name for name in libraries if name != 'mmcv']
+    if libraries:
+        required = {
+            name: ' '.join(getattr(LIBRARIES[library], name) for library in libraries)
+            for name in ('onedl', 'openmmlab')
+        }
+        commands.append(f'{install} {required[family or "onedl"]}')
+        if family is None:
+            commands[-1] += f" (or OpenMMLab's {required['openmmlab']})"
+    return f'{" && ".join(commands)}; see docs/install.md'
+
+
+def _installed_family() -> str | None:
+    """The field of :class:`Library` whose distributions are installed, or None.
+
+    Where both are, the one of mmdet or mmseg: each needs its own mmcv.
+    """
+    for name in ('mmdet', 'mmseg', 'mmcv', 'mmengine'):
+        for family in ('onedl', 'openmmlab'):
+            if _is_installed(getattr(LIBRARIES[name], family).partition('==')[0]):
+                return family
+    return None
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return distribution(name) is not None
+    except PackageNotFoundError:
+        return False
 
 
 def check_libraries() -> set[str]:
@@ -106,9 +158,9 @@ def check_libraries() -> set[str]:
             )
     if 'mmdet' in installed and not has_operators():
         warnings.warn(
-            'mmcv was built without its operators, so mmdet does not work: no detection, '
-            'instance or panoptic segmentation. pip builds it like that when it cannot '
-            f'see torch. To build it again: {BUILD_MMCV}; see docs/install.md',
+            'mmcv has no operators, so mmdet does not work: no detection, instance or '
+            'panoptic segmentation. mmcv-lite has none, and pip builds mmcv without them '
+            f'when it cannot see torch. To build it with them: {how_to_install("mmcv")}',
             stacklevel=3,
         )
         installed.remove('mmdet')
