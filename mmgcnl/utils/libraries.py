@@ -4,12 +4,13 @@ import io
 import runpy
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple, NoReturn
 
 
 class Library(NamedTuple):
@@ -178,6 +179,44 @@ def has_operators() -> bool:
 def usable(name: str) -> bool:
     """Whether mmdet or mmseg is installed and imports."""
     return find_spec(name) is not None and (name != 'mmdet' or has_operators())
+
+
+@contextmanager
+def operators_optional() -> Iterator[None]:
+    """Let OpenMMLab's mmseg be imported inside, although mmcv has no operators.
+
+    mmseg 1.2.2 imports ``mmcv.ops`` for two of its heads whatever is used; OneDL's does
+    not. Operators that are called then raise a RuntimeError.
+    """
+    name = 'mmcv._ext'
+    version = installed_version('mmseg')
+    if (
+        not version
+        or not version.startswith('1.2.')
+        or has_operators()
+        or name in sys.modules
+    ):
+        yield
+        return
+    stand_in = ModuleType(name)
+    stand_in.__getattr__ = _missing_operator  # type: ignore[method-assign]
+    sys.modules[name] = stand_in
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+def _missing_operator(name: str) -> Callable[..., NoReturn]:
+    if name.startswith('__'):
+        raise AttributeError(name)
+
+    def operator(*args: Any, **kwargs: Any) -> NoReturn:
+        raise RuntimeError(
+            f'mmcv has no operators, and {name} is one: {how_to_install("mmcv")}'
+        )
+
+    return operator
 
 
 @contextmanager
