@@ -1,4 +1,5 @@
 import os
+import random
 
 import pytest
 import torch
@@ -8,13 +9,18 @@ if not torch.cuda.is_available():
     # imported: here, before any library does so.
     os.environ['TRITON_INTERPRET'] = '1'
 
+import tests.shortcuts  # noqa: E402, F401  mmengine is imported there
+
 
 @pytest.fixture(autouse=True)
 def _fresh():
     """The same random numbers, and no library's scope, whatever ran before."""
+    random.seed(0)
     torch.manual_seed(0)
     try:
+        import numpy as np
         from mmengine.registry import DefaultScope
     except ImportError:
         return
+    np.random.seed(0)
     DefaultScope._instance_dict.clear()

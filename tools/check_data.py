@@ -3,7 +3,7 @@
 The data sets and loading steps of the config read every image and every annotation of
 every split, with as many workers as the config has. The classes are compared with the
 annotations, between the splits, and with the heads of the model. At the end there is a
-line for each fault, and before that a note on each thing that may be meant.
+note on whatever is unusual but may be intended, and then a line for each fault.
 
 Exit code 1: there are faults. Exit code 2: wrong input.
 """

@@ -28,6 +28,7 @@ from mmgcnl.studies import (
     render,
     render_table,
 )
+from mmgcnl.utils.cli import positive_int
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -133,13 +134,6 @@ def read_results(study: Study, csv: Path) -> tuple[Results, list[str]]:
     return Results(study, records), broken
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f'{text}: give at least 1')
-    return number
-
-
 def _seed(text: str) -> int:
     number = int(text)
     if not 0 <= number < 2**31:
@@ -164,14 +158,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             '--seeds', nargs='+', type=_seed, metavar='SEED', help="instead of the study's"
         )
         command.add_argument(
-            '--jobs', type=_positive, default=1, help='runs at the same time; default: 1'
+            '--jobs', type=positive_int, default=1, help='runs at the same time; default: 1'
         )
         command.add_argument(
-            '--gpus', type=_positive, default=1, help='processes of each run; default: 1'
+            '--gpus', type=positive_int, default=1, help='processes of each run; default: 1'
         )
         command.add_argument(
             '--num-images',
-            type=_positive,
+            type=positive_int,
             metavar='N',
             help='measure cosine distances on the first N test images; default: all',
         )

@@ -60,6 +60,7 @@ class Contexts:
             handle.remove()
 
     def mean(self) -> Tensor:
+        """Average the contexts over the images, (n, 1, 1, d)."""
         return torch.stack(self.images).mean(0)
 
 

@@ -27,8 +27,8 @@ def attention_at(
 ) -> tuple[np.ndarray, BaseDataElement]:
     """Compute the attention of the queries at points of an image, over its pixels.
 
-    A segmentor with ``test_cfg.mode='slide'`` sees the whole image at once here: the place
-    of a window in the image is not known to its blocks.
+    A segmentor with ``test_cfg.mode='slide'`` sees the whole image at once here, because
+    its blocks do not know where in the image a window lies.
 
     Args:
         model: A detector or segmentor in eval mode. It is left as it was.
@@ -80,7 +80,7 @@ def attention_at(
 
 @contextmanager
 def _whole_image(model: nn.Module) -> Iterator[None]:
-    """Keep a segmentor from testing in windows, whose place in the image is not known."""
+    """Let a segmentor process whole images: blocks do not know where a window lies."""
     test_cfg = model.test_cfg
     if not test_cfg or test_cfg.get('mode') != 'slide':
         yield

@@ -56,7 +56,7 @@ def measure_distances(
     """
     blocks = find_blocks(model)
     classes = model.dataset_meta['classes']
-    # Where in the image a window of the slide mode lies is not known to its block.
+    # In slide mode, a block does not know where in the image its window lies.
     whole = model.cfg.model.get('test_cfg', {}).get('mode') != 'slide'
     recorder = DistanceRecorder(blocks, len(classes))
     rank, world_size = get_dist_info()
@@ -179,7 +179,7 @@ class DistanceRecorder:
         shares: For each block that saw labels: (K, K + 1), the attention of the queries
             of each class on keys of each class, and at last of none, summed over
             queries.
-        uniform: Likewise, had all of the attention been uniform.
+        uniform: The same sums for uniform attention.
         queries: For each block that saw labels: (K,), the number of queries.
     """
 
@@ -219,7 +219,7 @@ class DistanceRecorder:
         return {kind: float(np.mean(v)) for kind, v in self.images[name].items()}
 
     def gather(self) -> None:
-        """Take in what the other processes of a distributed run have recorded."""
+        """Merge what the other processes of a distributed run have recorded."""
         own = dict(vars(self), labels=None, blocks=None, _handles=None)
         for rank, other in enumerate(all_gather_object(own)):
             if rank == get_rank():

@@ -33,7 +33,7 @@ from .model import image_pipeline, init_model
 from .overlays import Image, Overlays
 from .writer import ResultWriter
 
-#: What a file in a folder must end with to be taken for an image.
+#: Suffixes of the files in a folder that are taken as images.
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
 
 MAPS = ('sem_seg', 'panoptic_seg')
@@ -268,7 +268,7 @@ class Inferencer(BaseInferencer):
 
     @staticmethod
     def find_images(inputs: Image | Sequence[Image]) -> list[Image]:
-        """Find the images that are meant, see :func:`find_images`."""
+        """Find images by path, folder, glob or URL, see :func:`find_images`."""
         return find_images(inputs)
 
     def _init_model(self, cfg: Config, weights: str, device: str) -> nn.Module:  # type: ignore

@@ -11,9 +11,9 @@ from mmengine.utils import ProgressBar
 
 from .inferencer import Inferencer
 
-#: What a file must end with to be taken for a video.
+#: Suffixes of the files that are taken as videos.
 SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv')
-CAMERA_RATE = 25.0  # frames per second, of cameras that do not tell
+CAMERA_RATE = 25.0  # frames per second, for cameras that do not report theirs
 
 
 def is_video(source: str) -> bool:
@@ -36,8 +36,8 @@ def segment_video(
         inferencer: Segments the frames.
         source: Path of a video file, or the number of a camera. A camera runs until
             Ctrl-C, or for ``num_frames``.
-        out: The file to write, an MP4. It has the frames up to where the source ended,
-            whatever ended it.
+        out: The file to write, an MP4. It has all frames up to the end of the source,
+            also after an error or Ctrl-C.
         pred_score_thr: Instances with a lower score are not drawn.
         num_frames: How many frames. Default: all.
 

@@ -51,10 +51,10 @@ def build_dataloader(
 
 
 def check_dataset(dataset: Dataset) -> None:
-    """Check a data set as far as is possible at once; the rest is checked on loading.
+    """Check a data set, in part immediately and in part while its samples are loaded.
 
-    At once: the folders exist, there are samples, and the first one loads. On loading:
-    see :class:`CheckedCompose`, which replaces the pipeline.
+    Immediately: the folders exist, there are samples, and the first one loads. While
+    loading: :class:`CheckedCompose`, which replaces the pipeline, checks each sample.
 
     Args:
         dataset: mmengine's BaseDataset, or a wrapper around such (repeated,

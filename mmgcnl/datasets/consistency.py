@@ -32,7 +32,7 @@ def check_annotations(dataset: BaseDataset) -> tuple[list[str], list[str]]:
         dataset: A data set that is fully initialised.
 
     Returns:
-        Faults, and notes: what may be meant.
+        Faults, and notes on what is unusual but may be intended.
     """
     classes = dataset.metainfo.get('classes') or ()
     if isinstance(classes, str):

@@ -52,13 +52,13 @@ class Report:
         dataset: Class and paths of the data set.
         num_images: Images that the config uses, faulty ones included.
         classes: Names of the C classes.
-        metainfo: That of the data set, with the classes.
+        metainfo: ``metainfo`` of the data set, with the classes.
         images: (C,), number of images in which each class occurs.
         amounts: (C,), number of pixels, or of objects, of each class.
         unit: 'pixels' or 'objects'; empty without annotations.
         faults: A line for each fault, which names the file.
-        notes: Likewise what may be meant: classes without objects, objects without a
-            class, training images in another split.
+        notes: A line for what is unusual but may be intended: classes without objects,
+            objects without a class, training images in another split.
         digests: File of each image by the digest of its pixels.
         samples: Name and RGB image (H, W, 3) of a few images with their annotation.
     """
@@ -85,8 +85,8 @@ def inspect_data(cfg: Config, num_samples: int = 0) -> Iterator[Report]:
         num_samples: How many images of each split to draw.
 
     Yields:
-        A report for each data set. A split may have several. After the last one, what
-        comes from a comparison of the splits is added to all of them.
+        A report for each data set. A split may have several. After the last report,
+        the results of comparing the splits are added to all of them.
     """
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     visualizer = _build_visualizer(cfg) if num_samples else None

@@ -13,7 +13,7 @@ that lamp is lit. Neither can be told from the neighbourhood of the object.
   chosen where the context acts: in the attention. (The normalisation of the weights is
   not linear either: trained for longer, a plain block distinguishes more and more lamps.)
 
-What could give the answer away, and does not:
+Shortcuts that do not give the answer away:
 
 - *Neighbourhood*: neither a lamp nor the sky is next to a crate or barrel, and the
   probe's backbone sees at most the next cell.

@@ -1,4 +1,4 @@
-"""Batches with numbers, so that a training can go on in the middle of its data."""
+"""Numbered batches, so that a training can continue in the middle of an epoch."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class Batches:
     def skip(self, number: int) -> int:
         """Skip batches, so that the next pass starts after them.
 
-        The sampler is told the number of each pass that begins, as mmengine's
-        iteration-based loop does it.
+        At the beginning of each pass, the sampler gets its number, as in mmengine's
+        iteration-based loop.
 
         Args:
             number: How many batches to skip.

@@ -1,4 +1,4 @@
-"""The part of the command line that training and testing share."""
+"""The options that the command lines of training and testing share."""
 
 import os
 from argparse import ArgumentParser, Namespace

@@ -1,4 +1,4 @@
-"""Pretrained weights that cannot be loaded, explained."""
+"""Explanation of errors when pretrained weights cannot be loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damaged checkpoints, and archives that would fill the memory."""
+"""Detection of damaged checkpoints, and of archives that would fill the memory."""
 
 from __future__ import annotations
 

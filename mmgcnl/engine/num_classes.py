@@ -16,8 +16,8 @@ from torch.utils.data import Dataset
 
 from .config import ConfigError
 
-# Their number of classes is another one by design: those of mmdet's hook, mmseg's head
-# for boundaries, and the placeholders of models that read the classes as text.
+# Modules whose number of classes differs from the data set's by design: those that mmdet's
+# hook skips, mmseg's boundary head, and models that read the classes as text.
 OTHER_CLASSES = ('VGG', 'FusedSemanticHead', 'STDCHead')
 TEXT_MODELS = ('language_model', 'text_encoder')
 WRAPPERS = ('module.', '_fsdp_wrapped_module.')
@@ -83,7 +83,7 @@ def _numbers(
 
 
 class NumClassesHook(Hook):
-    """Stops before training, validation and testing if a head has other classes."""
+    """Stops before training, validation or testing if a number of classes is wrong."""
 
     def before_train(self, runner: Runner) -> None:
         """Compare with the training data.

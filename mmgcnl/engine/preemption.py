@@ -19,7 +19,7 @@ from .processes import close_process_group
 
 # What a shell reports for a process that SIGTERM ended.
 EXIT_CODE = 128 + signal.SIGTERM
-VAL_INTERVAL = 10  # batches of a validation between two looks
+VAL_INTERVAL = 10  # validation batches between two checks for a signal
 
 
 class PreemptionHook(Hook):
@@ -67,7 +67,7 @@ class PreemptionHook(Hook):
             self._stop(runner, runner.iter + 1)
 
     def before_val_epoch(self, runner: Any) -> None:
-        """See whether the processes validate the same number of batches."""
+        """Check whether all processes validate the same number of batches."""
         lengths = all_gather_object(len(runner.val_dataloader))
         self._in_step = len(set(lengths)) == 1
 

@@ -35,8 +35,8 @@ class Runner(_Runner):
     """mmengine's Runner with additions.
 
     - Resuming an interrupted training yields the weights of an uninterrupted one:
-      checkpoints hold the random state of every process, and the data goes on where it
-      stopped, also within an epoch (docs/reliability.md has the conditions).
+      checkpoints hold the random state of every process, and loading continues with the
+      next sample, also within an epoch (docs/reliability.md has the conditions).
     - A checkpoint gets its name when it is complete. Older ones are removed after that,
       and resuming takes the latest intact one. A training goes on when a checkpoint cannot
       be written, and stops when that happens three times in a row.
@@ -59,8 +59,8 @@ class Runner(_Runner):
         install_safe_loading()
         super().__init__(*args, **kwargs)
 
-    # Random states: that of the checkpoint, until the training loop has restored it; and
-    # that of the training, during a validation.
+    # The random state of the checkpoint, until the training loop has restored it, and the
+    # random state of the training, during a validation.
     resumed_state: dict[str, Any] | None = None
     state_before_val: dict[str, Any] | None = None
     validated_iter = 0  # iterations done at the last validation
@@ -92,7 +92,7 @@ class Runner(_Runner):
         return super().wrap_model(model_wrapper_cfg, model)
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        """Build the training loop, taking the loops that resume exactly for mmengine's."""
+        """Build the training loop; loops that resume exactly replace mmengine's."""
         if isinstance(loop, dict):
             loop = dict(loop)
             if 'by_epoch' in loop and 'type' not in loop:
@@ -132,7 +132,7 @@ class Runner(_Runner):
         )
 
     def register_hook(self, hook: Hook | dict, priority: Any = None) -> None:
-        """Register a hook, taking those that resume exactly for mmengine's."""
+        """Register a hook; hooks that resume exactly replace mmengine's."""
         if isinstance(hook, dict):
             ours = dict(CheckpointHook=CheckpointHook, EarlyStoppingHook=EarlyStoppingHook)
             hook = dict(hook, type=ours.get(hook['type'], hook['type']))

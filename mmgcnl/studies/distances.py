@@ -49,6 +49,7 @@ def measure_run(cfg: Config, checkpoint: str, number: int | None = None) -> dict
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Measure a run as the command line asks, and write the distances as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='path of the config')
     parser.add_argument('checkpoint', help='path of the trained weights')

@@ -1,4 +1,4 @@
-"""A study as a picture in which every run is visible."""
+"""A figure of a study that shows every run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The paper's tables as a study, and its figures beside the rows of another."""
+"""The paper's tables as a study, and the paper's figures for the rows of other studies."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Read a study from its YAML file, and check it before anything runs.
 
-Two forms are read. A study of its own is a mapping::
+There are two forms. The usual one is a mapping::
 
     study: camvid                 # its name, also in the CSV file
     title: ...                    # heading of the report

@@ -75,18 +75,22 @@ class Run:
 
     @property
     def name(self) -> str:
+        """Row and seed, for messages."""
         return f'{self.row.name}, seed {self.seed}'
 
     @property
     def key(self) -> tuple[str, int]:
+        """Row and seed, as the CSV file has them."""
         return self.row.name, self.seed
 
     @property
     def folder(self) -> Path:
+        """Folder of its training, tests and measurements."""
         return self.options.work_dir / self.row.name / f'seed{self.seed}'
 
     @property
     def data(self) -> Path:
+        """Folder of the data that the study draws for this seed."""
         return self.options.work_dir / 'data' / f'seed{self.seed}'
 
     @property
@@ -109,10 +113,12 @@ class Run:
         }
 
     def prepare_command(self, folder: Path) -> list[str]:
+        """Return the command that draws the data into a folder."""
         words = [_filled(word, self.seed, folder) for word in self.study.prepare]
         return [sys.executable, str(self.options.root / words[0]), *words[1:]]
 
     def train_command(self, resume: bool = False) -> list[str]:
+        """Return the command that trains, or resumes the training."""
         words = ['--work-dir', str(self.folder), *(['--resume'] if resume else [])]
         if self.options.gpus > 1:
             tool = ['bash', str(self.options.root / 'tools/dist_train.sh')]
@@ -123,6 +129,7 @@ class Run:
         return [*tool, *words, *self._cfg_options()]
 
     def test_command(self) -> list[str]:
+        """Return the command that tests the trained model."""
         words = [str(self.row.config), str(self.checkpoint)]
         if self.options.gpus > 1:
             tool = ['bash', str(self.options.root / 'tools/dist_test.sh')]
@@ -133,6 +140,7 @@ class Run:
         return [*tool, *words, *work_dir, *self._cfg_options()]
 
     def distances_command(self) -> list[str]:
+        """Return the command that measures the cosine distances."""
         words = [str(self.row.config), str(self.checkpoint)]
         words += ['--json', str(self.folder / 'distances.json')]
         if self.options.images is not None:
@@ -141,6 +149,7 @@ class Run:
         return [*module, *words, *self._cfg_options()]
 
     def ablate_command(self) -> list[str]:
+        """Return the command that ablates the priors of the trained model."""
         tool = str(self.options.root / 'tools/analysis_tools/ablate_priors.py')
         words = [str(self.row.config), str(self.checkpoint)]
         words += ['--json', str(self.folder / 'ablation.json')]
@@ -174,9 +183,8 @@ class Run:
         """Return the lines of the training's log in order, each iteration once."""
         lines: dict[int, dict] = {}
         for path in sorted(self.folder.glob('*/vis_data/scalars.json')):
-            for text in path.read_text().split('\n')[
-                :-1
-            ]:  # the last line may be incomplete
+            *complete, _ = path.read_text().split('\n')  # the last line may be incomplete
+            for text in complete:
                 line = json.loads(text)
                 if 'loss' in line:
                     lines[line['step']] = line

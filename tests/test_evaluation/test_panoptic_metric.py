@@ -156,6 +156,7 @@ def test_classwise(files, caplog):
 
 
 def worker(rank: int, port: int, files: dict, results: Path) -> None:
+    torch.set_num_threads(1)  # OpenMP's threads do not survive the fork
     torch.distributed.init_process_group(
         'gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=2
     )
@@ -172,7 +173,7 @@ def test_two_processes(files, tmp_path):
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
-    mp.start_processes(worker, (port, files, tmp_path), nprocs=2, start_method='spawn')
+    mp.start_processes(worker, (port, files, tmp_path), nprocs=2, start_method='fork')
     for rank in range(2):
         metrics = json.loads((tmp_path / f'{rank}.json').read_text())
         assert metrics == pytest.approx(EXPECTED, abs=1e-9)

@@ -81,6 +81,7 @@ def evaluate(boxes: Path, indices: list[int]) -> dict[str, float]:
 
 
 def worker(rank: int, port: int, folder: Path) -> None:
+    torch.set_num_threads(1)  # OpenMP's threads do not survive the fork
     torch.distributed.init_process_group(
         'gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=2
     )
@@ -94,7 +95,7 @@ def test_ap_and_miou(tmp_path):
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
-    mp.start_processes(worker, (port, tmp_path), nprocs=2, start_method='spawn')
+    mp.start_processes(worker, (port, tmp_path), nprocs=2, start_method='fork')
     images = list(range(NUMBER))
     whole = evaluate(tmp_path / 'boxes.json', images)
     for rank in range(2):

@@ -1,23 +1,9 @@
-import os
-import subprocess
-import sys
+import multiprocessing
 from pathlib import Path
 
 import pytest
 
-from mmgcnl.studies import CsvError, append_records, read_records
-
-ROOT = Path(__file__).parents[2]
-WRITER = """
-import sys
-from mmgcnl.studies import Record, append_records
-path, name = sys.argv[1:]
-for seed in range(10):
-    append_records(path, [
-        Record('small', name, seed, f'm{i}', i / 7, 'a', 'x, "y"', 1, 'auto', '0' * 8)
-        for i in range(40)
-    ])
-"""
+from mmgcnl.studies import CsvError, Record, append_records, read_records
 
 
 def test_what_is_appended_is_read(tmp_path, record):
@@ -31,14 +17,29 @@ def test_what_is_appended_is_read(tmp_path, record):
     assert path.read_text().count('study,row,seed') == 1
 
 
+def append_runs(path: Path, name: str, start) -> None:
+    start.wait()
+    for seed in range(10):
+        records = [
+            Record('small', name, seed, f'm{i}', i / 7, 'a', 'x, "y"', 1, 'auto', '0' * 8)
+            for i in range(40)
+        ]
+        append_records(path, records)
+
+
 def test_processes_append_at_once(tmp_path):
     path = tmp_path / 'results.csv'
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    context = multiprocessing.get_context('fork')
+    start = context.Barrier(2, timeout=300)
     writers = [
-        subprocess.Popen([sys.executable, '-c', WRITER, path, name], env=environment)
+        context.Process(target=append_runs, args=(path, name, start))
         for name in ('one', 'other')
     ]
-    assert [writer.wait(timeout=300) for writer in writers] == [0, 0]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(timeout=300)
+    assert [writer.exitcode for writer in writers] == [0, 0]
     records, broken = read_records(path)
     assert not broken
     assert len(records) == 2 * 10 * 40

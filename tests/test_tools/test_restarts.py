@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -12,16 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.builders import ROOT, draw_squares, write_config, write_segmentor
+from tests.builders import ROOT, draw_squares, free_port, write_config, write_segmentor
 
 ITERATIONS = 8
 Fault = tuple[int | None, int, int, str]
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return s.getsockname()[1]
 
 
 @pytest.fixture(scope='module')
@@ -135,14 +128,14 @@ def test_one_killed_and_no_restarts(launch, tmp_path):
     assert not (tmp_path / 'run/iter_6.pth').exists()
 
 
-def test_preempted(launch, tmp_path, undisturbed):
-    status, output = finish(launch('run', faults=[(0, 0, 4, 'preempted')]))
-    assert status != 0
-    assert 'SIGTERM: stopped after iteration' in output
-    (saved,) = {path.name for path in (tmp_path / 'run').glob('*.pth')} - {'iter_3.pth'}
-    assert saved in {f'iter_{i}.pth' for i in range(4, ITERATIONS)}
-    status, output = finish(launch('run', '--resume'))
-    assert status == 0 and f'Resumed from {tmp_path}/run/{saved}' in output
+def test_slow_storage(launch, tmp_path, undisturbed):
+    """At first slower than the other process waits, then within that time."""
+    faults = [(0, 0, 5, 'fsync takes 60'), (1, 0, 3, 'fsync takes 1')]
+    timeout = '--cfg-options', 'env_cfg.dist_cfg.timeout=10'
+    status, output = finish(launch('run', *timeout, faults=faults, MAX_RESTARTS=2))
+    assert status == 0
+    assert 'Timed out waiting 10000ms' in output
+    assert 'failed (exitcode' in output
     assert_equal(weights(tmp_path / 'run'), undisturbed)
 
 
@@ -159,15 +152,24 @@ def test_hung(launch, tmp_path):
     assert status != 0 and 'imed out' in output
 
 
-def test_two_nodes(launch, tmp_path, undisturbed):
-    """One of them dies: the other stops; both restarted equal two processes of one."""
-    for faults, options in ([(0, 1, 5, 'node dies')], ()), ([], ['--resume']):
+def test_preempted_and_a_node_dies(launch, tmp_path, undisturbed):
+    """A preempted training continues on two nodes, of which one dies, and on both again."""
+    run = tmp_path / 'run'
+    status, output = finish(launch('run', faults=[(0, 0, 4, 'preempted')]))
+    assert status != 0
+    assert 'SIGTERM: stopped after iteration' in output
+    (saved,) = {path.name for path in run.glob('*.pth')} - {'iter_3.pth'}
+    assert saved in {f'iter_{i}.pth' for i in range(4, ITERATIONS)}
+
+    for faults in ([(0, 1, ITERATIONS - 1, 'node dies')], []):
         nodes = dict(faults=faults, processes=1, NNODES=2, PORT=free_port())
-        first = launch('run', *options, **nodes, NODE_RANK=0)
-        second = launch('run', *options, **nodes, NODE_RANK=1)
+        first = launch('run', '--resume', **nodes, NODE_RANK=0)
+        second = launch('run', '--resume', **nodes, NODE_RANK=1)
         results = finish(first), finish(second)
         if faults:
             assert results[0][0] > 0 and results[1][0] == -9
-            assert not (tmp_path / 'run/iter_6.pth').exists()
+            assert 'ChildFailedError' in results[0][1]
+            assert f'Resumed from {run}/{saved}' in results[0][1]
+            assert not (run / f'iter_{ITERATIONS}.pth').exists()
     assert [status for status, _ in results] == [0, 0]
-    assert_equal(weights(tmp_path / 'run'), undisturbed)
+    assert_equal(weights(run), undisturbed)

@@ -1,76 +1,71 @@
-"""Studies from end to end: tiny models on drawn squares."""
+"""Studies from end to end: tiny models on drawn squares.
 
+The study itself is called in this process where it is not the one that is killed. Its steps
+are processes of their own, as always.
+"""
+
+import io
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 import yaml
 
 from mmgcnl.studies import read_records
+from tests.builders import ROOT, call_tool, free_port, write_config, write_segmentor
 
-TOOLS = Path(__file__).parents[2] / 'tools'
 # Chance in everything that is trained; a map of 4 x 4 cells, for the distances.
-MODEL = """
-_base_ = {base!r}
-custom_imports = dict(imports=['mmgcnl', 'events'], allow_failed_imports=False)
-custom_hooks = [dict(type='Events')]
-model = dict(
-    backbone=dict(init_cfg=None, strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4)),
-    decode_head=dict(dropout_ratio=0.1, block=dict(attn_drop_rate=0.1, init='xavier')))
-train_dataloader = dict(num_workers=1, dataset=dict(pipeline=[
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='PackSegInputs')]))
-default_hooks = dict(checkpoint=dict(interval=3))
-train_cfg = dict(max_iters=8)
-val_dataloader = None
-val_cfg = None
-val_evaluator = None
-"""
-# Where a training waits or dies, and which images it gets.
-EVENTS = """
-import os, signal, time
-from pathlib import Path
-from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
-
-@HOOKS.register_module()
-class Events(Hook):
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        if runner.iter == int(os.environ.get('DIE', -1)):
-            os.kill(os.getpid(), signal.SIGKILL)
-        while runner.iter == 5 and os.environ.get('WAIT') and not Path('go').exists():
-            Path('waiting').touch()
-            time.sleep(0.1)
-        with open(Path(runner.work_dir) / 'images.txt', 'a') as file:
-            for sample, image in zip(data_batch['data_samples'], data_batch['inputs']):
-                print(runner.iter, sample.img_path, image.float().mean().item(), file=file)
-"""
+MODEL = dict(
+    custom_imports=dict(imports=['mmgcnl', 'tests.faults'], allow_failed_imports=False),
+    custom_hooks=[dict(type='Faults'), dict(type='Images')],
+    model=dict(
+        backbone=dict(init_cfg=None, strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4)),
+        decode_head=dict(dropout_ratio=0.1, block=dict(attn_drop_rate=0.1, init='xavier')),
+    ),
+    train_dataloader=dict(
+        num_workers=1,
+        dataset=dict(
+            pipeline=[
+                dict(type='LoadImageFromFile'),
+                dict(type='LoadAnnotations'),
+                dict(type='RandomFlip', prob=0.5),
+                dict(type='PhotoMetricDistortion'),
+                dict(type='PackSegInputs'),
+            ]
+        ),
+    ),
+    default_hooks=dict(checkpoint=dict(interval=3)),
+    train_cfg=dict(max_iters=8),
+    val_dataloader=None,
+    val_cfg=None,
+    val_evaluator=None,
+)
 METRICS = {'aAcc', 'mIoU', 'mAcc', 'train_seconds', 'seconds_per_iteration'}
 DISTANCES = {'cos_input', 'cos_output', 'cos_att', 'cos_input_initial', 'cos_att_initial'}
 # Of time and of the machine: not the same when a run is repeated.
 VARY = ('train_seconds', 'seconds_per_iteration', 'peak_memory_mib')
+ENVIRONMENT = dict(CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT))
 
 
-@pytest.fixture
-def study(tmp_path, segmentor, monkeypatch):
-    """Path of a study with two rows that work and one that does not."""
-    (tmp_path / 'model.py').write_text(MODEL.format(base=str(segmentor)))
-    (tmp_path / 'events.py').write_text(EVENTS)
-    monkeypatch.syspath_prepend(tmp_path)
+def write_study(folder: Path, squares: Path) -> Path:
+    """Write a study with two rows that work and one that does not."""
+    segmentor = write_segmentor(folder / 'segmentor.py', squares)
+    write_config(folder / 'model.py', MODEL, str(segmentor))
     block = 'model.decode_head.block'
     content = dict(
         study='squares',
         seeds=[0],
-        csv=str(tmp_path / 'squares.csv'),
+        csv=str(folder / 'squares.csv'),
         rows=dict(
             ours=dict(config='model.py'),
             plain=dict(
@@ -81,9 +76,55 @@ def study(tmp_path, segmentor, monkeypatch):
         metrics=dict(mIoU=None, cos_att=None),
         primary=[dict(row='ours', than='plain', metric='mIoU')],
     )
-    path = tmp_path / 'squares.yml'
+    path = folder / 'squares.yml'
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
+
+
+def call(folder: Path, *arguments: object, faults: list = [], **environment: str):
+    """Call tools/study.py in this process, in a folder.
+
+    Returns:
+        Its exit status and what it prints.
+    """
+    output = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        environment = {**ENVIRONMENT, 'FAULTS': json.dumps(faults), **environment}
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        # CUDA_VISIBLE_DEVICES comes too late for a torch that has looked for GPUs before.
+        patch.setattr(torch.cuda, 'is_available', lambda: False)
+        with redirect_stdout(output), redirect_stderr(output):
+            with pytest.raises(SystemExit) as stop:
+                call_tool('study', *arguments)
+    print(output.getvalue())
+    return stop.value.code, output.getvalue()
+
+
+class Finished(NamedTuple):
+    """A study that was run, and what came out."""
+
+    path: Path
+    status: int
+    output: str
+    weights: dict[str, torch.Tensor]  # of the row ours
+    values: dict[tuple[str, str], float]
+
+
+@pytest.fixture
+def study(tmp_path, squares):
+    """Path of a study that was not run."""
+    return write_study(tmp_path, squares)
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory, squares):
+    folder = tmp_path_factory.mktemp('finished')
+    path = write_study(folder, squares)
+    status, output = call(folder, 'run', path, '--jobs', 2)
+    trained = weights(folder / 'work_dirs/studies/squares/ours/seed0')
+    return Finished(path, status, output, trained, steady(folder / 'squares.csv'))
 
 
 @pytest.fixture
@@ -91,16 +132,11 @@ def start(tmp_path):
     """Start tools/study.py in a process of its own."""
     processes = []
 
-    def start(*arguments, **environment):
-        defaults = dict(
-            CUDA_VISIBLE_DEVICES='',
-            OMP_NUM_THREADS='1',
-            PYTHONPATH=f'{TOOLS.parent}:{tmp_path}',
-        )
+    def start(*arguments, faults=()):
         process = subprocess.Popen(
-            [sys.executable, TOOLS / 'study.py', *map(str, arguments)],
+            [sys.executable, ROOT / 'tools/study.py', *map(str, arguments)],
             cwd=tmp_path,
-            env={**os.environ, **defaults, **environment},
+            env={**os.environ, **ENVIRONMENT, 'FAULTS': json.dumps(faults)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -148,9 +184,9 @@ def weights(folder):
     return torch.load(folder / 'iter_8.pth', weights_only=False)['state_dict']
 
 
-def test_run_report_and_ablate(study, start, tmp_path):
-    csv = tmp_path / 'squares.csv'
-    status, output = end(start('run', study, '--jobs', 2))
+def test_run_report_and_ablate(finished):
+    study, status, output = finished[:3]
+    folder, csv = study.parent, study.with_suffix('.csv')
     # One failing run is reported and does not stop the others.
     assert status == 1
     assert 'failed: broken, seed 0: train ended with status' in output
@@ -169,96 +205,101 @@ def test_run_report_and_ablate(study, start, tmp_path):
     assert 'torch' in record.versions and record.revision
 
     # All rows of a seed see the same images, in the same order and augmented alike.
-    folders = [tmp_path / f'work_dirs/studies/squares/{r}/seed0' for r in ('ours', 'plain')]
+    folders = [folder / f'work_dirs/studies/squares/{r}/seed0' for r in ('ours', 'plain')]
     one, other = ((folder / 'images.txt').read_text() for folder in folders)
     assert one == other and len(one.splitlines()) == 16
 
     # What is done is not done again, and the failed run is tried again.
     before = csv.read_bytes()
     checkpoint = (folders[0] / 'iter_8.pth').stat().st_mtime_ns
-    status, output = end(start('run', study))
+    status, output = call(folder, 'run', study)
     assert status == 1 and '2 of 3 runs are done' in output
     assert csv.read_bytes() == before
     assert (folders[0] / 'iter_8.pth').stat().st_mtime_ns == checkpoint
 
-    status, output = end(start('ablate', study, '--jobs', 2))
-    assert status == 0, output
+    status, output = call(folder, 'ablate', study, '--jobs', 2)
+    assert status == 0
     found = measured(csv)
     assert ('ours', 'ablate/context-swapped/mIoU') in found
     assert ('plain', 'ablate/attention-uniform/mIoU') in found
     assert ('plain', 'ablate/context-mean/mIoU') not in found
-    status, output = end(start('ablate', study))
+    status, output = call(folder, 'ablate', study)
     assert status == 0 and '0 models to ablate' in output
 
-    status, output = end(start('report', study, '--out', 'new/report.md'))
-    assert status == 0, output
-    text = (tmp_path / 'new/report.md').read_text()
+    status, output = call(folder, 'report', study, '--out', 'new/report.md')
+    assert status == 0
+    text = (folder / 'new/report.md').read_text()
     assert '2 of 3 runs are done' in text
     assert '| ours − plain | mIoU |' in text
     assert '| ours | position zeroed |' in text
     assert '![every run of squares](report/squares.png)' in text
-    assert (tmp_path / 'new/report/squares.png').is_file()
+    assert (folder / 'new/report/squares.png').is_file()
 
     # A broken line is reported with its number; all others count.
     with open(csv, 'a') as file:
         file.write('squares,ours\n')
     number = len(csv.read_text().splitlines())
-    status, output = end(start('report', study))
+    status, output = call(folder, 'report', study)
     assert status == 1 and f'squares.csv, line {number}: 2 cells instead of 10' in output
     assert '| ours | 1 |' in squeezed(output)
 
 
-def test_killed_training_resumes_exactly(study, start, tmp_path):
+def test_faults_in_turn(study, start, tmp_path, finished):
+    """The same study meets one fault after the other, and ends as if there were none."""
     arguments = 'run', study, '--rows', 'ours'
-    whole = [*arguments, '--work-dir', 'whole', '--csv', 'whole.csv']
-    status, output = end(start(*whole))
-    assert status == 0, output
-    status, output = end(start(*arguments, DIE='5'))
+    folder = tmp_path / 'work_dirs/studies/squares/ours/seed0'
+
+    # The training is killed.
+    status, output = call(tmp_path, *arguments, faults=[(0, 0, 5, 'SIGKILL')])
     assert status == 1 and 'train ended with status -9' in output
     assert not (tmp_path / 'squares.csv').exists()
-    status, output = end(start(*arguments))
-    assert status == 0, output
-    folder = tmp_path / 'work_dirs/studies/squares/ours/seed0'
-    assert (
-        'Resumed from' in ''.join(path.read_text() for path in folder.glob('*/*.log'))
-        or 'iter_3.pth' in (folder / 'train.log').read_text()
-    )
-    one, other = weights(folder), weights(tmp_path / 'whole/ours/seed0')
-    assert all(torch.equal(one[key], other[key]) for key in other)
-    assert steady(tmp_path / 'squares.csv') == steady(tmp_path / 'whole.csv')
 
+    # The study is changed: its results must not be mixed.
+    content = yaml.safe_load(study.read_text())
+    options = {'optim_wrapper.optimizer.lr': 0.5}
+    study.write_text(yaml.safe_dump({**content, 'options': options}, sort_keys=False))
+    status, output = call(tmp_path, *arguments)
+    assert status == 2 and 'trained with other settings' in output
+    assert 'ours/seed0' in output
+    study.write_text(yaml.safe_dump(content, sort_keys=False))
 
-def test_terminated_study_stops_its_trainings(study, start, tmp_path):
-    process = start('run', study, '--rows', 'ours', WAIT='1')
+    # The study is terminated: its training ends the iteration and saves a checkpoint.
+    process = start(*arguments, faults=[(0, 0, 4, 'wait')])
     until(tmp_path / 'waiting', process)
     process.send_signal(signal.SIGTERM)
     time.sleep(2)
-    (tmp_path / 'go').touch()  # the training ends its iteration and saves a checkpoint
+    (tmp_path / 'go').touch()
     status, output = end(process)
     assert status == 130 and 'the same command goes on' in output
-    assert (tmp_path / 'work_dirs/studies/squares/ours/seed0/iter_6.pth').is_file()
-    status, output = end(start('run', study, '--rows', 'ours'))
-    assert status == 0, output
-    assert ('ours', 'mIoU') in measured(tmp_path / 'squares.csv')
+    assert {p.name for p in folder.glob('*.pth')} == {'iter_3.pth', 'iter_5.pth'}
 
-
-def test_killed_study_leaves_a_training_that_is_not_disturbed(study, start, tmp_path):
-    """The training goes on; the next study waits for it, and tests and measures then."""
-    process = start('run', study, '--rows', 'ours', WAIT='1')
+    # The study is killed, and its training is not. The next study waits for the training,
+    # then tests and measures. Another one at the same time carries out other rows first.
+    (tmp_path / 'go').unlink()
+    (tmp_path / 'waiting').unlink()
+    process = start(*arguments, faults=[(0, 0, 7, 'wait')])
     until(tmp_path / 'waiting', process)
     process.kill()
     process.stdout.close()
     process.wait()
-    again = start('run', study, '--rows', 'ours')
-    other = start('run', study, '--rows', 'ours', 'plain')  # at the same time
-    time.sleep(3)
-    (tmp_path / 'go').touch()
-    for process in (again, other):
-        status, output = end(process)
-        assert status == 0, output
-    assert {row for row, _ in measured(tmp_path / 'squares.csv')} == {'ours', 'plain'}
-    folder = tmp_path / 'work_dirs/studies/squares/ours/seed0'
-    assert (folder / 'train.log').read_text().count('tools/train.py') == 1
+    again = start(*arguments)
+    later = threading.Timer(3, (tmp_path / 'go').touch)
+    later.start()
+    status, output = call(tmp_path, *arguments, 'broken')
+    assert status == 1 and 'failed: broken' in output and 'failed: ours' not in output
+    later.join()
+    status, output = end(again)
+    assert status == 0, output
+
+    assert (folder / 'train.log').read_text().count('tools/train.py') == 3
+    # Resumed from iter_3.pth, and from iter_5.pth.
+    lines = (folder / 'images.txt').read_text().splitlines()
+    iterations = [int(line.split()[0]) for line in lines]
+    assert iterations[::2] == [0, 1, 2, 3, 4, 3, 4, 5, 6, 7]
+    found = weights(folder)
+    assert all(torch.equal(found[key], value) for key, value in finished.weights.items())
+    expected = {key: v for key, v in finished.values.items() if key[0] == 'ours'}
+    assert steady(tmp_path / 'squares.csv') == expected
 
 
 @pytest.mark.parametrize(
@@ -266,39 +307,28 @@ def test_killed_study_leaves_a_training_that_is_not_disturbed(study, start, tmp_
     [
         (['--rows', 'full'], "no row 'full'; there are 'ours', 'plain', 'broken'"),
         (['--table', '7'], "no table '7'"),
-        (['--jobs', '0'], '0: give at least 1'),
+        (['--jobs', '0'], '0: give a whole number of at least 1'),
         (['--seeds', '-1'], '-1: give a number from 0'),
     ],
 )
-def test_bad_arguments(study, start, tmp_path, arguments, message):
-    status, output = end(start('run', study, *arguments))
+def test_bad_arguments(study, tmp_path, arguments, message):
+    status, output = call(tmp_path, 'run', study, *arguments)
     assert status == 2 and message in output
     assert not (tmp_path / 'work_dirs').exists()
 
 
-def test_other_settings_are_not_mixed(study, start, tmp_path):
-    status, output = end(start('run', study, '--rows', 'ours', DIE='1'))
-    assert status == 1
-    content = yaml.safe_load(study.read_text())
-    content['options'] = {'optim_wrapper.optimizer.lr': 0.5}
-    study.write_text(yaml.safe_dump(content, sort_keys=False))
-    status, output = end(start('run', study, '--rows', 'ours'))
-    assert status == 2 and 'trained with other settings' in output
-    assert 'ours/seed0' in output
-
-
-def test_dry_run_of_the_papers_tables(start, tmp_path):
-    path = TOOLS.parent / 'configs/paper_tables.yml'
+def test_dry_run_of_the_papers_tables(tmp_path):
+    path = ROOT / 'configs/paper_tables.yml'
     arguments = '--table', '4', '--gpus', '8', '--dry-run'
-    status, output = end(start('run', path, *arguments))
-    assert status == 0, output
+    status, output = call(tmp_path, 'run', path, *arguments)
+    assert status == 0
     assert output.count('dist_train.sh') == 3  # mask-rcnn, BFPN, EBFPN
     assert output.count('dist_test.sh') == 3
     assert 'mask-rcnn_r50_fpn_ebfpn_1x_coco.py 8 --work-dir' in output
     assert not (tmp_path / 'work_dirs').exists()
 
 
-def test_table_of_the_paper(study, start, tmp_path):
+def test_table_of_the_paper(study, tmp_path):
     """Two tables with a config in common: it is trained once, in two processes."""
     config = 'model.py'
     (tmp_path / 'other.py').write_text("_base_ = './model.py'\n")
@@ -314,10 +344,9 @@ def test_table_of_the_paper(study, start, tmp_path):
     ]
     path = tmp_path / 'tables.yml'
     path.write_text(yaml.safe_dump(tables))
-    port = str(29600 + os.getpid() % 1000)
-    process = start('run', path, '--table', '2', '--gpus', '2', PORT=port)
-    status, output = end(process)
-    assert status == 0, output
+    arguments = 'run', path, '--table', '2', '--gpus', '2'
+    status, output = call(tmp_path, *arguments, PORT=str(free_port()))
+    assert status == 0
     assert '1 of 1' not in output and '0 of 1 runs are done' in output
     table = squeezed(output)
     assert '| row | seeds | mIoU, paper | mIoU, here |' in table

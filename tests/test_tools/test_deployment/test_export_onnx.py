@@ -1,5 +1,6 @@
 """tools/deployment/export_onnx.py: onnxruntime gives what PyTorch gives."""
 
+import functools
 import json
 import math
 
@@ -45,9 +46,13 @@ def trained(request, tmp_path):
     return trained
 
 
+@functools.lru_cache(maxsize=1)
+def open_session(path):
+    return onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+
+
 def run(path, x):
-    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-    return session.run(None, {'input': x.numpy()})
+    return open_session(path).run(None, {'input': x.numpy()})
 
 
 def assert_equal(outputs, expected):
