@@ -481,6 +481,27 @@ def test_torch_from_another_index(tmp_path, index):
     assert others and not [line for line in others if index and index in line]
 
 
+@pytest.mark.parametrize(
+    ('stack', 'mmcv'),
+    [('mminstall', 'onedl-mmcv==2.3.6'), ('mminstall-openmmlab', 'mmcv-lite==2.1.0')],
+)
+def test_demo_installs_mmcv_without_operators(tmp_path, stack, mmcv):
+    """OpenMMLab's has another name then; pip refuses mmcv that is built so."""
+    python, venv = tmp_path / 'python', tmp_path / 'venv'
+    # It finds no operators.
+    python.write_text(FAKE_PYTHON.replace('esac', "    *find_spec*) exit 1;;\nesac"))
+    python.chmod(0o755)
+    result = run(
+        *('bash', '.dev_scripts/install.sh', str(python), str(venv)),
+        *(f'requirements/{stack}.txt', 'segmentation'),
+        PIP_CALLS=str(tmp_path / 'calls'),
+    )
+    assert_ok(result)
+    for name in ('mmcv', 'segmentation'):
+        lines = (venv / 'logs' / f'{name}.txt').read_text().splitlines()
+        assert mmcv in lines and not [x for x in lines if 'mmdet' in x]
+
+
 def test_dockerfile_names_files_that_exist():
     text = (ROOT / 'docker/Dockerfile').read_text()
     named = re.findall(r'-r (\S+)', text) + re.findall(r'^COPY (\S+)', text, re.M)
