@@ -489,7 +489,7 @@ def test_demo_installs_mmcv_without_operators(tmp_path, stack, mmcv):
     """OpenMMLab's has another name then; pip refuses mmcv that is built so."""
     python, venv = tmp_path / 'python', tmp_path / 'venv'
     # It finds no operators.
-    python.write_text(FAKE_PYTHON.replace('esac', "    *find_spec*) exit 1;;\nesac"))
+    python.write_text(FAKE_PYTHON.replace('esac', '    *find_spec*) exit 1;;\nesac'))
     python.chmod(0o755)
     result = run(
         *('bash', '.dev_scripts/install.sh', str(python), str(venv)),
