@@ -114,13 +114,17 @@ echo '[1/4] torch and the build tools'
 pip_install build "$network" ${torch_index[@]+"${torch_index[@]}"} -r requirements/build.txt
 if [ "$part" = segmentation ]; then
     echo '[2/4] mmengine, mmseg, and mmcv without its operators'
-    # Not into pip's cache: a later installation would take it for the complete package.
-    grep 'mmcv' "$mminstall" >"$logs/mmcv.txt"
-    # torch's build commands call a compiler even when there is nothing to compile; any
-    # program that exits with 0 will do.
-    has_operators || MMCV_WITH_OPS=0 CXX=true pip_install mmcv "$network" \
-        --no-cache-dir --no-deps --no-build-isolation -r "$logs/mmcv.txt"
     grep -vE '^#|mmdet|pycocotools' "$mminstall" >"$logs/segmentation.txt"
+    if ! has_operators; then
+        # OpenMMLab's mmcv without operators has a name of its own.
+        sed -i 's/^mmcv==/mmcv-lite==/' "$logs/segmentation.txt"
+        grep 'mmcv' "$logs/segmentation.txt" >"$logs/mmcv.txt"
+        # Not into pip's cache: a later installation would take it for the complete package.
+        # torch's build commands call a compiler even when there is nothing to compile; any
+        # program that exits with 0 will do.
+        MMCV_WITH_OPS=0 CXX=true pip_install mmcv "$network" \
+            --no-cache-dir --no-deps --no-build-isolation -r "$logs/mmcv.txt"
+    fi
     pip_install segmentation "$network" --no-build-isolation -r "$logs/segmentation.txt"
     extra=()
     modules='cv2, mmseg, mmgcnl'
@@ -129,7 +133,7 @@ else
     if ! has_operators; then
         echo '      mmdet needs the operators of mmcv, and there is no binary package of them.'
         echo '      pip compiles them once, about 12 minutes on 2 cores, and keeps the result.'
-        "$python" -m pip uninstall -y mmcv onedl-mmcv >"$logs/mmcv.log" 2>&1 || true
+        "$python" -m pip uninstall -y mmcv mmcv-lite onedl-mmcv >"$logs/mmcv.log" 2>&1 || true
     fi
     pip_install mminstall "if the compiler was killed, memory ran out: make MAX_JOBS=1; with a GPU: docs/install.md; otherwise $network" \
         --no-build-isolation -r "$mminstall"

@@ -9,7 +9,12 @@ missing part raises an ImportError that says what to install.
 is installed. Configs name the block as ``type='GCNonLocal2d'``.
 """
 
-from .utils.libraries import check_libraries, how_to_install, quiet_imports
+from .utils.libraries import (
+    check_libraries,
+    how_to_install,
+    operators_optional,
+    quiet_imports,
+)
 from .version import __version__
 
 _installed = check_libraries()
@@ -23,7 +28,7 @@ _needs = {
 __all__ = ['GCNonLocal2d', '__version__']
 __all__ += [name for name, needs in _needs.items() if _installed.issuperset(needs)]
 
-with quiet_imports():
+with quiet_imports(), operators_optional():
     if 'EBFPN' in __all__:
         from . import datasets, evaluation  # noqa: F401  only for registration
         from .models import EBFPN  # noqa: F401

@@ -76,9 +76,9 @@ from mmgcnl import *
 def test_missing_part_says_what_to_install(missing, name, needed):
     result = run_without(missing, f'from mmgcnl import {name}')
     assert_import_error(result, f'{name} needs {", ".join(needed)}: pip install')
+    family = libraries._installed_family()
     for library in needed:
-        assert libraries.LIBRARIES[library].onedl in result.stderr
-        assert libraries.LIBRARIES[library].openmmlab in result.stderr
+        assert getattr(libraries.LIBRARIES[library], family) in result.stderr
 
 
 def test_only_mmdet():
@@ -215,7 +215,7 @@ def test_mmcv_without_operators_is_noticed(tmp_path):
     result = run(sys.executable, '-W', 'default', '-c', code, PYTHONPATH=str(ROOT))
     assert_ok(result)
     assert 'mmdet' not in result.stdout
-    for part in ('built without its operators', '--no-build-isolation', 'install.md'):
+    for part in ('mmcv has no operators', '--no-build-isolation', 'install.md'):
         assert part in result.stderr
 
 
@@ -255,6 +255,13 @@ def test_collect_env(tmp_path):
     assert env['PyTorch'].startswith('2.')
     for name in ('mmcv', 'mmdet', 'mmseg'):
         assert env[name].startswith(libraries.installed_version(name))
+
+
+def test_collect_env_without_mmengine():
+    code = 'from mmgcnl.utils.collect_env import collect_env; print(collect_env())'
+    result = run_without(MM_PACKAGES, code)
+    assert_ok(result)
+    assert "'MMEngine': 'not installed'" in result.stdout
 
 
 # --- requirements -------------------------------------------------------------
@@ -309,14 +316,136 @@ def test_tools_load_without_optional_packages():
     assert result.stdout.splitlines()[-1] == 'loaded'
 
 
-def test_hint_for_mmcv_brings_its_operators():
-    """Without these, pip builds it in an environment without torch: in part, silently."""
-    for names in (('mmcv',), ('mmengine', 'mmcv', 'mmseg')):
-        hint = libraries.how_to_install(*names)
-        assert 'pip install --no-build-isolation onedl-' in hint
-        needed = required('build') - {'torch'}
-        before = hint.split(' && ')[0]
-        assert all(name in before for name in needed)
+NEITHER: set[str] = set()
+ONEDL = {'onedl-mmengine', 'onedl-mmcv', 'onedl-mmsegmentation'}
+OPENMMLAB = {'mmengine', 'mmcv', 'mmdet'}
+FROM_SOURCE = 'pip install --no-build-isolation --no-cache-dir --no-deps'
+
+
+@pytest.mark.parametrize(
+    ('distributions', 'operators', 'names', 'commands'),
+    [
+        (NEITHER, False, ('torch',), ['pip install torch==2.13.0']),
+        (
+            NEITHER,
+            False,
+            ('mmengine', 'mmcv'),
+            [
+                'pip install --no-build-isolation onedl-mmengine==0.10.12 '
+                "onedl-mmcv==2.3.6 (or OpenMMLab's mmengine==0.10.7 mmcv==2.1.0)"
+            ],
+        ),
+        # In an environment for segmentation, mmdet asks for operators as well.
+        (
+            ONEDL,
+            False,
+            ('mmdet',),
+            [
+                'pip uninstall -y onedl-mmcv',
+                f'{FROM_SOURCE} onedl-mmcv==2.3.6',
+                'pip install --no-build-isolation onedl-mmdetection==3.5.1',
+            ],
+        ),
+        (
+            ONEDL,
+            True,
+            ('mmdet',),
+            ['pip install --no-build-isolation onedl-mmdetection==3.5.1'],
+        ),
+        # Each family's mmdet asks for its own mmcv.
+        (
+            {'mmcv-lite', 'mmdet'},
+            False,
+            ('mmcv',),
+            [
+                'pip uninstall -y mmcv-lite',
+                f'{FROM_SOURCE} mmcv==2.1.0',
+            ],
+        ),
+        (
+            {'mmcv-lite', 'onedl-mmdetection'},
+            False,
+            ('mmcv',),
+            [
+                'pip uninstall -y mmcv-lite',
+                f'{FROM_SOURCE} onedl-mmcv==2.3.6',
+            ],
+        ),
+        # mmseg 1.2.2 does not require what it imports.
+        (
+            OPENMMLAB,
+            True,
+            ('mmseg',),
+            ['pip install --no-build-isolation mmsegmentation==1.2.2 ftfy regex'],
+        ),
+        # Operators are compiled for one version of torch.
+        (
+            ONEDL,
+            True,
+            ('torch',),
+            [
+                'pip install torch==2.13.0',
+                'pip uninstall -y onedl-mmcv',
+                f'{FROM_SOURCE} onedl-mmcv==2.3.6',
+            ],
+        ),
+    ],
+)
+def test_hint_fits_the_environment(monkeypatch, distributions, operators, names, commands):
+    monkeypatch.setattr(libraries, '_is_installed', lambda name: name in distributions)
+    monkeypatch.setattr(libraries, 'has_operators', lambda: operators)
+    hint = libraries.how_to_install(*names)
+    assert hint.endswith('; see docs/install.md')
+    given = hint.removesuffix('; see docs/install.md').split(' && ')
+    # pip builds in this environment, so what it builds with comes before.
+    build = f'pip install {libraries.BUILD_REQUIREMENTS}'
+    first = next((i for i, c in enumerate(given) if '--no-build-isolation' in c), None)
+    assert (build in given[:first]) == (first is not None)
+    assert [command for command in given if command != build] == commands
+
+
+def test_build_requirements_are_those_of_the_installer():
+    names = re.findall(r'[a-z]+', libraries.BUILD_REQUIREMENTS)
+    assert set(names) == required('build') - {'torch'}
+
+
+def test_missing_base_says_what_to_install(tmp_path):
+    for module in ('mmengine', 'mmcv'):
+        pytest.importorskip(module)
+    if libraries._installed_family() != 'onedl':
+        pytest.skip('mmengine finds the distribution mmdet')
+    config = tmp_path / 'config.py'
+    config.write_text("_base_ = 'mmgcnl::ebfpn/mask-rcnn_r50_fpn_ebfpn_1x_coco.py'\n")
+    code = (
+        'import mmgcnl; from mmengine.config import Config; '
+        f'Config.fromfile({str(config)!r})'
+    )
+    result = run_without(('mmdet',), code)
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith('ModuleNotFoundError: ')
+    assert 'mmdet is not installed: pip install' in last
+    assert libraries.LIBRARIES['mmdet'].onedl in last
+
+
+def test_openmmlabs_mmseg_needs_no_operators():
+    """It imports mmcv.ops; what is called says how to get it."""
+    pytest.importorskip('mmcv')
+    path = str(ROOT / 'mmgcnl/utils/libraries.py')
+    code = f"""
+import importlib.util, sys, torch
+spec = importlib.util.spec_from_file_location('libraries', {path!r})
+libraries = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(libraries)
+libraries.has_operators = lambda: False
+libraries.installed_version = lambda name: '1.2.2'
+with libraries.operators_optional():
+    from mmcv.ops import nms
+assert 'mmcv._ext' not in sys.modules
+nms(torch.rand(1, 4), torch.rand(1), 0.5)
+"""
+    result = run(sys.executable, '-c', code)
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith('RuntimeError: mmcv has no operators, and nms is one: pip')
 
 
 # --- make install -------------------------------------------------------------
@@ -350,6 +479,27 @@ def test_torch_from_another_index(tmp_path, index):
     given = f'{option} {index} ' if index else ''
     assert torch == f'install -v {given}-r requirements/build.txt'
     assert others and not [line for line in others if index and index in line]
+
+
+@pytest.mark.parametrize(
+    ('stack', 'mmcv'),
+    [('mminstall', 'onedl-mmcv==2.3.6'), ('mminstall-openmmlab', 'mmcv-lite==2.1.0')],
+)
+def test_demo_installs_mmcv_without_operators(tmp_path, stack, mmcv):
+    """OpenMMLab's has another name then; pip refuses mmcv that is built so."""
+    python, venv = tmp_path / 'python', tmp_path / 'venv'
+    # It finds no operators.
+    python.write_text(FAKE_PYTHON.replace('esac', '    *find_spec*) exit 1;;\nesac'))
+    python.chmod(0o755)
+    result = run(
+        *('bash', '.dev_scripts/install.sh', str(python), str(venv)),
+        *(f'requirements/{stack}.txt', 'segmentation'),
+        PIP_CALLS=str(tmp_path / 'calls'),
+    )
+    assert_ok(result)
+    for name in ('mmcv', 'segmentation'):
+        lines = (venv / 'logs' / f'{name}.txt').read_text().splitlines()
+        assert mmcv in lines and not [x for x in lines if 'mmdet' in x]
 
 
 def test_dockerfile_names_files_that_exist():

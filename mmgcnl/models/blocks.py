@@ -9,6 +9,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from mmgcnl.layers import GCNonLocal2d
+from mmgcnl.utils.libraries import how_to_install
 
 from .checks import build_norm, check_layer_cfg
 
@@ -58,12 +59,13 @@ def SEBlock(in_channels: int, **kwargs: Any) -> nn.Module:
         **kwargs: See mmdet's SELayer.
 
     Raises:
-        ImportError: mmdet is not installed.
+        ImportError: mmdet is not installed, or mmcv has no operators.
     """
     try:
         from mmdet.models.layers import SELayer
     except ImportError as error:
         raise ImportError(
-            "type='SEBlock' is mmdet's SELayer: install mmdet (see docs/install.md)"
+            f"type='SEBlock' is mmdet's SELayer, and mmdet is missing or does not import: "
+            f'{how_to_install("mmdet")}'
         ) from error
     return SELayer(in_channels, **kwargs)

@@ -3,6 +3,8 @@
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 
+from .libraries import LIBRARIES, how_to_install, installed_version
+
 
 def register_bases() -> None:
     """Make mmengine find our configs, as it finds those of mmdet and mmseg.
@@ -17,7 +19,16 @@ def register_bases() -> None:
     find = Config._get_cfg_path
 
     def find_without_scope(cfg_path: str, filename: str) -> tuple[str, str | None]:
-        path, scope = find(cfg_path, filename)
+        try:
+            path, scope = find(cfg_path, filename)
+        except ModuleNotFoundError:
+            name = cfg_path.partition('::')[0]
+            if name not in LIBRARIES or installed_version(name):
+                raise
+            raise ModuleNotFoundError(
+                f'{filename} inherits {cfg_path}, and {name} is not installed: '
+                f'{how_to_install(name)}'
+            ) from None
         return path, None if scope == 'mmgcnl' else scope
 
     Config._get_cfg_path = staticmethod(find_without_scope)

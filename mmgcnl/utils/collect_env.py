@@ -1,8 +1,9 @@
 """The environment, for a bug report: ``python -m mmgcnl.utils.collect_env``."""
 
+import sys
 from importlib.metadata import packages_distributions
 
-from mmengine.utils.dl_utils import collect_env as collect_base_env
+import torch
 
 from mmgcnl.version import __version__
 
@@ -11,12 +12,17 @@ from .provenance import git_revision
 
 
 def collect_env() -> dict[str, str]:
-    """Collect what mmengine collects, and the versions of the libraries and of mmgcnl.
+    """Collect what mmengine, if installed, collects, and the versions of the libraries.
 
     The distributions are named because those of OneDL and OpenMMLab install the same
     packages: two names for one package mean that one has overwritten the other.
     """
-    env = collect_base_env()
+    if installed_version('mmengine'):
+        from mmengine.utils.dl_utils import collect_env as collect_base_env
+
+        env = collect_base_env()
+    else:
+        env = dict(Python=sys.version, PyTorch=torch.__version__, MMEngine='not installed')
     distributions = packages_distributions()
     for name in ('mmcv', 'mmdet', 'mmseg'):
         version = installed_version(name)

@@ -4,11 +4,13 @@ import io
 import runpy
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple, NoReturn
 
 
 class Library(NamedTuple):
@@ -28,17 +30,18 @@ LIBRARIES = {
     'mmcv': Library('2.1.0', '2.4', 'onedl-mmcv==2.3.6', 'mmcv==2.1.0'),
     'mmdet': Library('3.3.0', '3.6', 'onedl-mmdetection==3.5.1', 'mmdet==3.3.0'),
     'mmseg': Library(
-        '1.2.2', '1.5', 'onedl-mmsegmentation==1.4.2', 'mmsegmentation==1.2.2'
+        '1.2.2',
+        '1.5',
+        'onedl-mmsegmentation==1.4.2',
+        # It imports two packages that it does not require.
+        'mmsegmentation==1.2.2 ftfy regex',
     ),
 }
 
-#: What compiling mmcv needs in the environment, besides torch.
-BUILD_REQUIREMENTS = "pip install ninja numpy psutil 'setuptools<81' wheel"
-#: Builds mmcv with its operators, in an environment that has torch.
-BUILD_MMCV = (
-    f'{BUILD_REQUIREMENTS} && pip install --no-build-isolation --no-cache-dir '
-    f'--force-reinstall --no-deps {LIBRARIES["mmcv"].onedl}'
-)
+#: What building the packages of both families needs in the environment, besides torch.
+BUILD_REQUIREMENTS = "ninja numpy psutil 'setuptools<81' wheel"
+#: Distributions that install the package mmcv.
+MMCV_DISTRIBUTIONS = ('onedl-mmcv', 'mmcv', 'mmcv-lite', 'mmcv-full')
 
 
 def installed_version(name: str) -> str | None:
@@ -60,15 +63,65 @@ def installed_version(name: str) -> str | None:
 
 
 def how_to_install(*names: str) -> str:
-    """Format the commands that install libraries, for an error message."""
-    onedl = ' '.join(LIBRARIES[name].onedl for name in names)
-    openmmlab = ' '.join(LIBRARIES[name].openmmlab for name in names)
-    command = f'pip install {onedl}'
-    if 'mmcv' in names:  # pip compiles it, and without torch only in part
-        command = f'{BUILD_REQUIREMENTS} && pip install --no-build-isolation {onedl}'
-    if openmmlab != onedl:
-        command += f" (or OpenMMLab's {openmmlab})"
-    return f'{command}; see docs/install.md'
+    """Format the commands that install libraries, for an error message.
+
+    They name the family of distributions, OneDL's or OpenMMLab's, that the environment
+    has. An installed mmcv is built again where its operators are needed: for mmdet, if it
+    has none, and for another torch.
+
+    Args:
+        *names: Keys of :data:`LIBRARIES`.
+    """
+    family = _installed_family()
+    mmcv = [name for name in MMCV_DISTRIBUTIONS if _is_installed(name)]
+    commands = []
+    if 'torch' in names:
+        commands.append(f'pip install {LIBRARIES["torch"].onedl}')
+    libraries = [name for name in names if name != 'torch']
+    build_mmcv = mmcv and (
+        'mmcv' in names
+        or ('mmdet' in names and not has_operators())
+        or ('torch' in names and has_operators())
+    )
+    if libraries or build_mmcv:
+        commands.append(f'pip install {BUILD_REQUIREMENTS}')
+    # In an environment of its own, pip would build mmcv without torch and its operators.
+    install = 'pip install --no-build-isolation'
+    if build_mmcv:
+        # One of another name would stay and share its files with the new one. pip's cache
+        # may have a wheel without operators, or for another torch.
+        required_mmcv = getattr(LIBRARIES['mmcv'], family or 'onedl')
+        commands.append(f'pip uninstall -y {" ".join(mmcv)}')
+        commands.append(f'{install} --no-cache-dir --no-deps {required_mmcv}')
+        libraries = [name for name in libraries if name != 'mmcv']
+    if libraries:
+        required = {
+            name: ' '.join(getattr(LIBRARIES[library], name) for library in libraries)
+            for name in ('onedl', 'openmmlab')
+        }
+        commands.append(f'{install} {required[family or "onedl"]}')
+        if family is None:
+            commands[-1] += f" (or OpenMMLab's {required['openmmlab']})"
+    return f'{" && ".join(commands)}; see docs/install.md'
+
+
+def _installed_family() -> str | None:
+    """The field of :class:`Library` whose distributions are installed, or None.
+
+    Where both are, the one of mmdet or mmseg: each needs its own mmcv.
+    """
+    for name in ('mmdet', 'mmseg', 'mmcv', 'mmengine'):
+        for family in ('onedl', 'openmmlab'):
+            if _is_installed(getattr(LIBRARIES[name], family).partition('==')[0]):
+                return family
+    return None
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return distribution(name) is not None
+    except PackageNotFoundError:
+        return False
 
 
 def check_libraries() -> set[str]:
@@ -106,9 +159,9 @@ def check_libraries() -> set[str]:
             )
     if 'mmdet' in installed and not has_operators():
         warnings.warn(
-            'mmcv was built without its operators, so mmdet does not work: no detection, '
-            'instance or panoptic segmentation. pip builds it like that when it cannot '
-            f'see torch. To build it again: {BUILD_MMCV}; see docs/install.md',
+            'mmcv has no operators, so mmdet does not work: no detection, instance or '
+            'panoptic segmentation. mmcv-lite has none, and pip builds mmcv without them '
+            f'when it cannot see torch. To build it with them: {how_to_install("mmcv")}',
             stacklevel=3,
         )
         installed.remove('mmdet')
@@ -126,6 +179,44 @@ def has_operators() -> bool:
 def usable(name: str) -> bool:
     """Whether mmdet or mmseg is installed and imports."""
     return find_spec(name) is not None and (name != 'mmdet' or has_operators())
+
+
+@contextmanager
+def operators_optional() -> Iterator[None]:
+    """Let OpenMMLab's mmseg be imported inside, although mmcv has no operators.
+
+    mmseg 1.2.2 imports ``mmcv.ops`` for two of its heads whatever is used; OneDL's does
+    not. Operators that are called then raise a RuntimeError.
+    """
+    name = 'mmcv._ext'
+    version = installed_version('mmseg')
+    if (
+        not version
+        or not version.startswith('1.2.')
+        or has_operators()
+        or name in sys.modules
+    ):
+        yield
+        return
+    stand_in = ModuleType(name)
+    stand_in.__getattr__ = _missing_operator  # type: ignore[method-assign]
+    sys.modules[name] = stand_in
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+def _missing_operator(name: str) -> Callable[..., NoReturn]:
+    if name.startswith('__'):
+        raise AttributeError(name)
+
+    def operator(*args: Any, **kwargs: Any) -> NoReturn:
+        raise RuntimeError(
+            f'mmcv has no operators, and {name} is one: {how_to_install("mmcv")}'
+        )
+
+    return operator
 
 
 @contextmanager
