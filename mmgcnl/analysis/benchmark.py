@@ -69,10 +69,7 @@ def measure(
         The measurements by name. A contender that fails, or whose process dies, has an
         error instead.
     """
-    # A process starts in a fraction of a second when it is forked from one that has
-    # imported the libraries. CUDA does not work in forked processes.
-    context = get_context('spawn' if torch.cuda.is_available() else 'forkserver')
-    context.set_forkserver_preload(['__main__', __name__])
+    context = get_context('spawn')
     workers = {}
     for name, build in contenders.items():
         here, there = context.Pipe()
