@@ -67,19 +67,18 @@ def environment(step: Step) -> None:
     import torch
     import triton
 
+    from mmgcnl.utils.provenance import provenance
+
     if not step.dry_run and not torch.cuda.is_available():
         sys.exit('no GPU is visible to torch; --dry-run goes as far as it can without one')
-    row = dict(python=sys.version.split()[0], torch=torch.__version__)
-    row.update(triton=triton.__version__, cuda=torch.version.cuda)
+    row = dict(triton=triton.__version__, cuda=torch.version.cuda)
     if step.dry_run:
         row['device'] = 'none (dry run)'
     else:
         gpu = torch.cuda.get_device_properties(0)
         row.update(device=gpu.name, capability=f'{gpu.major}.{gpu.minor}')
         row['shared_memory'] = getattr(gpu, 'shared_memory_per_block_optin', None)
-    git = ['git', '-C', str(REPO), 'describe', '--always', '--dirty']
-    described = subprocess.run(git, capture_output=True, text=True)
-    step.write(**row, revision=described.stdout.strip() or 'unknown')
+    step.write(**row, **provenance(step.device))
 
 
 def exactness(step: Step) -> None:

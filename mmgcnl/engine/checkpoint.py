@@ -2,9 +2,8 @@
 
 A .pth file is a pickle, and a pickle can call any function. After
 :func:`install_safe_loading`, everything that mmengine loads (load_from, resume, Pretrained;
-files and URLs) is read by torch's weights_only loader. Without
-mmgcnl, OpenMMLab's mmengine 0.10.7 cannot resume that way, and OneDL's falls back to
-unsafe loading.
+files and URLs) is read by torch's weights_only loader. Without mmgcnl, OpenMMLab's mmengine
+0.10.7 cannot resume that way, and OneDL's falls back to unsafe loading.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
@@ -81,7 +82,9 @@ def write_study(folder: Path, squares: Path) -> Path:
     return path
 
 
-def call(folder: Path, *arguments: object, faults: list = [], **environment: str):
+def call(
+    folder: Path, *arguments: object, faults: Sequence[tuple] = (), **environment: str
+):
     """Call tools/study.py in this process, in a folder.
 
     Returns:

@@ -1,6 +1,5 @@
 """tools/deployment/export_onnx.py: onnxruntime gives what PyTorch gives."""
 
-import functools
 import json
 import math
 
@@ -46,13 +45,9 @@ def trained(request, tmp_path):
     return trained
 
 
-@functools.lru_cache(maxsize=1)
-def open_session(path):
-    return onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-
-
 def run(path, x):
-    return open_session(path).run(None, {'input': x.numpy()})
+    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+    return session.run(None, {'input': x.numpy()})
 
 
 def assert_equal(outputs, expected):
