@@ -80,7 +80,7 @@ def choose_implementation(
     Raises:
         ValueError: The requested implementation does not exist.
     """
-    requested = os.environ.get(IMPLEMENTATION_VARIABLE) or implementation
+    requested = _from_environment() or implementation
     if requested is not None and requested not in IMPLEMENTATIONS:
         source = (
             IMPLEMENTATION_VARIABLE if requested != implementation else 'implementation'
@@ -115,6 +115,13 @@ def choose_implementation(
     return 'dense' if num_weights <= limit else 'blockwise'
 
 
+def _from_environment() -> str | None:
+    return os.environ.get(IMPLEMENTATION_VARIABLE)
+
+
+# torch 2.4 cannot compile the look-up. As torch.compiler.assume_constant_result would do,
+# which imports the compiler.
+_from_environment._dynamo_marked_constant = True  # type: ignore[attr-defined]
 _warned: set[str] = set()
 
 

@@ -13,7 +13,10 @@ stretches of one column instead, and the two tables change places.
 Tables hold logits times log2(e), because the kernels use powers of two. They are those of
 ``table_heads`` heads: of one image where position does not depend on the content. The
 order of the loops, the running softmax and the recomputation are those of
-FlashAttention-2 (Dao, 2023) and of Triton's tutorial on fused attention.
+FlashAttention-2 (Dao, 2023) and of Triton's tutorial on fused attention. Tiles within one
+key row, with one load of the row table and the column entries kept in registers, are those
+of segment-anything-fast's ``flash_4.py`` (Puhrsch and Haziza, 2023), whose key rows are
+exactly one tile of 64 keys; it has no backward pass.
 
 Loads beyond the last query or key read the last one again, which is cheaper than a mask.
 What is computed from them is either multiplied by a weight of zero or not stored.

@@ -12,10 +12,14 @@ from pathlib import Path
 
 import pytest
 
-triton = find_spec('triton')
-cuobjdump = triton and Path(triton.origin).parent / 'backends/nvidia/bin/cuobjdump'
+from tests.test_layers.test_attention.cases import TRITON
+
+spec = find_spec('triton')
+cuobjdump = spec and Path(spec.origin).parent / 'backends/nvidia/bin/cuobjdump'
 pytestmark = pytest.mark.skipif(
-    not (triton and cuobjdump.exists()), reason='needs Triton and its cuobjdump'
+    # As in requirements/tests.txt. Others compile to other instructions and registers.
+    not (cuobjdump and cuobjdump.exists() and TRITON.startswith('3.7.')),
+    reason='needs Triton 3.7 and its cuobjdump',
 )
 REPO = Path(__file__).parents[3]
 SPECS = {

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from torch import nn
+from torch.torch_version import TorchVersion
 
 from mmgcnl.layers import GCNonLocal2d
 from mmgcnl.layers.attention.row_wise import is_exporting
@@ -36,6 +37,8 @@ def exported(block, x, dynamic):
 
 @pytest.mark.parametrize('kv_stride', [1, 2])
 def test_exported_block_takes_any_size(kv_stride):
+    if kv_stride > 1 and TorchVersion(torch.__version__) < '2.13':
+        pytest.skip('torch 2.11 exports subsampled keys for even or odd sizes only')
     block = GCNonLocal2d(16, 1, 2, kv_stride=kv_stride).eval()
     for parameter in block.parameters():
         nn.init.normal_(parameter, std=0.5)

@@ -27,6 +27,7 @@ def untried():
     validation._validate.cache_clear()
 
 
+@needs_triton
 def test_a_kernel_that_fails_or_errs_is_not_used(inputs, monkeypatch, untried):
     def broken(*args):
         raise RuntimeError('out of resource: shared memory')
@@ -49,11 +50,20 @@ def test_a_kernel_that_works_is_used(inputs, untried):
 
 
 @needs_triton
+def test_a_triton_that_crashes_is_not_used(inputs, monkeypatch, untried):
+    monkeypatch.setattr(fused.kernels().triton, '__version__', '3.0.0')
+    monkeypatch.setattr(fused, 'triton_attention', lambda *args: pytest.fail('called'))
+    assert 'Triton 3.0.0 crashes' in validation.why_unsupported(inputs)
+
+
+@needs_triton
 @pytest.mark.parametrize(
     'mode', [torch.inference_mode, lambda: torch.autocast('cpu', dtype=torch.bfloat16)]
 )
 def test_the_modes_of_the_first_call_do_not_matter(inputs, untried, mode):
-    inputs = inputs.of_queries(slice(1))
+    # With position: it is the tables that autocast would round.
+    codes = torch.randn(40, 40, 2, 4) / 4
+    inputs = inputs._replace(position=Position(inputs.query, codes, codes))
     with mode():
         assert validation.why_unsupported(inputs) is None
 
