@@ -71,6 +71,6 @@ def row_wise_attention(
 
 def is_exporting() -> bool:
     """Whether torch.export is at work, by itself or for torch.onnx, and knows scan."""
-    # From torch 2.7 on. Not torch.compiler.is_exporting(), which reads this flag: before
-    # torch 2.13, torch.compile takes that for True.
+    # From torch 2.7 on. Not torch.compiler.is_exporting(), which reads this flag:
+    # torch.compile of torch 2.11 takes that for True.
     return getattr(torch.compiler, '_is_exporting_flag', False) and _HAS_SCAN

@@ -14,7 +14,7 @@ from .dense import dense_attention
 from .inputs import AttentionInputs, Position
 
 #: Triton 3.0 ends the process with a segmentation fault in the compiler.
-MIN_TRITON = '3.1'
+_MIN_TRITON = '3.1'
 # The widest heads that the kernels were compiled for.
 _MAX_HEAD_DIMS = {torch.float32: 256, torch.float16: 512, torch.bfloat16: 512}
 _MAX_ERRORS = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
@@ -128,10 +128,10 @@ def _validate(
         triton = fused.kernels().triton
     except ImportError as error:
         return f'Triton cannot be imported ({error})'
-    if TorchVersion(triton.__version__) < MIN_TRITON:
+    if TorchVersion(triton.__version__) < _MIN_TRITON:
         return (
             f'Triton {triton.__version__} crashes while it compiles the kernels. Install '
-            f'torch 2.5 or later, which comes with Triton {MIN_TRITON} or later'
+            f'torch 2.5 or later, which comes with Triton {_MIN_TRITON} or later'
         )
     kind = f'{dtype} with heads of {dims} channels'
     try:

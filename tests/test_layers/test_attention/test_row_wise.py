@@ -52,6 +52,12 @@ def test_exported_block_takes_any_size(kv_stride):
         torch.testing.assert_close(module(x), block(x), rtol=1e-4, atol=1e-4)
 
 
+def test_compiling_is_not_taken_for_exporting(monkeypatch):
+    # torch.compile of torch 2.11 takes this function for True.
+    monkeypatch.setattr(torch.compiler, 'is_exporting', lambda: True, raising=False)
+    assert not is_exporting()
+
+
 def test_exported_block_never_holds_all_weights():
     height, width, heads = 20, 24, 2
     block = GCNonLocal2d(16, 1, heads).eval()
