@@ -13,6 +13,7 @@ import pytest
 
 import mmgcnl
 from mmgcnl.utils import libraries
+from mmgcnl.utils.provenance import git_revision
 
 ROOT = Path(__file__).parents[1]
 MM_PACKAGES = ('mmengine', 'mmcv', 'mmdet', 'mmseg')
@@ -250,8 +251,8 @@ def test_collect_env(tmp_path):
     assert_ok(result)
     lines = [line for line in result.stdout.splitlines() if ': ' in line]
     env = dict(line.split(': ', 1) for line in lines)
-    head = run('git', 'rev-parse', '--short=10', 'HEAD').stdout.strip()
-    assert env['mmgcnl'] == mmgcnl.__version__ + (f'+{head}' if head else '')
+    revision = git_revision()
+    assert env['mmgcnl'] == mmgcnl.__version__ + (f'+{revision}' if revision else '')
     assert env['PyTorch'].startswith('2.')
     for name in ('mmcv', 'mmdet', 'mmseg'):
         assert env[name].startswith(libraries.installed_version(name))
