@@ -162,6 +162,9 @@ def test_tests_mirror_the_package():
             .exists()
         ):
             elsewhere.add('/'.join(parts))
-    assert elsewhere == set(TESTED_IN)
+    assert elsewhere == set(TESTED_IN), (
+        'each module FOLDER/NAME.py needs tests/test_FOLDER/test_NAME.py or a line in '
+        'TESTED_IN'
+    )
     for place in TESTED_IN.values():
         assert (tests / place).is_file(), place

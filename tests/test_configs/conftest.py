@@ -23,7 +23,7 @@ FOLDERS = dict(
 
 @pytest.fixture(scope='session')
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with camvid, probe, ade, pascal_context, cityscapes and coco."""
+    """Folder with a miniature of every data set, in the folders of FOLDERS."""
     root = tmp_path_factory.mktemp('drawn')
     draw_every_data_set(root)
     return root

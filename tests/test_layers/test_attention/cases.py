@@ -29,10 +29,11 @@ needs_triton = pytest.mark.skipif(
     reason='needs Triton 3.2 or later: pip install triton',
 )
 
-
-FAST = ['blockwise', pytest.param('triton', marks=needs_triton)]
-
-
+#: The implementations, for tests that run over all of them.
+NAMES = [
+    pytest.param(name, marks=needs_triton if name == 'triton' else ())
+    for name in IMPLEMENTATIONS
+]
 #: Largest relative error of output and gradients, where the dense one's own is smaller.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 5e-3}
 

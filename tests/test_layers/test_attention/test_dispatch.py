@@ -14,9 +14,10 @@ from mmgcnl.layers import (
 from mmgcnl.layers.attention import blockwise, dispatch, fused, validation
 from tests.test_layers.test_attention.cases import (
     CUDA,
-    FAST,
+    NAMES,
     Case,
     block_and_input,
+    needs_triton,
 )
 
 
@@ -80,7 +81,7 @@ def test_without_the_kernel_the_blockwise_one_steps_in_and_says_so_once(
     assert '600 channels, more than 256' in validation.why_unsupported(wide)
 
 
-@pytest.mark.parametrize('name', FAST)
+@pytest.mark.parametrize('name', ['blockwise', pytest.param('triton', marks=needs_triton)])
 def test_operator_is_registered_soundly(name):
     """Schema, fake implementation and autograd, by torch's own checks."""
     case = Case(1, 2, 4, (3, 5), 1, True, 1.0, 0.0, 0)
@@ -100,7 +101,7 @@ def test_operator_is_registered_soundly(name):
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize('name', ['dense', *FAST])
+@pytest.mark.parametrize('name', NAMES)
 def test_large_features_under_autocast(name, dtype):
     """q * c and the logits pass float16's 65504; nothing may become infinite."""
     if name == 'triton' and dtype == torch.bfloat16 and not CUDA:

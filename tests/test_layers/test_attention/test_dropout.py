@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mmgcnl.layers.attention.dropout import KeepMask
 from tests.test_layers.test_attention.cases import (
-    FAST,
+    NAMES,
     Case,
 )
 
@@ -18,7 +18,7 @@ def keep_mask(p: float, seed: int, queries: int, keys: int, heads: int = 1) -> T
     return mask(mask.queries.flatten(2), mask.keys.flatten(2))[0]
 
 
-@pytest.mark.parametrize('name', ['dense', *FAST])
+@pytest.mark.parametrize('name', NAMES)
 def test_dropout_follows_the_seed(name):
     case = Case(1, 2, 8, (4, 5), 1, True, 1.0, 0.5, 3)
     first, again, other = (
