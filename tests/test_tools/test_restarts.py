@@ -130,7 +130,7 @@ def test_one_killed_and_no_restarts(launch, tmp_path):
 
 def test_slow_storage(launch, tmp_path, undisturbed):
     """At first slower than the other process waits, then within that time."""
-    faults = [(0, 0, 5, 'fsync takes 60'), (1, 0, 3, 'fsync takes 1')]
+    faults = [(0, 0, 5, 'fsync takes 20'), (1, 0, 3, 'fsync takes 1')]
     timeout = '--cfg-options', 'env_cfg.dist_cfg.timeout=10'
     status, output = finish(launch('run', *timeout, faults=faults, MAX_RESTARTS=2))
     assert status == 0

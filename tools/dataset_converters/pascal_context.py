@@ -21,6 +21,7 @@ import mmengine
 import numpy as np
 from mmseg.datasets import PascalContextDataset59
 from PIL import Image
+from scipy.io import loadmat
 
 SPLITS = ('train', 'val')
 CLASSES = ('background', *PascalContextDataset59.METAINFO['classes'])
@@ -91,14 +92,10 @@ def read_labels(path: Path) -> np.ndarray:
     """
     try:
         if path.suffix == '.mat':
-            from scipy.io import loadmat
-
             labels = loadmat(path)['LabelMap']
         else:
             with Image.open(path) as image:
                 labels = np.array(image)
-    except ImportError:
-        raise ValueError('.mat files need scipy: pip install scipy') from None
     # PIL raises SyntaxError for a broken PNG, scipy raises many kinds of errors.
     except Exception as error:
         raise ValueError(f'{path} does not decode: {error!r}') from error
