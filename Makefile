@@ -24,16 +24,17 @@ $(error STACK=$(STACK) is unknown: give onedl or openmmlab)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint docs clean
+.PHONY: help install demo test test-slow lint docs clean
 
 help:
-	@echo 'make demo     train and compare five small models (CPU, minutes); results in work_dirs/probe;'
-	@echo '              compiles nothing'
-	@echo 'make test     make lint and the test suite'
-	@echo 'make lint     ruff, codespell and mypy'
-	@echo 'make docs     build the documentation in docs/_build/html and check its links'
-	@echo 'make install  only make the environment, $(VENV); the other targets do so when needed'
-	@echo 'make clean    remove $(VENV), builds and caches, but not work_dirs'
+	@echo 'make demo       train and compare five small models (CPU, minutes); results in'
+	@echo '                work_dirs/probe; compiles nothing'
+	@echo 'make test       make lint and the tests, without the slow ones'
+	@echo 'make test-slow  the slow tests: trainings in several processes, killed and resumed'
+	@echo 'make lint       ruff, codespell and mypy'
+	@echo 'make docs       build the documentation in docs/_build/html and check its links'
+	@echo 'make install    only make the environment, $(VENV); the other targets do so when needed'
+	@echo 'make clean      remove $(VENV), builds and caches, but not work_dirs'
 	@echo 'STACK=openmmlab with any of these uses the releases of OpenMMLab, in .venv-openmmlab'
 	@echo 'TORCH_INDEX=URL or TORCH_INDEX=FOLDER takes torch from another index or a folder of wheels'
 	@echo 'Python 3.10 or later is needed; to choose one: make PYTHON=/path/to/python3.11 TARGET'
@@ -53,8 +54,13 @@ demo: $(if $(wildcard $(stamp)),,$(demo_stamp))
 	$(python) tools/probe.py picture
 
 # One process per core with one thread each: most tests are too small to gain from threads.
+pytest := OMP_NUM_THREADS=1 $(python) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+
 test: lint
-	OMP_NUM_THREADS=1 $(python) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+	$(pytest) -m 'not slow'
+
+test-slow: $(stamp)
+	$(pytest) -m slow
 
 lint: $(stamp)
 	$(python) -m ruff check .

@@ -15,6 +15,7 @@ from mmengine.config import Config
 
 from tests.builders import CUSTOM_IMPORTS, ROOT, write_config
 
+pytestmark = pytest.mark.slow
 ITERATIONS = 8
 # Chance in everything: dropout, augmentation and, in the detector, RoI sampling.
 RUNTIME = dict(

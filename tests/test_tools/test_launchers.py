@@ -61,6 +61,7 @@ def probe(tmp_path) -> Path:
     return config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('config', ['segmentor', 'probe'])
 def test_two_processes_equal_one(run, call, request, tmp_path, monkeypatch, config):
     """Same losses and weights from 2 processes of batch 1 as from 1 of batch 2."""

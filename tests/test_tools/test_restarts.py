@@ -13,6 +13,7 @@ import torch
 
 from tests.builders import ROOT, draw_squares, free_port, write_config, write_segmentor
 
+pytestmark = pytest.mark.slow
 ITERATIONS = 8
 Fault = tuple[int | None, int, int, str]
 

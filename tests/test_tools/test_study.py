@@ -187,6 +187,7 @@ def weights(folder):
     return torch.load(folder / 'iter_8.pth', weights_only=False)['state_dict']
 
 
+@pytest.mark.slow
 def test_run_report_and_ablate(finished):
     study, status, output = finished[:3]
     folder, csv = study.parent, study.with_suffix('.csv')
@@ -247,6 +248,7 @@ def test_run_report_and_ablate(finished):
     assert '| ours | 1 |' in squeezed(output)
 
 
+@pytest.mark.slow
 def test_faults_in_turn(study, start, tmp_path, finished):
     """The same study meets one fault after the other, and ends as if there were none."""
     arguments = 'run', study, '--rows', 'ours'
@@ -331,6 +333,7 @@ def test_dry_run_of_the_papers_tables(tmp_path):
     assert not (tmp_path / 'work_dirs').exists()
 
 
+@pytest.mark.slow
 def test_table_of_the_paper(study, tmp_path):
     """Two tables with a config in common: it is trained once, in two processes."""
     config = 'model.py'
