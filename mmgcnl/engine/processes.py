@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from datetime import timedelta
 
 from mmengine.device import get_device
@@ -40,6 +41,10 @@ def close_process_group() -> None:
 
     Threads of a process group that is still open may be aborted while Python exits, and
     then a training that has ended well looks like one that failed.
+
+    They end with the last reference to the group. Call this after the runner has gone out
+    of use: its model refers to itself and to the group, until Python collects it here.
     """
     if is_distributed():
         distributed.destroy_process_group()
+        gc.collect()
