@@ -94,7 +94,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (CheckpointError, ConfigError) as error:
         close_process_group()
         parser.error(str(error))
+    except SystemExit as stopped:  # after SIGTERM; its traceback refers to the runner
+        status = stopped.code
+    else:
+        status = 0
     close_process_group()
+    if status:
+        raise SystemExit(status)
 
 
 if __name__ == '__main__':

@@ -47,4 +47,4 @@ def close_process_group() -> None:
     """
     if is_distributed():
         distributed.destroy_process_group()
-        gc.collect()
+    gc.collect()
