@@ -1,4 +1,4 @@
-"""Segment images or videos with a trained model: semantic, instance or panoptic.
+"""Run a trained model on images or videos: segmentation or detection.
 
 python tools/infer.py CONFIG CHECKPOINT IMAGE_OR_FOLDER_OR_GLOB... --out-dir DIR
 python tools/infer.py CONFIG CHECKPOINT VIDEO_OR_CAMERA... --out-dir DIR
@@ -12,8 +12,8 @@ DIR/overlays/NAME.mp4   of a video: the predictions drawn over its frames, nothi
 
 A camera is given by its number, 0 for the first one, and runs until Ctrl-C.
 
-Exit code 2: wrong input, or images or videos that cannot be read to the end; the others are
-segmented.
+Exit code 2: wrong input, or images or videos that cannot be read to the end; the results of
+all others are written.
 """
 
 import argparse
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 out_dir=args.out_dir,
                 pred_score_thr=args.score_thr,
             )
-            print(f'segmented {len(results["predictions"])} images into {args.out_dir}')
+            print(f'results of {len(results["predictions"])} images are in {args.out_dir}')
             failed.update(results['failed'])
         for video, out in outputs.items():
             try:
