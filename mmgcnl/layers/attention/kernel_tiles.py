@@ -123,8 +123,8 @@ def tile_options(
         key_grid: h and w; 1 and M without position.
         kernel: 'forward', 'query_gradient', 'key_gradient', or 'key_gradient_tail', which
             is launched on its own.
-        capability: Compute capability of the GPU, as (8, 0), to look for in
-            :data:`MEASURED`.
+        capability: Compute capability of the GPU, as (8, 0): some spill what others do
+            not, and :data:`MEASURED` has entries for each.
     """
     block_d = block_dims(dims)
     row_bytes = block_d * dtype.itemsize
@@ -154,6 +154,10 @@ def tile_options(
         num_warps=num_warps,
         num_stages=2 if row_bytes <= 256 else 1,
     )
+    if capability in ((8, 6), (8, 9)) and dtype.itemsize == 2 and block_n == MAX_TILE:
+        # For these, two loads under way at a time spill registers.
+        if (row_bytes, kernel) in ((64, 'key_gradient_tail'), (128, 'key_gradient')):
+            options['num_stages'] = 1
     if capability is not None:
         measured = MEASURED.get((capability, dtype, block_d, block_n, kernel))
         if measured is not None:

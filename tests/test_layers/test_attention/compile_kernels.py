@@ -106,6 +106,7 @@ def compiled(spec: dict) -> list[dict]:
     driver.set_active(Driver(spec['arch']))
     recorder = Recorder()
     fused.kernels = lambda: recorder
+    fused._capability = lambda device: divmod(spec['arch'], 10)
     width, dims = spec['width'], spec['dims']
     shape, dtype = (1, 1, width, width, dims), getattr(torch, spec['dtype'])
     tensors = [torch.zeros(shape, dtype=dtype).requires_grad_() for _ in range(3)]
@@ -182,7 +183,8 @@ def every_kind() -> list[dict]:
     First, with position and dropout, which take the most registers: all tiles of bfloat16
     and float32 on capability 8.0; then every dtype, capability and size of a head, with
     sizes between the powers of two, which need masks. Then the other tiles and options:
-    float16 takes the same tiles as bfloat16, and capability 8.6 has the limits of 8.9.
+    float16 takes the same tiles as bfloat16, and capability 8.6 has the limits and the
+    tiles of 8.9.
     """
     powers, between = (16, 32, 64, 128, 256, 512), (24, 48, 96)
     most = (97, True, 0.1)
