@@ -121,7 +121,6 @@ TESTED_IN = {
     'engine/integrity': 'test_engine/test_checkpoint.py',
     'engine/loops': 'test_engine/test_every_setting.py',
     'engine/optim': 'test_tools/test_precision.py',
-    'engine/processes': 'test_tools/test_restarts.py',
     'engine/random_state': 'test_engine/test_resume.py',
     'engine/safe_globals': 'test_tools/test_untrusted.py',
     'engine/saving': 'test_engine/test_hooks.py',
