@@ -89,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         resume_training(cfg, args.resume)
 
     make_watchable(cfg)
+    status = None
     try:
         build_runner(cfg).train()
     except (CheckpointError, ConfigError) as error:
@@ -96,8 +97,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(str(error))
     except SystemExit as stopped:  # after SIGTERM; its traceback refers to the runner
         status = stopped.code
-    else:
-        status = 0
     close_process_group()
     if status:
         raise SystemExit(status)
