@@ -66,7 +66,7 @@ def forward_operator(
     dropout_p: float,
     seed: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """The output and, for each query, the logarithm of the sum of exp(logit), lse."""
+    """The output and lse, for each query log2 of the sum of exp(logit)."""
     results = _empty_results(query)
     if query.numel() == 0:
         return results

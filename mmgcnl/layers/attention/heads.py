@@ -15,6 +15,11 @@ from torch import Tensor
 from .dropout import KeepMask
 from .tiles import KeyBlock, Tiling
 
+#: Queries and position codes are multiplied with it, so that the weights are exp2 of the
+#: logits. PyTorch computes exp2 itself, but leaves exp to MKL, which needs three times as
+#: long on an AMD EPYC.
+LOG2_E = math.log2(math.e)
+
 
 def compute_dtype(query: Tensor) -> torch.dtype:
     """The precision of the computation: float32 at least."""
@@ -35,7 +40,7 @@ class Keys(NamedTuple):
 class Queries(NamedTuple):
     """Queries: a rectangle of the grid, or a tile of one."""
 
-    query: Tensor  # (G, T, d), scaled
+    query: Tensor  # (G, T, d), scaled, in base 2
     tables: tuple[Tensor, Tensor] | None  # row table (G, T, h), column table (G, T, w)
     numbers: Tensor | None  # (G, T), for dropout
 
@@ -59,22 +64,15 @@ class Queries(NamedTuple):
         shape = *self.query.shape[:2], keys.key.shape[1]
         return scratch[: math.prod(shape)].view(shape)
 
-    def position(self, keys: Keys, scratch: Tensor) -> Tensor | None:
-        """The position part of the logits (G, T, K), written to ``scratch``, or None."""
-        if self.tables is None:
-            return None
+    def logits(self, keys: Keys, scratch: Tensor) -> Tensor:
+        """The logits (G, T, K) in base 2, written to the start of ``scratch``."""
         out = self.view(keys, scratch)
+        if self.tables is None:
+            return torch.bmm(self.query, keys.key_t, out=out)
         by_row = self.tables[0][..., keys.block.rows].unsqueeze(3)
         by_column = self.tables[1][..., keys.block.columns].unsqueeze(2)
         torch.add(by_row, by_column, out=keys.block.on_grid(out))
-        return out
-
-    def logits(self, keys: Keys, scratch: Tensor) -> Tensor:
-        """The logits (G, T, K), written to the start of ``scratch``."""
-        position = self.position(keys, scratch)
-        if position is None:
-            return torch.bmm(self.query, keys.key_t, out=self.view(keys, scratch))
-        return position.baddbmm_(self.query, keys.key_t)
+        return out.baddbmm_(self.query, keys.key_t)
 
 
 class Heads:
@@ -105,15 +103,16 @@ class Heads:
         self.position_query = None
         if position_query is not None and rows is not None and columns is not None:
             self.position_query = position_query[index].to(dtype)  # (b, g, H, W, d)
-            # All images share the codes. (g, H, h, d) and (g, W, w, d)
+            # All images share the codes. (g, H, h, d) and (g, W, w, d), in base 2
             self.rows, self.columns = (
-                codes[:, :, index[1]].to(dtype).permute(2, 0, 1, 3)
+                codes[:, :, index[1]].to(dtype).permute(2, 0, 1, 3) * LOG2_E
                 for codes in (rows, columns)
             )
 
     def queries(self, at: tuple[slice, slice], mask: KeepMask | None) -> Queries:
         """The queries of a rectangle."""
-        query = self.query[:, :, at[0], at[1]].flatten(2, 3).flatten(0, 1) * self.scale
+        query = self.query[:, :, at[0], at[1]].flatten(2, 3).flatten(0, 1)
+        query = query * (LOG2_E * self.scale)
         tables = numbers = None
         if self.position_query is not None:
             position_query = self.position_query[:, :, at[0], at[1]]
@@ -131,20 +130,10 @@ class Heads:
             numbers = numbers.flatten(2, 3).flatten(0, 1)
         return Queries(query, tables, numbers)
 
-    def keys(
-        self, blocks: list[KeyBlock], mask: KeepMask | None, transpose: bool
-    ) -> list[Keys]:
-        """The keys of every block.
-
-        Args:
-            blocks: The blocks.
-            mask: For dropout.
-            transpose: Whether the transposed tensors are used often enough to pay for a
-                copy, with which matrix products are faster.
-        """
-        key_t, value_t = self.key.transpose(1, 2), self.value.transpose(1, 2)
-        if transpose:
-            key_t, value_t = key_t.contiguous(), value_t.contiguous()
+    def keys(self, blocks: list[KeyBlock], mask: KeepMask | None) -> list[Keys]:
+        """The keys of every block."""
+        # The transposed tensors are copied: matrix products are faster then.
+        key_t, value_t = (t.transpose(1, 2).contiguous() for t in (self.key, self.value))
         numbers = None
         if mask is not None:
             numbers = mask.keys[self.index].flatten(2, 3).flatten(0, 1)

@@ -1,8 +1,9 @@
 """The blockwise attention of a few heads, forward and backward.
 
 The weights exist for one tile of queries and one block of keys at a time. The forward pass
-merges the softmax of the blocks by their logarithms of the sum of exp (lse); the backward
-pass computes the weights again from it (Dao et al., 2022).
+adds up the weights and the weighted values, and keeps the logarithm of the sum of the
+weights (lse); the backward pass computes the weights again from it (Dao et al., 2022).
+Logits and lse are in base 2, see :data:`.heads.LOG2_E`.
 
 Shape shorthand: G = b * g, heads g of images b, (H, W) the query grid, (h, w) the key grid,
 d channels, T queries of a tile, K keys of a block.
@@ -10,40 +11,86 @@ d channels, T queries of a tile, K keys of a block.
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from .dropout import KeepMask
-from .heads import Heads, Keys, Queries, Scratch
+from .heads import LOG2_E, Heads, Keys, Queries, Scratch
 from .tiles import Tiling
 
 #: Up to this magnitude of lse, its rounding to float32 changes the weights by less than
 #: 1e-5. Beyond it, the backward pass normalises them by their sum.
 MAX_LSE = 64.0
+#: Up to this magnitude of the content part of the logits, the forward pass need not know
+#: the largest logit of a query: see :func:`_is_bounded`.
+MAX_CONTENT = 40.0
 
 
-def _fused(mask: KeepMask | None, query: Tensor) -> bool:
-    return mask is None and query.device.type == 'cpu'
+class _Sums(NamedTuple):
+    """Sums over the keys that were met so far."""
+
+    values: Tensor  # (G, T, d), weighted
+    weights: Tensor  # (G, T, 1)
+    largest: Tensor | None  # (G, T, 1), the largest logit; None if it is not needed
+
+    @classmethod
+    def zeros(cls, queries: Queries, bounded: bool) -> _Sums:
+        values = torch.zeros_like(queries.query)
+        weights = torch.zeros_like(values[..., :1])
+        largest = None if bounded else torch.full_like(weights, -math.inf)
+        return cls(values, weights, largest)
+
+    def tile(self, span: slice) -> _Sums:
+        values, weights, largest = self
+        largest = None if largest is None else largest[:, span]
+        return _Sums(values[:, span], weights[:, span], largest)
+
+    def subtract_largest(self, logits: Tensor) -> None:
+        """Subtract the largest logit so far from the logits of a block, in place."""
+        if self.largest is None:
+            return
+        largest = logits.amax(2, keepdim=True).maximum(self.largest)
+        factor = (self.largest - largest).exp2_()
+        self.values.mul_(factor)
+        self.weights.mul_(factor)
+        self.largest.copy_(largest)
+        logits.sub_(largest)
 
 
-def _attend(tile: Queries, keys: Keys, scratch: Scratch) -> tuple[Tensor, Tensor]:
-    """The output (G, T, d) and lse (G, T, 1) of some queries over some keys."""
-    if _fused(scratch.mask, tile.query):
-        # PyTorch's fused attention, which F.scaled_dot_product_attention calls, too.
-        # That returns no lse.
-        position = tile.position(keys, scratch.weights)
-        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            *(t.unsqueeze(0) for t in (tile.query, keys.key, keys.value)),
-            attn_mask=None if position is None else position.unsqueeze(0),
-            scale=1.0,
-        )
-        return out.squeeze(0), lse.squeeze(0).unsqueeze(-1)
-    weights = tile.logits(keys, scratch.weights)
-    largest = weights.amax(2, keepdim=True)
-    weights.sub_(largest).exp_()
-    total = weights.sum(2, keepdim=True)
-    scratch.drop(weights, scratch.keep(tile, keys))
-    return torch.bmm(weights, keys.value).div_(total), total.log().add_(largest)
+def _is_bounded(queries: Queries, longest_key: Tensor) -> bool:
+    """Whether the content part of all logits is at most MAX_CONTENT in magnitude.
+
+    Then exp2 can be taken without subtracting the largest logit of each query, once the
+    largest position part is subtracted. Position is then at most zero, and zero for some
+    key, so the largest logit lies within MAX_CONTENT of zero. The weights and their sum
+    do not overflow, and a weight that float32 cannot hold, below 2^-126, is less than
+    2^-86 of the largest.
+    """
+    if queries.query.device.type != 'cpu':
+        return False  # reading a number would wait for the GPU
+    return float(queries.query.norm(dim=2).amax() * longest_key) <= MAX_CONTENT
+
+
+def _subtract_largest_position(queries: Queries) -> Tensor | None:
+    """Make the position part at most zero; return what was subtracted, (G, T, 1)."""
+    if queries.tables is None:
+        return None
+    by_row, by_column = queries.tables
+    largest = by_row.amax(2, keepdim=True) + by_column.amax(2, keepdim=True)
+    by_row.sub_(largest)
+    return largest
+
+
+def _attend(tile: Queries, all_keys: list[Keys], scratch: Scratch, sums: _Sums) -> None:
+    """Add the weights and the weighted values of some queries to ``sums``."""
+    for keys in all_keys:
+        weights = tile.logits(keys, scratch.weights)
+        sums.subtract_largest(weights)
+        sums.weights.add_(weights.exp2_().sum(2, keepdim=True))
+        scratch.drop(weights, scratch.keep(tile, keys))
+        sums.values.baddbmm_(weights, keys.value)
 
 
 def forward_heads(
@@ -51,26 +98,23 @@ def forward_heads(
 ) -> None:
     """Fill ``results``: output (b, g, H, W, d) and lse (b, g, H, W, 1)."""
     mask = scratch.mask
-    fused = _fused(mask, heads.query)
-    all_keys = heads.keys(tiling.blocks, mask, transpose=not fused)
+    all_keys = heads.keys(tiling.blocks, mask)
+    longest_key = heads.key.norm(dim=2).amax()
     for rectangle in tiling.rectangles:
         at = ..., rectangle.rows, rectangle.columns, slice(None)
         queries = heads.queries(at[1:3], mask)
-        of_rectangle = (
-            torch.empty_like(queries.query),
-            queries.query.new_empty(*queries.query.shape[:2], 1),
-        )
+        bounded = _is_bounded(queries, longest_key)
+        sums = _Sums.zeros(queries, bounded)
+        subtracted = _subtract_largest_position(queries) if bounded else sums.largest
         for span in rectangle.tiles:
-            tile = queries.tile(span)
-            out, lse = _attend(tile, all_keys[0], scratch)
-            for keys in all_keys[1:]:
-                of_block, block_lse = _attend(tile, keys, scratch)
-                out = torch.lerp(out, of_block, torch.sigmoid(block_lse - lse))
-                lse = torch.logaddexp(lse, block_lse)
-            of_rectangle[0][:, span], of_rectangle[1][:, span] = out, lse
+            _attend(queries.tile(span), all_keys, scratch, sums.tile(span))
+        out = sums.values.div_(sums.weights)
         if mask is not None:
-            of_rectangle[0].mul_(mask.scale)
-        for result, part in zip(results, of_rectangle):
+            out.mul_(mask.scale)
+        lse = sums.weights.log2_()
+        if subtracted is not None:
+            lse.add_(subtracted)
+        for result, part in zip(results, (out, lse)):
             result[at] = part.view(result[at].shape)
 
 
@@ -79,7 +123,7 @@ def _weights(tile: Queries, keys: Keys, lse: Tensor, scratch: Scratch) -> Tensor
     weights = tile.logits(keys, scratch.weights)
     if tile.tables is None:
         weights.sub_(lse)
-    return weights.exp_()
+    return weights.exp2_()
 
 
 def _sums_of_weights(
@@ -121,7 +165,7 @@ def backward_heads(
     """
     mask = scratch.mask
     d_key, d_value = torch.zeros_like(heads.key), torch.zeros_like(heads.value)
-    all_keys = heads.keys(tiling.blocks, mask, transpose=True)
+    all_keys = heads.keys(tiling.blocks, mask)
     d_codes = []
     if heads.position_query is not None:
         d_codes = [torch.zeros_like(heads.rows), torch.zeros_like(heads.columns)]
@@ -168,11 +212,12 @@ def backward_heads(
             rows, columns = heads.rows[:, at[1]], heads.columns[:, at[2]]
             d_position_query = d_by_row @ rows
             d_position_query += (d_by_column @ columns).transpose(2, 3)
-            grads[3][at] = d_position_query
+            grads[3][at] = d_position_query.div_(LOG2_E)
             d_rows = d_by_row.transpose(3, 4) @ position_query
             d_columns = d_by_column.transpose(3, 4) @ position_query.transpose(2, 3)
             d_codes[0][:, at[1]] += d_rows.sum(0)
             d_codes[1][:, at[2]] += d_columns.sum(0)
+    d_key.div_(LOG2_E)
     for result, of_keys in zip(grads[1:3], (d_key, d_value)):
         result.copy_(of_keys.view(result.shape))
     return d_codes

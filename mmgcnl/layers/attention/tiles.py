@@ -102,11 +102,11 @@ def divide(size: Sequence[int], key_size: Sequence[int], device_type: str) -> Ti
         for rows in _spans(height, max(1, most_of_rectangle // width))
         for columns in _spans(width, most_of_rectangle)
     ]
-    # A head of less than a tile is computed with others: fewer operations, and enough work
-    # for the threads in each.
+    # A head of less than a tile is computed with others, two tiles at most: fewer
+    # operations, and enough work for the threads in each.
     weights = height * width * key_height * key_width
     small = weights < tile_weights
-    together = max(2, tile_weights // 2 // weights) if small else 1
+    together = 2 * tile_weights // weights if small else 1
     groups = list(
         itertools.product(_spans(batch, max(1, together // heads)), _spans(heads, together))
     )

@@ -10,7 +10,8 @@ from mmgcnl.layers import (
     GCNonLocal2d,
     Position,
 )
-from mmgcnl.layers.attention import blockwise, passes
+from mmgcnl.layers.attention import blockwise, heads, passes
+from mmgcnl.layers.attention.dense import dense_attention
 from tests.test_layers.test_attention.cases import (
     TILES,
     TOLERANCE,
@@ -18,6 +19,7 @@ from tests.test_layers.test_attention.cases import (
     block_and_input,
     cases,
     check,
+    errors,
     output_and_gradients,
     tiles_of,
 )
@@ -58,6 +60,46 @@ def test_weights_are_normalised_where_rounding_of_lse_would_show(
         exact = case.run('dense', torch.float32, compute=torch.float64)[3]
     limit = 1e-6 if normalised else 2e-5
     torch.testing.assert_close(value_grad.double(), exact, rtol=limit, atol=limit)
+
+
+@pytest.mark.parametrize(('content', 'bounded'), [(0.99, True), (1.01, False)])
+@pytest.mark.parametrize('largest_position', [0.0, 30.0, 80.0])
+def test_largest_logit_is_subtracted_where_exp2_could_overflow(
+    monkeypatch, content, bounded, largest_position
+):
+    """On both sides of the switch, with the largest content that each allows."""
+    found = []
+    is_bounded = passes._is_bounded
+
+    def spy(*args):
+        found.append(is_bounded(*args))
+        return found[-1]
+
+    monkeypatch.setattr(passes, '_is_bounded', spy)
+    # One channel. The keys are +1 and -1 in turn, and the logits' content is plus or minus
+    # the limit: half of the queries have it negative where their position is largest.
+    ones = torch.tensor([1.0, -1.0]).repeat(6).view(1, 1, 3, 4, 1)
+    query, key = (ones * content * passes.MAX_CONTENT / heads.LOG2_E).roll(1, 2), ones
+    random = torch.Generator().manual_seed(0)
+    value = torch.randn(1, 1, 3, 4, 1, generator=random)
+    rows, columns = torch.zeros(3, 3, 1, 1), torch.zeros(4, 4, 1, 1)
+    rows[:, 0], columns[:, 2] = largest_position / 2, largest_position / 2
+
+    def run(function, dtype):
+        leaves = [t.to(dtype).requires_grad_() for t in (query, key, value, rows, columns)]
+        position = Position(torch.ones_like(leaves[0]), *leaves[3:])
+        scale = torch.ones(1, 1, 1, 1, 1, dtype=dtype)
+        out = function(AttentionInputs(*leaves[:2], scale, position), leaves[2])
+        weight = torch.arange(12, dtype=dtype).view(out.shape)
+        return [out.detach(), *torch.autograd.grad((out * weight).sum(), leaves)]
+
+    expected = run(dense_attention, torch.float64)
+    with tiles_of(40, 4):
+        results = run(blockwise.blockwise_attention, torch.float32)
+    assert set(found) == {bounded}
+    of_output, *of_gradients = errors(results, expected)
+    # Those of query and position cancel; the dense one's own errors reach 2.6e-4, too.
+    assert of_output < 1e-6 and max(of_gradients) < 5e-4
 
 
 def test_gradcheck_of_blockwise():
