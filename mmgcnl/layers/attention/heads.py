@@ -15,7 +15,7 @@ from torch import Tensor
 from .dropout import KeepMask
 from .tiles import KeyBlock, Tiling
 
-#: Queries and position codes are multiplied with it, so that the weights are exp2 of the
+#: Queries and position queries are multiplied with it, so that the weights are exp2 of the
 #: logits. PyTorch computes exp2 itself, but leaves exp to MKL, which needs three times as
 #: long on an AMD EPYC.
 LOG2_E = math.log2(math.e)
@@ -40,7 +40,7 @@ class Keys(NamedTuple):
 class Queries(NamedTuple):
     """Queries: a rectangle of the grid, or a tile of one."""
 
-    query: Tensor  # (G, T, d), scaled, in base 2
+    query: Tensor  # (G, T, d), times its scale and LOG2_E
     tables: tuple[Tensor, Tensor] | None  # row table (G, T, h), column table (G, T, w)
     numbers: Tensor | None  # (G, T), for dropout
 
@@ -103,9 +103,9 @@ class Heads:
         self.position_query = None
         if position_query is not None and rows is not None and columns is not None:
             self.position_query = position_query[index].to(dtype)  # (b, g, H, W, d)
-            # All images share the codes. (g, H, h, d) and (g, W, w, d), in base 2
+            # All images share the codes. (g, H, h, d) and (g, W, w, d)
             self.rows, self.columns = (
-                codes[:, :, index[1]].to(dtype).permute(2, 0, 1, 3) * LOG2_E
+                codes[:, :, index[1]].to(dtype).permute(2, 0, 1, 3)
                 for codes in (rows, columns)
             )
 
@@ -115,7 +115,7 @@ class Heads:
         query = query * (LOG2_E * self.scale)
         tables = numbers = None
         if self.position_query is not None:
-            position_query = self.position_query[:, :, at[0], at[1]]
+            position_query = LOG2_E * self.position_query[:, :, at[0], at[1]]
             # All queries of a row share its codes; all queries of a column share its codes.
             by_row = position_query @ self.rows[:, at[0]].transpose(2, 3)
             by_column = position_query.transpose(2, 3) @ self.columns[:, at[1]].transpose(

@@ -212,7 +212,7 @@ def backward_heads(
             rows, columns = heads.rows[:, at[1]], heads.columns[:, at[2]]
             d_position_query = d_by_row @ rows
             d_position_query += (d_by_column @ columns).transpose(2, 3)
-            grads[3][at] = d_position_query.div_(LOG2_E)
+            grads[3][at] = d_position_query
             d_rows = d_by_row.transpose(3, 4) @ position_query
             d_columns = d_by_column.transpose(3, 4) @ position_query.transpose(2, 3)
             d_codes[0][:, at[1]] += d_rows.sum(0)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
 from typing import TypeVar
 
 import torch
@@ -46,26 +46,33 @@ def map_groups(
     workers = min(threads, len(tiling.groups))
     if tiling.small or device_type != 'cpu':
         workers = 1
-    free: SimpleQueue[_S] = SimpleQueue()
-    for _ in range(workers):
-        free.put(make_scratch())
     inference = torch.is_inference_mode_enabled()
+    remaining = deque(range(len(tiling.groups)))
+    results: dict[int, _T] = {}
 
-    def run(group: tuple[slice, slice]) -> _T:
+    def work() -> None:
+        scratch = make_scratch()
         # PyTorch's modes are per thread: a new thread does not inherit them.
         with torch.inference_mode(inference), torch.no_grad():
             with torch.autocast(device_type, enabled=False):
-                scratch = free.get()
-                try:
-                    return compute(group, scratch)
-                finally:
-                    free.put(scratch)
+                while True:
+                    try:
+                        i = remaining.popleft()
+                    except IndexError:
+                        return
+                    results[i] = compute(tiling.groups[i], scratch)
 
     if workers == 1:
-        return [run(group) for group in tiling.groups]
-    with _thread_count_lock, ThreadPoolExecutor(workers) as pool:
-        torch.set_num_threads(threads // workers)
-        try:
-            return list(pool.map(run, tiling.groups))
-        finally:
-            torch.set_num_threads(threads)
+        work()
+    else:
+        # This thread works, too: it is warm, and waiting for a new one takes time.
+        with _thread_count_lock, ThreadPoolExecutor(workers - 1) as pool:
+            torch.set_num_threads(threads // workers)
+            try:
+                others = [pool.submit(work) for _ in range(workers - 1)]
+                work()
+                for other in others:
+                    other.result()
+            finally:
+                torch.set_num_threads(threads)
+    return [results[i] for i in range(len(tiling.groups))]

@@ -43,8 +43,7 @@ def test_every_head_is_in_one_group(shape, side):
     seen = torch.zeros(shape)
     for images, heads in tiling.groups:
         seen[images, heads] += 1
-        together = seen[images, heads].numel()
-        assert together <= max(1, 2**21 // side**4)
     assert (seen == 1).all()
     assert tiling.small == (side < 32)
-    assert tiling.most_weights <= 2**21
+    assert (len(tiling.groups) < seen.numel()) == (tiling.small and seen.numel() > 1)
+    assert tiling.most_weights <= 2**20
