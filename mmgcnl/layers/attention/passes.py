@@ -217,7 +217,7 @@ def backward_heads(
             d_columns = d_by_column.transpose(3, 4) @ position_query.transpose(2, 3)
             d_codes[0][:, at[1]] += d_rows.sum(0)
             d_codes[1][:, at[2]] += d_columns.sum(0)
-    d_key.div_(LOG2_E)
+    d_key.div_(LOG2_E)  # which the queries were multiplied with
     for result, of_keys in zip(grads[1:3], (d_key, d_value)):
         result.copy_(of_keys.view(result.shape))
     return d_codes

@@ -74,5 +74,6 @@ def map_groups(
                 for other in others:
                     other.result()
             finally:
+                remaining.clear()  # after an error or an interrupt, the others stop, too
                 torch.set_num_threads(threads)
     return [results[i] for i in range(len(tiling.groups))]

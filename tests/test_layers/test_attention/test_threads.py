@@ -30,3 +30,17 @@ def test_heads_on_threads_of_their_own_in_the_modes_of_the_caller(two_threads):
         torch.set_num_threads(1)
         on_one = blockwise.blockwise_attention(inputs, value)
     assert on_one.dtype == torch.bfloat16 and torch.equal(on_one, on_two)
+
+
+def test_an_error_stops_all_threads_and_restores_their_number(two_threads, monkeypatch):
+    calls = []
+
+    def fail(*args):
+        calls.append(args)
+        raise FloatingPointError('here')
+
+    monkeypatch.setattr(blockwise, 'forward_heads', fail)
+    case = Case(2, 40, 6, (7, 9), 1, True, 3.0, 0.0, 0)
+    with tiles_of(500, 20), pytest.raises(FloatingPointError, match='here'):
+        case.run('blockwise', torch.float32)
+    assert len(calls) <= 2 and torch.get_num_threads() == 2
