@@ -19,8 +19,6 @@ TILE_WEIGHTS = {'cpu': 2**20}
 TILE_WEIGHTS_ELSEWHERE = 2**24
 #: Keys of a block. A tile then has enough queries for fast matrix products.
 BLOCK_KEYS = 2**12
-#: Queries of a tile of several heads, so that matrix products are fast there, too.
-LEAST_QUERIES = 2**7
 #: Entries of the position tables of a head that are computed at a time.
 TABLE_ENTRIES = 2**20
 
@@ -97,20 +95,18 @@ def divide(size: Sequence[int], key_size: Sequence[int], device_type: str) -> Ti
         for columns in _spans(key_width, BLOCK_KEYS)
     ]
     most_keys = max(_length(block.keys) for block in blocks)
-    # A head of less than a tile is computed with others: fewer operations, and enough work
-    # for the threads in each.
-    weights = height * width * key_height * key_width
-    small = weights < tile_weights
-    queries = min(height * width, LEAST_QUERIES)
-    together = max(1, tile_weights // (most_keys * queries)) if small else 1
-    together = min(together, batch * heads)
-    most_queries = max(1, tile_weights // (most_keys * together))
+    most_queries = max(1, tile_weights // most_keys)
     most_of_rectangle = max(1, TABLE_ENTRIES // (key_height + key_width))
     rectangles = [
         Rectangle(rows, columns, _spans(_length(rows) * _length(columns), most_queries))
         for rows in _spans(height, max(1, most_of_rectangle // width))
         for columns in _spans(width, most_of_rectangle)
     ]
+    # A head of less than a tile is computed with others, two tiles at most: fewer
+    # operations, and enough work for the threads in each.
+    weights = height * width * key_height * key_width
+    small = weights < tile_weights
+    together = 2 * tile_weights // weights if small else 1
     groups = list(
         itertools.product(_spans(batch, max(1, together // heads)), _spans(heads, together))
     )
