@@ -41,6 +41,26 @@ def fail():
     raise RuntimeError('no such thing\nin detail')
 
 
+def take_at_first(calls: str):
+    """Take memory in every other call, and note all calls in a file."""
+
+    def step() -> None:
+        with open(calls, 'a+') as file:
+            file.seek(0)
+            if len(file.read()) % 2 == 0:
+                torch.ones(100 * MIB, dtype=torch.uint8)
+            file.write('.')
+
+    return step
+
+
+def test_memory_and_time_are_measured_in_runs_of_their_own(tmp_path):
+    calls = tmp_path / 'calls'
+    found = measure({'one': partial(take_at_first, str(calls))}, repeats=2, threads=1)
+    assert len(calls.read_text()) == 2 * 3  # with the warm-up
+    assert min(found['one'].mib) > 95
+
+
 def test_measures_each_contender_and_survives_its_failure():
     contenders = {
         'large': partial(take, 300, 0.0),

@@ -11,7 +11,8 @@ from mmgcnl.studies.spec import digest
 
 ROOT = Path(__file__).parents[2]
 STUDIES = [
-    ROOT / f'configs/studies/{n}.yml' for n in ('camvid-selection', 'camvid', 'probe')
+    ROOT / f'configs/studies/{n}.yml'
+    for n in ('camvid-selection', 'camvid', 'camvid-xavier', 'probe')
 ]
 
 
