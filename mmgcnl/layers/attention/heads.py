@@ -33,7 +33,6 @@ class Keys(NamedTuple):
     key: Tensor  # (G, K, d)
     value: Tensor  # (G, K, d)
     key_t: Tensor  # (G, d, K)
-    value_t: Tensor  # (G, d, K)
     numbers: Tensor | None  # (G, K), for dropout
 
 
@@ -132,8 +131,7 @@ class Heads:
 
     def keys(self, blocks: list[KeyBlock], mask: KeepMask | None) -> list[Keys]:
         """The keys of every block."""
-        # The transposed tensors are copied: matrix products are faster then.
-        key_t, value_t = (t.transpose(1, 2).contiguous() for t in (self.key, self.value))
+        key_t = self.key.transpose(1, 2).contiguous()  # products with a copy are faster
         numbers = None
         if mask is not None:
             numbers = mask.keys[self.index].flatten(2, 3).flatten(0, 1)
@@ -143,7 +141,6 @@ class Heads:
                 self.key[:, block.keys],
                 self.value[:, block.keys],
                 key_t[:, :, block.keys],
-                value_t[:, :, block.keys],
                 None if numbers is None else numbers[:, block.keys],
             )
             for block in blocks

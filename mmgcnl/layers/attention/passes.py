@@ -166,6 +166,7 @@ def backward_heads(
     mask = scratch.mask
     d_key, d_value = torch.zeros_like(heads.key), torch.zeros_like(heads.value)
     all_keys = heads.keys(tiling.blocks, mask)
+    value_t = heads.value.transpose(1, 2).contiguous()  # as for the keys
     d_codes = []
     if heads.position_query is not None:
         d_codes = [torch.zeros_like(heads.rows), torch.zeros_like(heads.columns)]
@@ -191,7 +192,7 @@ def backward_heads(
                 at_keys = keys.block.keys
                 weights = _weights(tile, keys, lse[:, span], scratch)
                 d_weights = tile.view(keys, scratch.d_weights)
-                torch.bmm(d_y, keys.value_t, out=d_weights)
+                torch.bmm(d_y, value_t[:, :, at_keys], out=d_weights)
                 keep = scratch.keep(tile, keys)
                 scratch.drop(d_weights, keep)
                 d_logits = d_weights.sub_(delta[:, span]).mul_(weights)
