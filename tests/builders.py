@@ -8,6 +8,7 @@ import json
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import mmcv
@@ -48,12 +49,18 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def call_tool(name: str, *arguments: object) -> None:
-    """Call main() of tools/<name>.py in this process, as if the process were new."""
+def load_tool(name: str) -> ModuleType:
+    """Import tools/<name>.py."""
     path = ROOT / 'tools' / f'{name}.py'
     spec = importlib.util.spec_from_file_location(f'{path.stem}_tool', path)
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
+    return tool
+
+
+def call_tool(name: str, *arguments: object) -> None:
+    """Call main() of tools/<name>.py in this process, as if the process were new."""
+    tool = load_tool(name)
     forget_instances()
     tool.main([str(argument) for argument in arguments])
 

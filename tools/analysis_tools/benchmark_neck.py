@@ -5,7 +5,8 @@ python tools/analysis_tools/benchmark_neck.py --detector
 
 Each contender runs in its own process, in turns with the others; compare the ratios of
 medians. With --detector the contenders are Mask R-CNN with FPN, with FPN and BFP, and with
-FPN and EBFPN. The weights are random, and so are the regions that they propose.
+FPN and EBFPN. The weights are random. The regions that they propose are replaced by regions
+that are the same for all contenders, since time and memory of the heads depend on them.
 """
 
 import argparse
@@ -13,8 +14,10 @@ import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
+from torch import nn
 
 with contextlib.redirect_stdout(sys.stderr):  # the libraries print on import
     from mmcv.cnn import NonLocal2d
@@ -72,6 +75,23 @@ def neck_contenders(args: argparse.Namespace) -> dict[str, dict[str, Build]]:
     }
 
 
+def fix_regions(detector: nn.Module, shape: Sequence[int]) -> None:
+    """Let the RPN compute its regions, and the other heads take 1000 random ones."""
+    from mmdet.testing import demo_mm_proposals
+
+    compute = detector.rpn_head.predict_by_feat
+    height, width = shape
+
+    def predict_by_feat(*args: Any, **kwargs: Any) -> list:
+        found = compute(*args, **kwargs)
+        # It takes the width first, and draws the same regions in every call.
+        return demo_mm_proposals(
+            [(3, width, height)] * len(found), 1000, found[0].bboxes.device
+        )
+
+    detector.rpn_head.predict_by_feat = predict_by_feat
+
+
 def detector_step(
     neck: list, config: str, args: argparse.Namespace
 ) -> Callable[[], object]:
@@ -85,6 +105,8 @@ def detector_step(
     fpn = model_cfg.neck[0] if isinstance(model_cfg.neck, list) else model_cfg.neck
     model_cfg.neck = [fpn, *neck]
     model = MODELS.build(model_cfg).to(args.device).train(args.mode == 'train')
+    if getattr(model, 'with_rpn', False):  # single-stage detectors have none
+        fix_regions(model, args.shape)
     images = [[3, *args.shape]] * args.batch
     packed = demo_mm_inputs(args.batch, images, num_items=[8] * args.batch, with_mask=True)
     data = model.data_preprocessor(packed, args.mode == 'train')

@@ -80,12 +80,12 @@ class KeepMask:
         self.scale = 2**32 / (2**32 - dropped)
 
     def __call__(self, queries: Tensor, keys: Tensor, out: Tensor | None = None) -> Tensor:
-        """One for each weight that is kept, zero for the others: int32 (..., T, K).
+        """One for each weight that is kept, zero for the others: whole numbers (..., T, K).
 
         Args:
             queries: (..., T), some of the queries' numbers.
             keys: (..., K), some of the keys' numbers.
-            out: Where to put it.
+            out: Where to put them: int32 or int64. Default: a new int32 tensor.
         """
         products = torch.mul(queries.unsqueeze(-1), keys.unsqueeze(-2), out=out)
         return products.ge_(self.threshold)

@@ -166,18 +166,17 @@ class Scratch:
         self.mask = mask
         self.weights = query.new_empty(most, dtype=compute_dtype(query))
         self.d_weights = self.weights.new_empty(most if backward else 0)
-        self.kept = query.new_empty(0 if mask is None else most, dtype=torch.int32)
+        bits = torch.int64 if self.weights.dtype == torch.float64 else torch.int32
+        self.kept = query.new_empty(0 if mask is None else most, dtype=bits)
 
-    def drop(self, weights: Tensor, keep: Tensor | None) -> None:
-        """Zero what dropout drops, in place."""
-        if keep is not None:
-            # As integers, bit by bit: a product of float32 and int32 converts in a copy.
-            bits = torch.int64 if weights.dtype == torch.float64 else torch.int32
-            weights.view(bits).mul_(keep)
+    def kept_weights(self, queries: Queries, keys: Keys, weights: Tensor) -> Tensor:
+        """The weights, (G, T, K), with zeros for those that dropout drops.
 
-    def keep(self, queries: Queries, keys: Keys) -> Tensor | None:
-        """Which weights dropout keeps, (G, T, K); None without dropout."""
+        ``weights`` themselves without dropout, otherwise a tensor of its own.
+        """
         if self.mask is None or queries.numbers is None or keys.numbers is None:
-            return None
+            return weights
         out = queries.view(keys, self.kept)
-        return self.mask(queries.numbers, keys.numbers, out=out)
+        keep = self.mask(queries.numbers, keys.numbers, out=out)
+        # As integers, bit by bit: a product of integers and floats converts in a copy.
+        return keep.mul_(weights.view(keep.dtype)).view(weights.dtype)

@@ -89,8 +89,7 @@ def _attend(tile: Queries, all_keys: list[Keys], scratch: Scratch, sums: _Sums) 
         weights = tile.logits(keys, scratch.weights)
         sums.subtract_largest(weights)
         sums.weights.add_(weights.exp2_().sum(2, keepdim=True))
-        scratch.drop(weights, scratch.keep(tile, keys))
-        sums.values.baddbmm_(weights, keys.value)
+        sums.values.baddbmm_(scratch.kept_weights(tile, keys, weights), keys.value)
 
 
 def forward_heads(
@@ -142,6 +141,11 @@ def _sums_of_weights(
     return sums
 
 
+def _transposed(x: Tensor) -> Tensor:
+    """A copy (G, d, L) of (G, L, d)."""
+    return x.transpose(1, 2).contiguous()
+
+
 def backward_heads(
     heads: Heads,
     tiling: Tiling,
@@ -164,9 +168,10 @@ def backward_heads(
         The gradients of the codes: rows (g, H, h, d) and columns (g, W, w, d), or nothing.
     """
     mask = scratch.mask
-    d_key, d_value = torch.zeros_like(heads.key), torch.zeros_like(heads.value)
     all_keys = heads.keys(tiling.blocks, mask)
-    value_t = heads.value.transpose(1, 2).contiguous()  # as for the keys
+    # Products of matrices that need not be transposed are faster.
+    value_t = _transposed(heads.value)
+    d_key_t, d_value_t = torch.zeros_like(value_t), torch.zeros_like(value_t)
     d_codes = []
     if heads.position_query is not None:
         d_codes = [torch.zeros_like(heads.rows), torch.zeros_like(heads.columns)]
@@ -185,6 +190,7 @@ def backward_heads(
         delta = (dy * y).sum(2, keepdim=True)
         if mask is not None:
             dy = dy * mask.scale
+        dy_t, query_t = _transposed(dy), _transposed(queries.query)
         d_queries = queries.zeros()
         for span in rectangle.tiles:
             tile, d_tile, d_y = queries.tile(span), d_queries.tile(span), dy[:, span]
@@ -193,13 +199,11 @@ def backward_heads(
                 weights = _weights(tile, keys, lse[:, span], scratch)
                 d_weights = tile.view(keys, scratch.d_weights)
                 torch.bmm(d_y, value_t[:, :, at_keys], out=d_weights)
-                keep = scratch.keep(tile, keys)
-                scratch.drop(d_weights, keep)
-                d_logits = d_weights.sub_(delta[:, span]).mul_(weights)
-                scratch.drop(weights, keep)
-                d_value[:, at_keys].baddbmm_(weights.transpose(1, 2), d_y)
+                kept = scratch.kept_weights(tile, keys, weights)
+                d_logits = d_weights.mul_(kept).addcmul_(weights, delta[:, span], value=-1)
+                d_value_t[:, :, at_keys].baddbmm_(dy_t[:, :, span], kept)
                 d_tile.query.baddbmm_(d_logits, keys.key)
-                d_key[:, at_keys].baddbmm_(d_logits.transpose(1, 2), tile.query)
+                d_key_t[:, :, at_keys].baddbmm_(query_t[:, :, span], d_logits)
                 if d_tile.tables is not None:
                     on_grid = keys.block.on_grid(d_logits)
                     d_tile.tables[0][..., keys.block.rows] += on_grid.sum(3)
@@ -218,7 +222,7 @@ def backward_heads(
             d_columns = d_by_column.transpose(3, 4) @ position_query.transpose(2, 3)
             d_codes[0][:, at[1]] += d_rows.sum(0)
             d_codes[1][:, at[2]] += d_columns.sum(0)
-    d_key.div_(LOG2_E)  # which the queries were multiplied with
-    for result, of_keys in zip(grads[1:3], (d_key, d_value)):
-        result.copy_(of_keys.view(result.shape))
+    d_key_t.div_(LOG2_E)  # which the queries were multiplied with
+    for result, of_keys in zip(grads[1:3], (d_key_t, d_value_t)):
+        result.copy_(of_keys.transpose(1, 2).view(result.shape))
     return d_codes
