@@ -116,7 +116,6 @@ TESTED_IN = {
     'analysis/samples': 'test_tools/test_analysis_tools/test_cosine_distance.py',
     'apis/overlays': 'test_apis/test_inferencer.py',
     'conversion': 'test_utils/test_deprecation.py',
-    'engine/batches': 'test_engine/test_resume.py',
     'engine/initialization': 'test_tools/test_train.py',
     'engine/integrity': 'test_engine/test_checkpoint.py',
     'engine/loops': 'test_engine/test_every_setting.py',
@@ -131,6 +130,7 @@ TESTED_IN = {
     'layers/attention/passes': 'test_layers/test_attention/test_blockwise.py',
     'layers/attention/triton_kernels': 'test_layers/test_attention/test_fused.py',
     'layers/checks': 'test_layers/test_gc_non_local.py',
+    'layers/precision': 'test_layers/test_gc_non_local.py',
     'models/checks': 'test_models/test_fuzzing.py',
     'models/conv_net': 'test_configs/test_every_config.py',
     'studies/distances': 'test_tools/test_study.py',
@@ -142,7 +142,6 @@ TESTED_IN = {
     'studies/scheduler': 'test_tools/test_study.py',
     'studies/spec': 'test_studies/test_reading.py',
     'studies/worker': 'test_tools/test_study.py',
-    'utils/bases': 'test_packaging.py',
     'utils/collect_env': 'test_packaging.py',
     'version': 'test_packaging.py',
 }

@@ -96,7 +96,7 @@ def report(args: argparse.Namespace) -> int:
             if found.runs:
                 draw(found, args.out.with_suffix('') / f'{found.study.name}.png')
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(text)
+        args.out.write_text(text, encoding='utf-8')
         print(f'written: {args.out}')
     else:
         print(text)

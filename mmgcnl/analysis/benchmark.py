@@ -122,7 +122,8 @@ def _work(pipe: Connection, build: Build, threads: int | None) -> None:
                 step = build()
             pipe.send(_measure_once(step))
         except Exception as error:  # reported as the result of the contender
-            pipe.send(f'{type(error).__name__}: {str(error).splitlines()[0]}')
+            first_line, *_ = [*str(error).splitlines(), 'no message']
+            pipe.send(f'{type(error).__name__}: {first_line}')
 
 
 def _measure_once(step: Callable[[], object]) -> tuple[float, int]:

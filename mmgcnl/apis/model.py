@@ -143,7 +143,9 @@ def _read(checkpoint: str) -> dict[str, Any]:
         checkpoint, map_location='cpu', logger='silent'
     )
     if not isinstance(loaded, dict):
-        raise ValueError(f'{checkpoint} is no checkpoint: it holds no dict of weights')
+        raise ValueError(
+            f'{checkpoint} is not a checkpoint: it does not hold a dict of weights'
+        )
     return loaded
 
 

@@ -40,7 +40,7 @@ class TensorModel(nn.Module):
             )
         if labels and not self.is_segmentor:
             raise ValueError(
-                f'{type(model).__name__} is no segmentor: labels=True needs one'
+                f'{type(model).__name__} is not a segmentor: labels=True needs one'
             )
         if head and not _is_single_stage(model):
             raise ValueError(

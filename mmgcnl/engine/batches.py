@@ -41,7 +41,9 @@ class Batches:
         return len(self.batches)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(vars(self)['batches'], name)
+        if name == 'batches':  # not set yet: this is a copy in the making
+            raise AttributeError(name)
+        return getattr(self.batches, name)
 
     def skip(self, number: int) -> int:
         """Skip batches, so that the next pass starts after them.

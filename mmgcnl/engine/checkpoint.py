@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, wraps
@@ -57,17 +58,21 @@ def find_checkpoints(work_dir: str) -> list[str]:
     return [named, *paths] if named and Path(named).is_file() else paths
 
 
+_environment_lock = threading.RLock()
+
+
 @contextmanager
 def _weights_only() -> Iterator[None]:
-    """Make torch.load weights_only, whatever its caller passes."""
+    """Make torch.load weights_only, whatever its caller passes; one thread at a time."""
     force, never = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
-    before = {name: os.environ.pop(name, None) for name in (force, never)}
-    os.environ[force] = '1'
-    try:
-        yield
-    finally:
-        del os.environ[force]
-        os.environ.update({k: v for k, v in before.items() if v is not None})
+    with _environment_lock:
+        before = {name: os.environ.pop(name, None) for name in (force, never)}
+        os.environ[force] = '1'
+        try:
+            yield
+        finally:
+            del os.environ[force]
+            os.environ.update({k: v for k, v in before.items() if v is not None})
 
 
 def _safe(load: Callable) -> Callable:
@@ -105,7 +110,7 @@ def _safe(load: Callable) -> Callable:
                 ) from None
             reason = str(error).split('\n')[0] or type(error).__name__
             raise CheckpointError(
-                f'{filename} is no checkpoint, or is truncated: {reason}'
+                f'{filename} is not a checkpoint, or is truncated: {reason}'
             ) from None
 
     return load_safely

@@ -30,13 +30,13 @@ def use_amp(cfg: Config, dtype: str) -> None:
         cfg: The config.
         dtype: 'fp16', which needs a GPU, or 'bf16'.
     """
+    # The config may have been made for the other dtype.
+    cfg.optim_wrapper.pop('loss_scale', None)
+    cfg.optim_wrapper.pop('dtype', None)
     if dtype == 'fp16':
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.loss_scale = 'dynamic'
         return
-    # The config may have been made for float16.
-    cfg.optim_wrapper.pop('loss_scale', None)
-    cfg.optim_wrapper.pop('dtype', None)
     cfg.optim_wrapper.type = 'Bfloat16OptimWrapper'
 
 

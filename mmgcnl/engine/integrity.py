@@ -7,7 +7,7 @@ import zipfile
 
 
 class CheckpointError(ValueError):
-    """A file is no checkpoint, is damaged, or would run code when loaded."""
+    """A file is not a checkpoint, is damaged, or would run code when loaded."""
 
 
 # Weights hardly compress, and torch.save does not try.

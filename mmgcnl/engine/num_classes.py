@@ -16,9 +16,11 @@ from torch.utils.data import Dataset
 
 from .config import ConfigError
 
-# Modules whose number of classes differs from the data set's by design: those that mmdet's
-# hook skips, mmseg's boundary head, and models that read the classes as text.
-OTHER_CLASSES = ('VGG', 'FusedSemanticHead', 'STDCHead')
+# Modules whose number of classes differs from the data set's by design, and what inherits
+# from them: those that mmdet's hook skips, mmseg's boundary and depth heads, ...
+OTHER_CLASSES = {'VGG', 'FusedSemanticHead', 'STDCHead', 'VPDDepthHead'}
+# ... trackers, which detect pedestrians only, and models that read the classes as text.
+TRACKER = 'BaseMOTModel'
 TEXT_MODELS = ('language_model', 'text_encoder')
 WRAPPERS = ('module.', '_fsdp_wrapped_module.')
 
@@ -41,8 +43,9 @@ def compare_num_classes(model: nn.Module, metainfo: Mapping[str, Any]) -> list[s
             f'metainfo.classes is the text {classes!r}: give a tuple of names, also for a '
             f'single class, ({classes!r},)'
         ]
-    if any(name.split('.')[-1] in TEXT_MODELS for name, _ in model.named_modules()):
-        return []
+    for name, module in model.named_modules():
+        if name.split('.')[-1] in TEXT_MODELS or TRACKER in _classes_of(module):
+            return []
     things = metainfo.get('thing_classes', classes)
     faults = []
     for option, number, expected, kind in _numbers(
@@ -68,7 +71,7 @@ def _numbers(
         # The library's heads are direct children of the model or of a head.
         if not name or 'rpn_head' in parts or 'backbone' in parts:
             continue
-        if type(module).__name__ in OTHER_CLASSES or 'loss' in parts[-1]:
+        if OTHER_CLASSES & _classes_of(module) or 'loss' in parts[-1]:
             continue
         option = f'model.{name}'
         if hasattr(module, 'num_things_classes') and hasattr(module, 'num_stuff_classes'):
@@ -80,6 +83,11 @@ def _numbers(
             if getattr(module, 'out_channels', None) == 1 and classes == 2:
                 expected = {1, 2}  # mmseg: two classes from one channel
             yield f'{option}.num_classes', module.num_classes, expected, 'classes'
+
+
+def _classes_of(module: nn.Module) -> set[str]:
+    """The names of the module's class and of those that it inherits from."""
+    return {kind.__name__ for kind in type(module).__mro__}
 
 
 class NumClassesHook(Hook):

@@ -46,7 +46,6 @@ def write_whole(path: str, write: Callable[[str], None]) -> None:
         write(part)
         _flush(part)
         os.replace(part, path)
-        _flush(os.path.dirname(path) or '.')
     except OSError as error:
         with suppress(OSError):
             os.remove(part)
@@ -55,6 +54,9 @@ def write_whole(path: str, write: Callable[[str], None]) -> None:
             f'{path} could not be saved: {error.strerror or error}. Earlier checkpoints '
             'are unchanged',
         ) from error
+    # The entry of the folder is flushed, too, where the file system can do that.
+    with suppress(OSError):
+        _flush(os.path.dirname(path) or '.', os.O_RDONLY)
 
 
 def survive_failing_logs(logger: logging.Logger, visualizer: Any) -> None:
@@ -84,9 +86,9 @@ def _surviving(write: Callable, logger: logging.Logger) -> Callable:
     return write_if_possible
 
 
-def _flush(path: str) -> None:
+def _flush(path: str, mode: int = os.O_RDWR) -> None:
     """Wait until a file, or the entries of a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, mode)  # Windows flushes only what can be written
     try:
         os.fsync(descriptor)
     finally:

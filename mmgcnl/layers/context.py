@@ -6,10 +6,17 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-_POOLS: dict[str, type[nn.Module]] = {
-    'avg': nn.AdaptiveAvgPool2d,
-    'max': nn.AdaptiveMaxPool2d,
-}
+from .precision import no_autocast
+
+
+class _GlobalMaxPool(nn.Module):
+    """AdaptiveMaxPool2d(1), whose gradient is deterministic on a GPU, too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.amax((2, 3), keepdim=True)
+
+
+_POOLS = {'avg': lambda: nn.AdaptiveAvgPool2d(1), 'max': _GlobalMaxPool}
 
 
 class GlobalContext(nn.Module):
@@ -34,7 +41,7 @@ class GlobalContext(nn.Module):
         if not isinstance(pool, str) or pool not in _POOLS:
             raise ValueError(f"context={pool!r}: give 'avg', 'max' or None")
         self.num_heads = num_heads
-        self.pool = _POOLS[pool](1)
+        self.pool = _POOLS[pool]()
         self.fc = nn.Linear(in_channels, embed_dims)
         self.reset_parameters()
 
@@ -59,7 +66,7 @@ class GlobalContext(nn.Module):
             in float32 at least.
         """
         dtype = torch.promote_types(x.dtype, torch.float32)
-        with torch.autocast(x.device.type, enabled=False):
+        with no_autocast(x.device.type):
             pooled = self.pool(x).flatten(1).to(self.fc.weight.dtype)
             context = self.fc(pooled).to(dtype)
         context = context.unflatten(1, (self.num_heads, 1, 1, -1))

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from .attention import Position
 from .checks import check_number_above
+from .precision import no_autocast
 
 #: form -> (distance, encoding, whether r_ij is multiplied with the query).
 #: Section 2.1.3, Tables 2a and 2b.
@@ -166,7 +167,7 @@ class PositionTerm(nn.Module):
         """
         if not self.content_dependent:
             query = self.u[None, :, None, None].expand_as(query[:1])
-        with torch.autocast(query.device.type, enabled=False):
+        with no_autocast(query.device.type):
             codes = [
                 axis(coordinates, kv_stride, scale)
                 .unflatten(-1, (self.num_heads, -1))

@@ -27,7 +27,7 @@ class GCNonLocal2dAdapter(GCNonLocal2d):
         **kwargs: See :class:`mmgcnl.layers.GCNonLocal2d`.
 
     Raises:
-        TypeError: ``norm_cfg`` is no dict.
+        TypeError: ``norm_cfg`` is not a dict.
         ValueError: An option is outside of its range.
     """
 

@@ -23,7 +23,7 @@ def check_layer_cfg(name: str, cfg: Any) -> None:
         cfg: Its value.
 
     Raises:
-        TypeError: ``cfg`` is no dict.
+        TypeError: ``cfg`` is not a dict.
         ValueError: Its type is missing or not registered.
     """
     if cfg is None:
@@ -50,7 +50,7 @@ def build_norm(cfg: dict, num_features: int) -> nn.Module:
         num_features: Its channels.
 
     Raises:
-        TypeError: ``cfg`` is no dict.
+        TypeError: ``cfg`` is not a dict.
         ValueError: There is no such norm, or it does not take these options.
     """
     check_layer_cfg('norm_cfg', cfg)

@@ -43,7 +43,7 @@ class EBFPN(BaseModule):
             keeps the block's own initialisation, unlike the Xavier default of BFP.
 
     Raises:
-        TypeError: ``refine`` is no dict.
+        TypeError: ``refine`` is not a dict.
         ValueError: An option is outside of its range.
     """
 
@@ -158,6 +158,13 @@ class _AdaptiveMaxPool(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (indices,) = ctx.saved_tensors
+        if torch.are_deterministic_algorithms_enabled():
+            # PyTorch's function raises an error on a GPU then.
+            planes = grad.new_zeros(ctx.shape).flatten(0, 1).flatten(1)
+            starts = torch.arange(len(planes), device=grad.device) * planes.shape[1]
+            at = indices.flatten(0, 1).flatten(1) + starts[:, None]
+            summed = planes.flatten().index_add_(0, at.flatten(), grad.flatten())
+            return summed.view(ctx.shape), None
         of_shape = grad.new_empty(1).expand(ctx.shape)
         return torch.ops.aten.adaptive_max_pool2d_backward(grad, of_shape, indices), None
 

@@ -26,7 +26,8 @@ class GCNLHead(FCNHead):
         **kwargs: See mmseg's FCNHead. ``num_convs`` is always 2.
 
     Raises:
-        TypeError: ``block`` or the config of a layer is no dict, or an option is unknown.
+        TypeError: ``block`` or the config of a layer is not a dict, or has an unknown
+            option.
         ValueError: An option is outside of its range.
     """
 

@@ -2,12 +2,15 @@
 
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.utils import is_installed
 
 from .libraries import LIBRARIES, how_to_install, installed_version
 
 
 def register_bases() -> None:
     """Make mmengine find our configs, as it finds those of mmdet and mmseg.
+
+    Those of OneDL's mmseg it does not find without this.
 
     mmengine marks what comes from a package's configs with the package as its scope, in
     whose registries it is then looked up. Our configs name classes of mmdet and mmseg and
@@ -16,6 +19,8 @@ def register_bases() -> None:
     if 'mmgcnl' in MODULE2PACKAGE:
         return
     MODULE2PACKAGE['mmgcnl'] = 'mmgcnl'
+    if installed_version('mmseg') and not is_installed(MODULE2PACKAGE['mmseg']):
+        MODULE2PACKAGE['mmseg'] = 'mmseg'  # OneDL's has another name than OpenMMLab's
     find = Config._get_cfg_path
 
     def find_without_scope(cfg_path: str, filename: str) -> tuple[str, str | None]:

@@ -41,6 +41,10 @@ def fail():
     raise RuntimeError('no such thing\nin detail')
 
 
+def fail_silently():
+    raise MemoryError
+
+
 def take_at_first(calls: str):
     """Take memory in every other call, and note all calls in a file."""
 
@@ -67,6 +71,7 @@ def test_measures_each_contender_and_survives_its_failure():
         'slow': partial(take, 10, 0.3),
         'dying': die,
         'failing': fail,
+        'silent': fail_silently,
     }
     found = measure(contenders, repeats=2, threads=1)
     assert list(found) == list(contenders)
@@ -76,6 +81,7 @@ def test_measures_each_contender_and_survives_its_failure():
     assert found['slow'].median_seconds >= 0.3
     assert 'its process ended with code -9' in found['dying'].error
     assert found['failing'].error == 'RuntimeError: no such thing'
+    assert found['silent'].error == 'MemoryError: no message'
     table = '\n'.join(as_table(found, 'slow'))
     assert '1.00 x' in table and 'RuntimeError' in table
 

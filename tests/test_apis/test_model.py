@@ -23,7 +23,7 @@ def test_model_that_does_not_fit(tmp_path):
     with pytest.raises(FileNotFoundError, match='no such checkpoint: none.pth'):
         init_model(config, 'none.pth')
     (tmp_path / 'text.pth').write_text('no weights')
-    with pytest.raises(ValueError, match='text.pth is no checkpoint'):
+    with pytest.raises(ValueError, match='text.pth is not a checkpoint'):
         init_model(config, str(tmp_path / 'text.pth'))
 
 

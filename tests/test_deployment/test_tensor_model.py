@@ -32,7 +32,7 @@ def test_detector(tmp_path):
     with torch.no_grad():
         expected = model.neck(model.backbone(x))
     torch.testing.assert_close(tuple(outputs.values()), expected)
-    with pytest.raises(ValueError, match='MaskRCNN is no segmentor: labels=True needs one'):
+    with pytest.raises(ValueError, match='is not a segmentor: labels=True needs one'):
         TensorModel(model, labels=True)
 
 

@@ -17,7 +17,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 
-from mmgcnl.engine import CheckpointError, install_safe_loading
+from mmgcnl.engine import CheckpointError, checkpoint, install_safe_loading
 from mmgcnl.engine.checkpoint import find_checkpoints
 
 
@@ -122,7 +122,9 @@ def test_truncated_file_is_named(tmp_path, keep):
     content = (tmp_path / 'a.pth').read_bytes()
     size = keep if isinstance(keep, int) else int(keep * len(content))
     (tmp_path / 'a.pth').write_bytes(content[:size])
-    with pytest.raises(CheckpointError, match=r'a\.pth is no checkpoint, or is truncated'):
+    with pytest.raises(
+        CheckpointError, match=r'a\.pth is not a checkpoint, or is truncated'
+    ):
         load(tmp_path / 'a.pth')
 
 
@@ -300,7 +302,7 @@ class Built:
 def test_trick_is_refused(tmp_path, monkeypatch, write):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / 'a.pth')
-    with pytest.raises(CheckpointError, match='a.pth (refused|is no checkpoint)'):
+    with pytest.raises(CheckpointError, match='a.pth (refused|is not a checkpoint)'):
         load(tmp_path / 'a.pth')
     assert not (tmp_path / 'left_behind').exists()
 
@@ -373,3 +375,27 @@ def test_redirected_urls(tmp_path, monkeypatch, server):
     with pytest.raises(CheckpointError, match='give a path, or a URL that begins with'):
         load(f'file://{tmp_path}/good.pth')
     assert not (tmp_path / 'left_behind').exists()
+
+
+def test_threads_load_one_after_another(tmp_path):
+    """How torch.load is made safe is a setting of the whole process."""
+    first_loads, second_loads = threading.Event(), threading.Event()
+    found = []
+
+    def load_slowly(name):
+        if not first_loads.is_set():
+            first_loads.set()
+            found.append(second_loads.wait(0.3))
+        else:
+            second_loads.set()
+        found.append(os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'])
+
+    load = checkpoint._safe(load_slowly)
+    threads = [threading.Thread(target=load, args=['a.pth']) for _ in range(2)]
+    threads[0].start()
+    assert first_loads.wait(60)
+    threads[1].start()
+    for thread in threads:
+        thread.join()
+    assert found == [False, '1', '1']
+    assert 'TORCH_FORCE_WEIGHTS_ONLY_LOAD' not in os.environ

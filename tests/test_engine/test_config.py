@@ -16,10 +16,11 @@ def segmentor(**settings):
 
 
 def test_amp():
-    cfg = segmentor(optim_wrapper=dict(optimizer=dict(lr=1), dtype='float16'))
+    cfg = segmentor(optim_wrapper=dict(optimizer=dict(lr=1), dtype='bfloat16'))
     edits.use_amp(cfg, 'fp16')
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
     assert cfg.optim_wrapper.loss_scale == 'dynamic'
+    assert 'dtype' not in cfg.optim_wrapper
     edits.use_amp(cfg, 'bf16')
     assert cfg.optim_wrapper == dict(optimizer=dict(lr=1), type='Bfloat16OptimWrapper')
 

@@ -2,6 +2,7 @@ import errno
 import math
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from mmengine.runner import runner
 
 from mmgcnl.engine import CheckpointError
+from mmgcnl.engine.saving import write_whole
 
 FAULTS = dict(full=errno.ENOSPC, read_only=errno.EROFS, unreliable=errno.EIO)
 
@@ -181,7 +183,7 @@ def flip_a_bit(path: Path) -> None:
 @pytest.mark.parametrize(
     ('damage', 'message'),
     [
-        (truncate, 'is no checkpoint, or is truncated'),
+        (truncate, 'is not a checkpoint, or is truncated'),
         (flip_a_bit, 'is damaged: the checksum'),
     ],
 )
@@ -234,3 +236,19 @@ def test_weights_that_are_not_finite_are_not_saved(build, tmp_path):
     with pytest.raises(FloatingPointError, match=r'iteration 1: layers\S+ is not finite'):
         build(tmp_path, optim_wrapper=dict(optimizer=optimizer)).train()
     assert not checkpoints(tmp_path)
+
+
+def test_a_folder_that_cannot_be_flushed_is_no_failure(tmp_path, monkeypatch):
+    """Some network file systems cannot flush folders."""
+    fsync = os.fsync
+
+    def flush(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, 'fsync', flush)
+    path = tmp_path / 'file'
+    write_whole(str(path), lambda part: Path(part).write_text('whole') and None)
+    assert path.read_text() == 'whole'
+    assert list(tmp_path.iterdir()) == [path]

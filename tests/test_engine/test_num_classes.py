@@ -2,6 +2,7 @@
 
 import pytest
 from mmdet.datasets import CocoPanopticDataset
+from mmdet.models import BaseMOTModel, FusedSemanticHead
 from mmengine.config import Config
 from torch import nn
 
@@ -93,3 +94,25 @@ def test_stops_at_the_start(tmp_path, write, loop):
         getattr(Runner.from_cfg(cfg), loop)()
     assert str(error.value).startswith(f'{loop}_dataloader: model.{head}.num_classes is 7')
     assert not list((tmp_path / 'work').glob('*.pth'))
+
+
+def test_heads_and_trackers_that_differ_by_design():
+    class SCNetSemanticHead(FusedSemanticHead):  # as mmdet's
+        pass
+
+    class Tracker(BaseMOTModel):
+        def __init__(self, detector):
+            super().__init__()
+            self.detector = detector
+
+        def loss(self, *args): ...
+        def predict(self, *args): ...
+
+    head = SCNetSemanticHead(num_ins=1, fusion_level=0, num_classes=183)
+    model = nn.ModuleDict(dict(semantic_head=head))
+    assert compare_num_classes(model, dict(classes=('a', 'b'))) == []
+    box_head = nn.Module()
+    box_head.num_classes = 1
+    detector = nn.ModuleDict(dict(roi_head=nn.ModuleDict(dict(bbox_head=box_head))))
+    assert compare_num_classes(detector, dict(classes=('a', 'b'))) != []
+    assert compare_num_classes(Tracker(detector), dict(classes=('a', 'b'))) == []

@@ -226,6 +226,11 @@ def test_large_features_in_half_precision(dtype, position, scale):
         assert error < (0.02 if dtype == torch.float16 else 0.1)
 
 
+def test_runs_on_a_device_without_autocast():
+    x = torch.randn(1, 8, 6, 5, device='meta')
+    assert GCNonLocal2d(8, num_heads=2).to('meta')(x).shape == x.shape
+
+
 def test_deep_copy_and_half_module_run():
     block = randomize(GCNonLocal2d(16)).to(torch.bfloat16)
     x = torch.randn(1, 16, 4, 4, dtype=torch.bfloat16)

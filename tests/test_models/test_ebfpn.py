@@ -52,9 +52,10 @@ def test_equals_bfp(sizes, refine_level, refined):
         assert not torch.allclose(unrefined[0], expected[0], atol=1e-3)
 
 
+@pytest.mark.parametrize('deterministic', [False, True])
 @pytest.mark.parametrize('sizes', PYRAMIDS)
 @pytest.mark.parametrize('refine_level', [0, 1, 2])
-def test_gradients_equal_bfps(sizes, refine_level):
+def test_gradients_equal_bfps(sizes, refine_level, deterministic, monkeypatch):
     theirs = BFP(8, len(sizes), refine_level, refine_type=None)
     ours = EBFPN(8, len(sizes), refine_level, refine=None)
     inputs = [x.requires_grad_() for x in pyramid(8, *sizes)]
@@ -62,7 +63,15 @@ def test_gradients_equal_bfps(sizes, refine_level):
     results = []
     for neck in (ours, theirs):
         loss = sum((w * y).sum() for w, y in zip(weights, neck(inputs)))
-        results.append(torch.autograd.grad(loss, inputs))
+        with monkeypatch.context() as patch:
+            if deterministic and neck is ours:
+                torch.use_deterministic_algorithms(True)
+                # It raises an error on a GPU.
+                patch.setattr(torch.ops.aten, 'adaptive_max_pool2d_backward', None)
+            try:
+                results.append(torch.autograd.grad(loss, inputs))
+            finally:
+                torch.use_deterministic_algorithms(False)
     torch.testing.assert_close(*results)
 
 

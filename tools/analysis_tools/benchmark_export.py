@@ -65,9 +65,9 @@ def size(text: str) -> tuple[int, int]:
     try:
         height, width = (int(number) for number in text.split('x'))
     except ValueError:
-        raise argparse.ArgumentTypeError(f'{text!r} is no size such as 97x97') from None
+        raise argparse.ArgumentTypeError(f'{text!r} is not a size such as 97x97') from None
     if min(height, width) < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} is no size such as 97x97')
+        raise argparse.ArgumentTypeError(f'{text!r} is not a size such as 97x97')
     return height, width
 
 

@@ -101,7 +101,7 @@ def read_labels(path: Path) -> np.ndarray:
         raise ValueError(f'{path} does not decode: {error!r}') from error
     if labels.ndim != 2 or labels.dtype.kind not in 'ui':
         raise ValueError(
-            f'{path} is no label map: shape {labels.shape}, type {labels.dtype}'
+            f'{path} is not a label map: shape {labels.shape}, type {labels.dtype}'
         )
     return labels
 

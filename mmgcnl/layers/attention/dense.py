@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..precision import no_autocast
 from .dropout import KeepMask
 from .inputs import AttentionInputs, Position
 
@@ -25,7 +26,7 @@ def attention_weights(inputs: AttentionInputs) -> Tensor:
 
 def weights_of_scaled(query: Tensor, key: Tensor, position: Position | None) -> Tensor:
     """As :func:`attention_weights`, with the content's scale already in the query."""
-    with torch.autocast(query.device.type, enabled=False):
+    with no_autocast(query.device.type):
         logits = query.flatten(2, 3) @ key.flatten(2, 3).transpose(2, 3)
         if position is not None:
             rows, columns = (table.flatten(2, 3) for table in position.tables())

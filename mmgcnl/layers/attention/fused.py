@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..precision import no_autocast
 from . import kernel_tiles
 from .dropout import KeepMask
 from .inputs import AttentionInputs, Position
@@ -67,7 +68,7 @@ def kernel_tables(position: Position) -> tuple[Tensor, Tensor]:
         The row table (B or 1, n, H, h, W) and the column table (B or 1, n, W, H, padded w).
     """
     dtype = torch.promote_types(position.rows.dtype, torch.float32)
-    with torch.autocast(position.query.device.type, enabled=False):
+    with no_autocast(position.query.device.type):
         query, rows, columns = (term.to(dtype) for term in position)
         rows, columns = (term * math.log2(math.e) for term in (rows, columns))
         padding = kernel_tiles.padded_width(columns.shape[1]) - columns.shape[1]

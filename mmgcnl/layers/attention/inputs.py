@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..precision import no_autocast
+
 
 class Position(NamedTuple):
     """The position part of the logits, before anything is computed per pair.
@@ -32,7 +34,7 @@ class Position(NamedTuple):
     def tables(self) -> tuple[Tensor, Tensor]:
         """The row table (B or 1, n, H, W, h) and the column table (B or 1, n, H, W, w)."""
         dtype = torch.promote_types(self.rows.dtype, torch.float32)
-        with torch.autocast(self.query.device.type, enabled=False):
+        with no_autocast(self.query.device.type):
             query, rows, columns = (term.to(dtype) for term in self)
             return (
                 torch.einsum('bnyxd,yknd->bnyxk', query, rows),

@@ -10,11 +10,13 @@ from typing import TypeVar
 
 import torch
 
+from ..precision import no_autocast
 from .tiles import Tiling
 
 _S = TypeVar('_S')
 _T = TypeVar('_T')
-# The thread count is process-wide; hold this lock while reading or changing it.
+# PyTorch has a thread count for threads that it has not met, and one for each that it has.
+# Both are changed together; hold this lock while reading or changing them.
 _thread_count_lock = threading.Lock()
 
 
@@ -51,10 +53,12 @@ def map_groups(
     results: dict[int, _T] = {}
 
     def work() -> None:
+        if workers > 1:
+            torch.set_num_threads(threads // workers)
         scratch = make_scratch()
         # PyTorch's modes are per thread: a new thread does not inherit them.
         with torch.inference_mode(inference), torch.no_grad():
-            with torch.autocast(device_type, enabled=False):
+            with no_autocast(device_type):
                 while True:
                     try:
                         i = remaining.popleft()
@@ -67,7 +71,8 @@ def map_groups(
     else:
         # This thread works, too: it is warm, and waiting for a new one takes time.
         with _thread_count_lock, ThreadPoolExecutor(workers - 1) as pool:
-            torch.set_num_threads(threads // workers)
+            # Not this thread's count: it may have started while others were at work here.
+            before = pool.submit(torch.get_num_threads).result()
             try:
                 others = [pool.submit(work) for _ in range(workers - 1)]
                 work()
@@ -75,5 +80,5 @@ def map_groups(
                     other.result()
             finally:
                 remaining.clear()  # after an error or an interrupt, the others stop, too
-                torch.set_num_threads(threads)
+                torch.set_num_threads(before)
     return [results[i] for i in range(len(tiling.groups))]

@@ -1,9 +1,14 @@
 """Heads that run on threads of their own."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
 from mmgcnl.layers.attention import blockwise
+from mmgcnl.layers.attention.threads import map_groups
+from mmgcnl.layers.attention.tiles import divide
 from tests.test_layers.test_attention.cases import (
     Case,
     block_and_input,
@@ -44,3 +49,32 @@ def test_an_error_stops_all_threads_and_restores_their_number(two_threads, monke
     with tiles_of(500, 20), pytest.raises(FloatingPointError, match='here'):
         case.run('blockwise', torch.float32)
     assert len(calls) <= 2 and torch.get_num_threads() == 2
+
+
+def test_a_thread_that_started_meanwhile_does_not_keep_the_small_number(two_threads):
+    """It is new to PyTorch, which gives it the number at that time."""
+    torch.set_num_threads(4)
+    started, finished = threading.Event(), threading.Event()
+    case = Case(2, 3, 6, (7, 9), 1, True, 3.0, 0.0, 0)
+
+    def serve():
+        torch.get_num_threads()
+        started.set()
+        finished.wait(60)
+        case.run('blockwise', torch.float32)
+
+    server = threading.Thread(target=serve)
+
+    def compute(index, scratch):
+        if index[1] == slice(0, 1):
+            server.start()
+        started.wait(60)
+
+    tiling = divide((1, 2, 64, 64), (64, 64), 'cpu')
+    assert tiling.groups == [(slice(0, 1), slice(i, i + 1)) for i in range(2)]
+    with tiles_of(500, 20):
+        map_groups(compute, lambda: None, tiling, 'cpu')
+        finished.set()
+        server.join()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == 4

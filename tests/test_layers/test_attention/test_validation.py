@@ -41,6 +41,17 @@ def test_a_kernel_that_fails_or_errs_is_not_used(inputs, monkeypatch, untried):
 
 
 @needs_triton
+def test_a_full_gpu_does_not_rule_a_kernel_out_for_good(inputs, monkeypatch, untried):
+    def full(*args):
+        raise torch.cuda.OutOfMemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fused, 'triton_attention', full)
+        assert 'no memory left' in validation.why_unsupported(inputs)
+    assert validation.why_unsupported(inputs) is None
+
+
+@needs_triton
 def test_a_kernel_that_works_is_used(inputs, untried):
     inputs = inputs.of_queries(slice(1))
     inputs = AttentionInputs(*(t.to('cuda' if CUDA else 'cpu') for t in inputs[:3]), None)

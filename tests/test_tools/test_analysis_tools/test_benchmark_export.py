@@ -26,4 +26,4 @@ def test_wrong_size(call, capsys, size):
     with pytest.raises(SystemExit) as stopped:
         call('analysis_tools/benchmark_export', '--sizes', size)
     assert stopped.value.code == 2
-    assert f'{size!r} is no size such as 97x97' in capsys.readouterr().err
+    assert f'{size!r} is not a size such as 97x97' in capsys.readouterr().err

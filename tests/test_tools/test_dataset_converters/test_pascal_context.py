@@ -207,7 +207,7 @@ class TestFaults:
     def test_colours(self, voc, png, capsys):
         path = png[0] / '2009_000003.png'
         Image.new('RGB', (10, 6)).save(path)
-        assert f'{path} is no label map: shape (6, 10, 3)' in fails(capsys, voc, *png)
+        assert f'{path} is not a label map: shape (6, 10, 3)' in fails(capsys, voc, *png)
 
     def test_wrong_size(self, voc, png, capsys):
         path = png[0] / '2009_000003.png'

@@ -206,4 +206,4 @@ def test_labels_of_a_detector(call, trained, capsys):
             'deployment/export_onnx',
             *(config, checkpoint, '--out', 'm.onnx', '--shape', 32, 32, '--labels'),
         )
-    assert 'RetinaNet is no segmentor' in capsys.readouterr().err.splitlines()[-1]
+    assert 'RetinaNet is not a segmentor' in capsys.readouterr().err.splitlines()[-1]
