@@ -27,7 +27,7 @@ def test_amp():
 def test_predictions_of_a_detector_are_dumped_beside_its_metrics():
     cfg = detector(test_evaluator=dict(type='CocoMetric'))
     edits.save_predictions(cfg, 'a.pkl')
-    dump = dict(type='DumpDetResults', out_file_path='a.pkl')
+    dump = dict(type='mmdet.DumpDetResults', out_file_path='a.pkl')
     assert cfg.test_evaluator == [dict(type='CocoMetric'), dump]
 
 
