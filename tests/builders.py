@@ -14,10 +14,10 @@ from types import ModuleType
 from typing import Any
 
 import mmcv
-import mmengine
 import numpy as np
 import torch
 from mmdet.datasets import CocoDataset, CocoPanopticDataset
+from mmengine import registry
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.utils import ManagerMixin
@@ -258,6 +258,21 @@ def write_detector(path: Path, root: Path, scale: tuple[int, int] = (64, 64)) ->
     return write_config(path, {**settings, **training_settings()}, base)
 
 
+REGISTRIES = (
+    registry.DATA_SAMPLERS,
+    registry.DATASETS,
+    registry.HOOKS,
+    registry.LOOPS,
+    registry.METRICS,
+    registry.MODELS,
+    registry.OPTIMIZERS,
+    registry.TASK_UTILS,
+    registry.TRANSFORMS,
+    registry.VISBACKENDS,
+    registry.VISUALIZERS,
+)
+
+
 class _Name:
     """A name that is written into a config as it is, without quotes."""
 
@@ -286,10 +301,8 @@ def write_new_style(config: Path) -> Path:
         found = {k: convert(v, k) for k, v in node.items() if k != '_scope_'}
         # As in mmdet's own configs, which have these as strings.
         if 'type' in node and key not in ('norm_cfg', 'init_cfg', 'nms'):
-            for registry in vars(mmengine.registry).values():
-                if not isinstance(registry, mmengine.registry.Registry):
-                    continue
-                with registry.switch_scope_and_registry(None) as own:
+            for place in REGISTRIES:
+                with place.switch_scope_and_registry(None) as own:
                     kind = own.get(node['type'])
                 if inspect.isclass(kind):
                     module, _, file = kind.__module__.rpartition('.')
