@@ -4,8 +4,10 @@ Everything random has a fixed seed.
 """
 
 import importlib.util
+import inspect
 import json
 import socket
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +17,7 @@ import mmcv
 import numpy as np
 import torch
 from mmdet.datasets import CocoDataset, CocoPanopticDataset
+from mmengine import registry
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.utils import ManagerMixin
@@ -253,6 +256,70 @@ def write_detector(path: Path, root: Path, scale: tuple[int, int] = (64, 64)) ->
     )
     base = 'mmdet::_base_/models/retinanet_r50_fpn.py'
     return write_config(path, {**settings, **training_settings()}, base)
+
+
+REGISTRIES = (
+    registry.DATA_SAMPLERS,
+    registry.DATASETS,
+    registry.HOOKS,
+    registry.LOOPS,
+    registry.METRICS,
+    registry.MODELS,
+    registry.OPTIMIZERS,
+    registry.TASK_UTILS,
+    registry.TRANSFORMS,
+    registry.VISBACKENDS,
+    registry.VISUALIZERS,
+)
+
+
+class _Name:
+    """A name that is written into a config as it is, without quotes."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def write_new_style(config: Path) -> Path:
+    """Write a config once more in mmengine's new style, as NAME_new.py.
+
+    Its types are imported classes, there is no ``default_scope``, and importing EBFPN
+    or GCNLHead loads the plugin. Types that no registry of classes has stay strings.
+    """
+    cfg = Config.fromfile(config)
+    init_default_scope(cfg.default_scope)
+    imports = set()
+
+    def convert(node: Any, key: str = '') -> Any:
+        if isinstance(node, (list, tuple)):
+            return type(node)(convert(child) for child in node)
+        if not isinstance(node, dict):
+            return node
+        found = {k: convert(v, k) for k, v in node.items() if k != '_scope_'}
+        # As in mmdet's own configs, which have these as strings.
+        if 'type' in node and key not in ('norm_cfg', 'init_cfg', 'nms'):
+            for place in REGISTRIES:
+                with place.switch_scope_and_registry(None) as own:
+                    kind = own.get(node['type'])
+                if inspect.isclass(kind):
+                    module, _, file = kind.__module__.rpartition('.')
+                    if getattr(sys.modules[module], kind.__name__, None) is not kind:
+                        module += f'.{file}'
+                    imports.add(f'from {module} import {kind.__name__}')
+                    found['type'] = _Name(kind.__name__)
+                    break
+        return found
+
+    settings = convert(cfg.to_dict())
+    settings['default_scope'] = None
+    del settings['custom_imports']
+    path = config.with_name(f'{config.stem}_new.py')
+    write_config(path, settings)
+    path.write_text('\n'.join(sorted(imports)) + '\n' + path.read_text())
+    return path
 
 
 NAMES = ('cat', 'dog', 'grass')

@@ -26,6 +26,7 @@ from torch._subclasses.fake_tensor import (
 )
 
 from mmgcnl.layers import GCNonLocal2d
+from mmgcnl.utils.config_types import scope_of
 
 CONVENTIONS = ('modern', 'paper')
 # Number of regions that the heads of a detector process, as in mmdet's counter.
@@ -76,7 +77,7 @@ def measure_complexity(
     """
     if convention not in CONVENTIONS:
         raise ValueError(f'convention={convention!r}: give one of {CONVENTIONS}')
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    init_default_scope(scope_of(cfg))
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
     roi_head = type(getattr(model, 'roi_head', None)).__name__
     if roi_head not in ('NoneType', 'StandardRoIHead', 'CascadeRoIHead'):

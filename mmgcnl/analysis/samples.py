@@ -16,6 +16,7 @@ from mmengine.structures import BaseDataElement, PixelData
 from torch.utils.data import Dataset
 
 from mmgcnl.datasets import build_dataloader
+from mmgcnl.utils.config_types import scope_of
 
 
 class Sample(NamedTuple):
@@ -53,7 +54,7 @@ class Split(Dataset):
         loader = cfg.get(f'{split}_dataloader')
         if loader is None:
             raise ValueError(f'the config has no {split}_dataloader: give another split')
-        init_default_scope(cfg.get('default_scope', 'mmengine'))
+        init_default_scope(scope_of(cfg))
         self.num_workers = loader.get('num_workers', 0)
         self.dataset = build_dataloader(
             dict(

@@ -28,6 +28,7 @@ from mmgcnl.structures import (
     SemanticPrediction,
     decode_prediction,
 )
+from mmgcnl.utils.config_types import scope_of
 
 from .model import image_pipeline, init_model
 from .overlays import Image, Overlays
@@ -110,9 +111,7 @@ class Inferencer(BaseInferencer):
         show_progress: bool = True,
     ) -> None:
         cfg = model if isinstance(model, Config) else Config.fromfile(model)
-        super().__init__(
-            cfg, weights, device, cfg.get('default_scope'), show_progress=show_progress
-        )
+        super().__init__(cfg, weights, device, scope_of(cfg), show_progress=show_progress)
         self.overlays = Overlays(self.visualizer, self.scope)
 
     def __call__(  # type: ignore[override]

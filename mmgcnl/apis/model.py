@@ -18,6 +18,7 @@ from torch import nn
 
 from mmgcnl.engine.checkpoint import CheckpointLoader, install_safe_loading
 from mmgcnl.engine.initialization import explain_missing_weights
+from mmgcnl.utils.config_types import class_of, scope_of, type_name
 from mmgcnl.utils.text import first_names
 
 
@@ -102,7 +103,7 @@ def build_model(cfg: Config) -> nn.Module:
     Args:
         cfg: The config.
     """
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    init_default_scope(scope_of(cfg))
     settings = {k: v for k, v in cfg.model.items() if k != 'pretrained'}
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # mmseg advises on training
@@ -123,7 +124,7 @@ def image_pipeline(cfg: Config, annotations: bool = False) -> Compose:
         ValueError: The test pipeline loads no image.
     """
     transforms = copy.deepcopy(cfg.test_dataloader.dataset.pipeline)
-    names = [transform['type'].split('.')[-1] for transform in transforms]
+    names = [type_name(transform['type']) for transform in transforms]
     if 'LoadImageFromFile' not in names:
         raise ValueError('the test pipeline of the config has no LoadImageFromFile')
     kept = []
@@ -163,9 +164,8 @@ def _dataset_meta(checkpoint: dict[str, Any], cfg: Config) -> dict[str, Any]:
     meta = checkpoint.get('meta', {}).get('dataset_meta', {})
     meta = {key.lower(): value for key, value in meta.items()}
     dataset = cfg.get('test_dataloader', {}).get('dataset', {})
-    with DATASETS.switch_scope_and_registry(None) as registry:  # None: the config's
-        found = registry.get(dataset.type) if 'type' in dataset else None
-    default = {**getattr(found, 'METAINFO', {}), **dataset.get('metainfo', {})}
+    default = getattr(class_of(dataset, DATASETS), 'METAINFO', {})
+    default = {**default, **dataset.get('metainfo', {})}
     meta = {**{key.lower(): value for key, value in default.items()}, **meta}
     if not meta.get('classes'):
         raise ValueError(

@@ -18,6 +18,8 @@ from mmengine.dataset import BaseDataset, Compose
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Dataset
 
+from mmgcnl.utils.config_types import type_name
+
 SET_ROOT = (
     'set the data root: in the environment for the configs here, for example COCO_ROOT '
     '(docs/data.md), else data_root of the data set'
@@ -156,7 +158,7 @@ def describe(config: dict) -> str:
     root = config.get('data_root') or ''
     places = [config.get('ann_file'), *(config.get('data_prefix') or {}).values()]
     paths = ', '.join(os.path.join(root, place) for place in places if place)
-    return f'{config.get("type")} of {paths}'
+    return f'{type_name(config.get("type"))} of {paths}'
 
 
 def explain(error: Exception) -> str:

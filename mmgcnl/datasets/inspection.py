@@ -24,6 +24,8 @@ from mmengine.utils import track_iter_progress
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import DataLoader, Dataset
 
+from mmgcnl.utils.config_types import scope_of, type_name
+
 from .checks import (
     NO_SAMPLE,
     SET_ROOT,
@@ -88,7 +90,7 @@ def inspect_data(cfg: Config, num_samples: int = 0) -> Iterator[Report]:
         A report for each data set. A split may have several. After the last report,
         the results of comparing the splits are added to all of them.
     """
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    init_default_scope(scope_of(cfg))
     visualizer = _build_visualizer(cfg) if num_samples else None
     seen: dict[str, Any] = {}
     reports = []
@@ -137,7 +139,7 @@ def _inspect(
 ) -> None:
     """Fill in the report of one data set."""
     pipeline = config.get('pipeline', [])
-    loads = [step for step in pipeline if step['type'].split('.')[-1].startswith('Load')]
+    loads = [step for step in pipeline if type_name(step['type']).startswith('Load')]
     dataset = None
     try:
         dataset = DATASETS.build(dict(config, pipeline=loads, lazy_init=True))
@@ -183,7 +185,7 @@ def _inspect(
 
     if visualizer is not None:
         visualizer.dataset_meta = dataset.metainfo
-        pack = next(s for s in pipeline if s['type'].split('.')[-1].startswith('Pack'))
+        pack = next(s for s in pipeline if type_name(s['type']).startswith('Pack'))
         pack = TRANSFORMS.build(dict(pack, meta_keys=('img_path',)))
         sound = [i for i in range(report.num_images) if i not in faulty]
         chosen = np.linspace(0, len(sound) - 1, min(num_samples, len(sound)))
@@ -262,7 +264,7 @@ def _check_evaluators(cfg: Config, splits: list[str]) -> list[str]:
 
 
 def _build_visualizer(cfg: Config) -> Any:
-    kind = 'DetLocal' if cfg.get('default_scope') == 'mmdet' else 'SegLocal'
+    kind = 'DetLocal' if scope_of(cfg) == 'mmdet' else 'SegLocal'
     config = cfg.get('visualizer') or dict(type=f'{kind}Visualizer')
     # mmengine keeps visualizers by name: a new name makes a new one. It needs no backend
     # to save to, because the pictures are collected here.

@@ -8,6 +8,9 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
+from mmengine.runner import Runner as _Runner
+
+from mmgcnl.utils.config_types import class_of, type_name
 
 from .checkpoint import install_safe_loading
 from .config import ConfigError
@@ -26,9 +29,9 @@ def build_runner(cfg: Config) -> Any:
         ValueError: No runner of that name is registered, or it cannot work here.
     """
     name = cfg.get('runner_type', 'Runner')
-    if name == 'Runner':
+    kind = class_of(dict(type=name), RUNNERS)
+    if kind is _Runner:
         return Runner.from_cfg(cfg)
-    kind = RUNNERS.get(name)
     if kind is None:
         raise ConfigError(
             f'no runner {name!r} is registered: name its module in custom_imports, or '
@@ -36,6 +39,7 @@ def build_runner(cfg: Config) -> Any:
         )
     if issubclass(kind, Runner):
         return kind.from_cfg(cfg)
+    name = type_name(name)
     _check_machine(cfg, name)
     install_safe_loading()
     runner = kind.from_cfg(cfg)
@@ -48,7 +52,7 @@ def build_runner(cfg: Config) -> Any:
 
 
 def _check_machine(cfg: Config, name: str) -> None:
-    strategy = (cfg.get('strategy') or {}).get('type')
+    strategy = type_name((cfg.get('strategy') or {}).get('type'))
     if strategy == 'DeepSpeedStrategy' and find_spec('deepspeed') is None:
         raise ConfigError('DeepSpeedStrategy needs the package deepspeed')
     if get_device() != 'cpu':

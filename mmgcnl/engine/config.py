@@ -11,6 +11,8 @@ from importlib.util import find_spec
 
 from mmengine.config import Config
 
+from mmgcnl.utils.config_types import scope_of, type_name
+
 from .checkpoint import find_checkpoints
 
 
@@ -20,7 +22,7 @@ class ConfigError(ValueError):
 
 def is_detector(cfg: Config) -> bool:
     """Tell configs of mmdet from those of mmseg."""
-    return cfg.get('default_scope') == 'mmdet'
+    return scope_of(cfg) == 'mmdet'
 
 
 def use_amp(cfg: Config, dtype: str) -> None:
@@ -94,10 +96,10 @@ def make_watchable(cfg: Config) -> None:
     if hook is not None:
         hook.setdefault('draw', True)
     backends = cfg.get('visualizer', {}).get('vis_backends')
-    tensorboard = dict(type='TensorboardVisBackend')
-    if backends is not None and tensorboard not in backends:
+    tensorboard = 'TensorboardVisBackend'
+    if backends is not None and tensorboard not in [type_name(b.type) for b in backends]:
         if find_spec('tensorboard'):
-            backends.append(tensorboard)
+            backends.append(dict(type=tensorboard))
         else:
             print('no log for TensorBoard: pip install tensorboard')
 
@@ -161,7 +163,7 @@ def save_predictions(cfg: Config, out: str) -> None:
     if is_detector(cfg):
         if not out.endswith(('.pkl', '.pickle')):
             raise ValueError(f'a detector needs a .pkl file, not {out}')
-        metrics.append(dict(type='DumpDetResults', out_file_path=out))
+        metrics.append(dict(type='mmdet.DumpDetResults', out_file_path=out))
     else:
         metrics[0].update(output_dir=out, keep_results=True)
     cfg.test_evaluator = metrics

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from mmgcnl.utils.config_types import type_name
+
 
 @contextmanager
 def explain_missing_weights(model_cfg: dict) -> Iterator[None]:
@@ -41,7 +43,7 @@ def explain_missing_weights(model_cfg: dict) -> Iterator[None]:
 def _find_pretrained(node: Any, key: str) -> Iterator[tuple[str, str]]:
     """Yield the config key and the checkpoint of each pretrained initialisation."""
     if isinstance(node, dict):
-        if node.get('type') == 'Pretrained':
+        if type_name(node.get('type')) in ('Pretrained', 'PretrainedInit'):
             yield key, node['checkpoint']
         for name, child in node.items():
             if name == 'pretrained' and isinstance(child, str):

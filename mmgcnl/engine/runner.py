@@ -10,14 +10,20 @@ from mmengine.dist import (
     broadcast_object_list,
     is_main_process,
 )
+from mmengine.hooks import CheckpointHook as _CheckpointHook
+from mmengine.hooks import EarlyStoppingHook as _EarlyStoppingHook
 from mmengine.hooks import Hook
 from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import HOOKS, LOOPS, Registry
+from mmengine.runner import EpochBasedTrainLoop as _EpochBasedTrainLoop
+from mmengine.runner import IterBasedTrainLoop as _IterBasedTrainLoop
 from mmengine.runner import Runner as _Runner
 from mmengine.runner.base_loop import BaseLoop
 from torch import nn
 from torch.utils.data import DataLoader
 
 from mmgcnl.datasets import build_dataloader
+from mmgcnl.utils.config_types import class_of
 
 from .checkpoint import CheckpointError, find_checkpoints, install_safe_loading
 from .hooks import CheckpointHook, EarlyStoppingHook, GuardHook
@@ -29,6 +35,19 @@ from .processes import connect_without_gpu
 from .random_state import set_random_state
 from .resume import collect_progress, restore_progress, unwrapped
 from .saving import check_finite, survive_failing_logs, write_whole
+
+# Classes of mmengine, and those that resume exactly.
+_OURS = {
+    _EpochBasedTrainLoop: EpochBasedTrainLoop,
+    _IterBasedTrainLoop: IterBasedTrainLoop,
+    _CheckpointHook: CheckpointHook,
+    _EarlyStoppingHook: EarlyStoppingHook,
+}
+
+
+def _with_ours(config: dict, registry: Registry) -> dict:
+    """Replace a class of mmengine by ours, but no other class of the same name."""
+    return dict(config, type=_OURS.get(class_of(config, registry), config['type']))
 
 
 class Runner(_Runner):
@@ -98,10 +117,7 @@ class Runner(_Runner):
             if 'by_epoch' in loop and 'type' not in loop:
                 by_epoch = loop.pop('by_epoch')
                 loop['type'] = f'{"Epoch" if by_epoch else "Iter"}BasedTrainLoop'
-            loop['type'] = {
-                'EpochBasedTrainLoop': EpochBasedTrainLoop,
-                'IterBasedTrainLoop': IterBasedTrainLoop,
-            }.get(loop['type'], loop['type'])
+            loop = _with_ours(loop, LOOPS)
         return super().build_train_loop(loop)
 
     def scale_lr(self, optim_wrapper: Any, auto_scale_lr: dict | None = None) -> None:
@@ -134,8 +150,7 @@ class Runner(_Runner):
     def register_hook(self, hook: Hook | dict, priority: Any = None) -> None:
         """Register a hook; hooks that resume exactly replace mmengine's."""
         if isinstance(hook, dict):
-            ours = dict(CheckpointHook=CheckpointHook, EarlyStoppingHook=EarlyStoppingHook)
-            hook = dict(hook, type=ours.get(hook['type'], hook['type']))
+            hook = _with_ours(hook, HOOKS)
         super().register_hook(hook, priority)
 
     def register_hooks(

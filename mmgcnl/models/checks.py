@@ -9,6 +9,8 @@ from mmcv.cnn import build_norm_layer
 from mmengine.registry import MODELS
 from torch import nn
 
+from mmgcnl.utils.config_types import class_of
+
 
 def is_index(value: Any) -> bool:
     """Whether ``value`` is an int, and not a bool, which Python counts as one."""
@@ -31,15 +33,14 @@ def check_layer_cfg(name: str, cfg: Any) -> None:
     if not isinstance(cfg, dict):
         raise TypeError(f"{name}={cfg!r}: give a dict with a 'type', or None")
     layer = cfg.get('type')
-    if inspect.isclass(layer):
+    # A registered name may also be that of a function, which makes the layer.
+    if inspect.isclass(layer) or (isinstance(layer, str) and class_of(cfg, MODELS)):
         return
     with MODELS.switch_scope_and_registry(None) as registry:
-        if not isinstance(layer, str) or registry.get(layer) is None:
-            raise ValueError(
-                f'{name}={cfg!r}: no layer type={layer!r} in the registry '
-                f'{registry.scope!r}; give the name of a registered layer, or import the '
-                'module that registers it'
-            )
+        raise ValueError(
+            f'{name}={cfg!r}: no layer type={layer!r} in the registry {registry.scope!r}; '
+            'give the name of a registered layer, or import the module that registers it'
+        )
 
 
 def build_norm(cfg: dict, num_features: int) -> nn.Module:

@@ -8,6 +8,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmgcnl.utils.config_types import type_name
+
 #: What is measured in every run besides the metrics of its config. The distances exist
 #: only for models with non-local blocks; those at iteration 0 end in ``_initial``.
 MEASURED = (
@@ -72,7 +74,7 @@ def metric_names(cfg: Config) -> set[str] | None:
         evaluators = [evaluators]
     found: set[str] = set()
     for evaluator in evaluators:
-        kind = str((evaluator or {}).get('type')).split('.')[-1]
+        kind = type_name((evaluator or {}).get('type'))
         if kind not in _NAMES_OF:
             return None
         default, names = _NAMES_OF[kind]

@@ -4,6 +4,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import FlexibleRunner
+from mmengine.runner import Runner as _Runner
 
 from mmgcnl.engine import Runner, build_runner
 from tests.builders import draw_squares, forget_instances, write_segmentor
@@ -24,6 +25,12 @@ def test_ours_by_default(cfg):
     assert type(build_runner(cfg)) is Runner
     cfg.runner_type = 'Runner'
     forget_instances()
+    assert type(build_runner(cfg)) is Runner
+
+
+@pytest.mark.parametrize('kind', ['mmengine.Runner', 'mmengine.runner.Runner', _Runner])
+def test_ours_instead_of_the_one_of_mmengine(cfg, kind):
+    cfg.runner_type = kind
     assert type(build_runner(cfg)) is Runner
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 from mmengine.config import Config
+from mmengine.visualization import TensorboardVisBackend
 
 from mmgcnl.engine import config as edits
 
@@ -25,10 +26,25 @@ def test_amp():
     assert cfg.optim_wrapper == dict(optimizer=dict(lr=1), type='Bfloat16OptimWrapper')
 
 
+@pytest.mark.parametrize('kind', ['TensorboardVisBackend', TensorboardVisBackend])
+def test_a_backend_is_not_added_twice(kind):
+    cfg = segmentor(visualizer=dict(vis_backends=[dict(type=kind, save_dir='a')]))
+    edits.make_watchable(cfg)
+    assert len(cfg.visualizer.vis_backends) == 1
+
+
+def test_without_a_scope_the_model_tells_the_library():
+    model = dict(type='mmdet.models.RetinaNet')
+    assert edits.is_detector(detector())
+    assert not edits.is_detector(segmentor(model=model))
+    assert edits.is_detector(Config(dict(default_scope=None, model=model)))
+    assert not edits.is_detector(Config(dict(default_scope=None)))
+
+
 def test_predictions_of_a_detector_are_dumped_beside_its_metrics():
     cfg = detector(test_evaluator=dict(type='CocoMetric'))
     edits.save_predictions(cfg, 'a.pkl')
-    dump = dict(type='DumpDetResults', out_file_path='a.pkl')
+    dump = dict(type='mmdet.DumpDetResults', out_file_path='a.pkl')
     assert cfg.test_evaluator == [dict(type='CocoMetric'), dump]
 
 

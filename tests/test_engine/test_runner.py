@@ -2,21 +2,23 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from mmengine import hooks as mmengine_hooks
+from mmengine import runner as mmengine_runner
 from mmengine.config import Config
-from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, MODELS
+from mmengine.model import BaseModel, PretrainedInit
+from mmengine.registry import DATASETS, HOOKS, LOOPS, MODELS
 from torch import nn
 from torch.utils.data import Dataset
 
-from mmgcnl.engine import Runner
+from mmgcnl.engine import Runner, hooks, loops
 
 
 @MODELS.register_module()
 class OneConv(BaseModel):
-    def __init__(self, pretrained=None, broken=False):
-        super().__init__(
-            init_cfg=pretrained and dict(type='Pretrained', checkpoint=pretrained)
-        )
+    def __init__(self, pretrained=None, broken=False, init_cfg=None):
+        if pretrained:
+            init_cfg = dict(type='Pretrained', checkpoint=pretrained)
+        super().__init__(init_cfg=init_cfg)
         self.conv = nn.Conv2d(1, 1, 1)
         self.broken = broken
 
@@ -68,6 +70,12 @@ def test_missing_weights_name_the_key_of_their_config(tmp_path):
     assert isinstance(error.value.__cause__, FileNotFoundError)
 
 
+def test_missing_weights_of_a_class(tmp_path):
+    weights = dict(type=PretrainedInit, checkpoint='no_such.pth')
+    with pytest.raises(RuntimeError, match='--cfg-options model.init_cfg=None,'):
+        train(tmp_path, init_cfg=weights)
+
+
 def test_other_errors_are_left_alone(tmp_path):
     with pytest.raises(OSError, match='disk on fire'):
         train(tmp_path, broken=True)
@@ -106,3 +114,49 @@ def test_scaled_learning_rate_is_not_warned_about(tmp_path):
         runner.scale_lr(runner.optim_wrapper, dict(enable=True, base_batch_size=4))
     warning.assert_not_called()
     assert runner.optim_wrapper.get_lr()['lr'] == [0.1 / 4]
+
+
+def ways_to_name(module, name):
+    """A class of mmengine as old, inherited, dumped and new-style configs name it."""
+    kind = getattr(module, name)
+    return name, f'mmengine.{name}', f'{kind.__module__}.{name}', kind
+
+
+@pytest.mark.parametrize('way', range(4))
+@pytest.mark.parametrize(
+    ('name', 'options'),
+    [
+        ('EpochBasedTrainLoop', dict(max_epochs=1)),
+        ('IterBasedTrainLoop', dict(max_iters=1)),
+    ],
+)
+def test_ours_replace_the_loops_of_mmengine(tmp_path, name, options, way):
+    runner = make_runner(tmp_path)
+    kind = ways_to_name(mmengine_runner, name)[way]
+    loop = runner.build_train_loop(dict(type=kind, **options))
+    assert type(loop) is getattr(loops, name)
+
+
+@pytest.mark.parametrize('way', range(4))
+@pytest.mark.parametrize(
+    ('name', 'options'),
+    [('CheckpointHook', {}), ('EarlyStoppingHook', dict(monitor='a', rule='less'))],
+)
+def test_ours_replace_the_hooks_of_mmengine(tmp_path, name, options, way):
+    runner = make_runner(tmp_path)
+    runner._hooks.clear()
+    runner.register_hook(dict(type=ways_to_name(mmengine_hooks, name)[way], **options))
+    assert type(runner.hooks[0]) is getattr(hooks, name)
+
+
+def test_ours_replace_no_other_classes_of_these_names(tmp_path, monkeypatch):
+    runner = make_runner(tmp_path)
+    hook = type('CheckpointHook', (mmengine_hooks.Hook,), {})
+    loop = type('IterBasedTrainLoop', (mmengine_runner.IterBasedTrainLoop,), {})
+    monkeypatch.setitem(HOOKS._module_dict, 'CheckpointHook', hook)
+    monkeypatch.setitem(LOOPS._module_dict, 'IterBasedTrainLoop', loop)
+    for hook_type, loop_type in ((hook, loop), ('CheckpointHook', 'IterBasedTrainLoop')):
+        runner._hooks.clear()
+        runner.register_hook(dict(type=hook_type))
+        assert type(runner.hooks[0]) is hook
+        assert type(runner.build_train_loop(dict(type=loop_type, max_iters=1))) is loop

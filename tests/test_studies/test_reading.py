@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
 
 from mmgcnl.studies import StudyError, read_study
+from mmgcnl.studies.metrics import metric_names
 from mmgcnl.studies.spec import digest, format_option
 
 ROOT = Path(__file__).parents[2]
@@ -125,3 +126,10 @@ def test_digest(study_file):
     assert digest(cfg) == digest(same)
     same.train_cfg.max_iters = 5
     assert digest(cfg) != digest(same)
+
+
+def test_metrics_of_an_evaluator_that_is_a_class():
+    metrics = pytest.importorskip('mmseg.evaluation')
+    for kind in ('IoUMetric', 'mmseg.evaluation.IoUMetric', metrics.IoUMetric):
+        cfg = Config(dict(test_evaluator=dict(type=kind)))
+        assert metric_names(cfg) == {'aAcc', 'mIoU', 'mAcc'}

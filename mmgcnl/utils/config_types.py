@@ -1,0 +1,60 @@
+"""What the ``type`` of a config means, however it is written.
+
+Configs name a class by its name, 'CocoDataset', with a scope, 'mmdet.CocoDataset', or by
+the whole path, as mmengine writes new-style configs into the work dir. New-style configs
+themselves, those with ``read_base()``, have the class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import MODELS, VISUALIZERS, Registry
+
+
+def class_of(config: Mapping[str, Any], registry: Registry) -> Any:
+    """Find what ``registry.build(config)`` would call.
+
+    Args:
+        config: A config with ``type``.
+        registry: Where a name is looked up, in the config's or the default scope.
+
+    Returns:
+        A class, or what else ``type`` is; None if there is nothing of that name.
+    """
+    kind = config.get('type')
+    if not isinstance(kind, str):
+        return kind
+    with registry.switch_scope_and_registry(config.get('_scope_')) as own:
+        try:
+            return own.get(kind)
+        except RuntimeError:  # mmengine took it for a path, and cannot import that
+            return None
+
+
+def type_name(kind: Any) -> str:
+    """The bare name of a class: 'CocoDataset', whichever way ``kind`` gives it."""
+    return getattr(kind, '__name__', str(kind)).split('.')[-1]
+
+
+def scope_of(cfg: Config) -> str:
+    """Find the scope that a config's names are looked up in.
+
+    New-style configs of mmdet set ``default_scope = None``. What the tools add to a config
+    is in a library's scope nevertheless: that of its model.
+
+    Returns:
+        ``default_scope``; without one the library that the model or the visualizer comes
+        from, 'mmdet' or 'mmseg', also if its class is derived from one of the library;
+        else 'mmengine'.
+    """
+    if cfg.get('default_scope') is not None:
+        return cfg.default_scope
+    for part, registry in (('model', MODELS), ('visualizer', VISUALIZERS)):
+        for base in getattr(class_of(cfg.get(part) or {}, registry), '__mro__', ()):
+            library = base.__module__.split('.')[0]
+            if library in ('mmdet', 'mmseg'):
+                return library
+    return 'mmengine'
