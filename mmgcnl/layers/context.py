@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn as nn
 from torch import Tensor
@@ -16,7 +18,10 @@ class _GlobalMaxPool(nn.Module):
         return x.amax((2, 3), keepdim=True)
 
 
-_POOLS = {'avg': lambda: nn.AdaptiveAvgPool2d(1), 'max': _GlobalMaxPool}
+_POOLS: dict[str, Callable[[], nn.Module]] = {
+    'avg': lambda: nn.AdaptiveAvgPool2d(1),
+    'max': _GlobalMaxPool,
+}
 
 
 class GlobalContext(nn.Module):
