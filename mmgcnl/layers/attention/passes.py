@@ -171,7 +171,8 @@ def backward_heads(
     all_keys = heads.keys(tiling.blocks, mask)
     # Products of matrices that need not be transposed are faster.
     value_t = _transposed(heads.value)
-    d_key_t, d_value_t = torch.zeros_like(value_t), torch.zeros_like(value_t)
+    # Of each block of keys, (G, d, K).
+    d_keys, d_values = ([torch.zeros_like(k.key_t) for k in all_keys] for _ in range(2))
     d_codes = []
     if heads.position_query is not None:
         d_codes = [torch.zeros_like(heads.rows), torch.zeros_like(heads.columns)]
@@ -194,16 +195,15 @@ def backward_heads(
         d_queries = queries.zeros()
         for span in rectangle.tiles:
             tile, d_tile, d_y = queries.tile(span), d_queries.tile(span), dy[:, span]
-            for keys in all_keys:
-                at_keys = keys.block.keys
+            for keys, d_key, d_value in zip(all_keys, d_keys, d_values):
                 weights = _weights(tile, keys, lse[:, span], scratch)
                 d_weights = tile.view(keys, scratch.d_weights)
-                torch.bmm(d_y, value_t[:, :, at_keys], out=d_weights)
+                torch.bmm(d_y, value_t[:, :, keys.block.keys], out=d_weights)
                 kept = scratch.kept_weights(tile, keys, weights)
                 d_logits = d_weights.mul_(kept).addcmul_(weights, delta[:, span], value=-1)
-                d_value_t[:, :, at_keys].baddbmm_(dy_t[:, :, span], kept)
+                d_value.baddbmm_(dy_t[:, :, span], kept)
                 d_tile.query.baddbmm_(d_logits, keys.key)
-                d_key_t[:, :, at_keys].baddbmm_(query_t[:, :, span], d_logits)
+                d_key.baddbmm_(query_t[:, :, span], d_logits)
                 if d_tile.tables is not None:
                     on_grid = keys.block.on_grid(d_logits)
                     d_tile.tables[0][..., keys.block.rows] += on_grid.sum(3)
@@ -222,7 +222,8 @@ def backward_heads(
             d_columns = d_by_column.transpose(3, 4) @ position_query.transpose(2, 3)
             d_codes[0][:, at[1]] += d_rows.sum(0)
             d_codes[1][:, at[2]] += d_columns.sum(0)
-    d_key_t.div_(LOG2_E)  # which the queries were multiplied with
+    # The queries were multiplied with LOG2_E.
+    d_key_t, d_value_t = torch.cat(d_keys, 2).div_(LOG2_E), torch.cat(d_values, 2)
     for result, of_keys in zip(grads[1:3], (d_key_t, d_value_t)):
         result.copy_(of_keys.transpose(1, 2).view(result.shape))
     return d_codes
