@@ -1,7 +1,9 @@
 """What the benchmarks measure with: that they see time, memory and failures."""
 
 import os
+import resource
 import signal
+import statistics
 import sys
 import time
 from functools import partial
@@ -12,6 +14,7 @@ from torch import nn
 
 from mmgcnl.analysis.benchmark import (
     MIB,
+    TIMED_SECONDS,
     Measurement,
     as_table,
     measure,
@@ -45,7 +48,7 @@ def fail_silently():
     raise MemoryError
 
 
-def take_at_first(calls: str):
+def take_at_first(calls: str, seconds: float):
     """Take memory in every other call, and note all calls in a file."""
 
     def step() -> None:
@@ -54,15 +57,44 @@ def take_at_first(calls: str):
             if len(file.read()) % 2 == 0:
                 torch.ones(100 * MIB, dtype=torch.uint8)
             file.write('.')
+        time.sleep(seconds)
 
     return step
 
 
 def test_memory_and_time_are_measured_in_runs_of_their_own(tmp_path):
     calls = tmp_path / 'calls'
-    found = measure({'one': partial(take_at_first, str(calls))}, repeats=2, threads=1)
+    step = partial(take_at_first, str(calls), 2 * TIMED_SECONDS)
+    found = measure({'one': step}, repeats=2, threads=1)
     assert len(calls.read_text()) == 2 * 3  # with the warm-up
     assert min(found['one'].mib) > 95
+
+
+def test_time_of_a_short_step_is_the_median_of_several(tmp_path):
+    calls = tmp_path / 'calls'
+    step = partial(take_at_first, str(calls), TIMED_SECONDS / 6)
+    found = measure({'short': step}, repeats=2, threads=1)
+    assert len(calls.read_text()) > 2 * 3
+    assert len(found['short'].seconds) == 2
+
+
+def note_page_faults(faults: str):
+    def step() -> None:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        pieces = [torch.ones(4 * MIB, dtype=torch.uint8) for _ in range(6)]
+        del pieces
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        with open(faults, 'a') as file:
+            file.write(f'{after - before}\n')
+
+    return step
+
+
+def test_timed_steps_do_not_wait_for_memory(tmp_path):
+    faults = tmp_path / 'faults'
+    measure({'one': partial(note_page_faults, str(faults))}, repeats=1, threads=1)
+    of_steps = [int(line) for line in faults.read_text().splitlines()]
+    assert statistics.median(of_steps) < 100
 
 
 def test_measures_each_contender_and_survives_its_failure():
