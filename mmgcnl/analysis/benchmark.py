@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from mmgcnl.utils.cli import positive_int
 
 MIB = 2**20
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 #: Seconds for which a step is repeated in each turn.
 TIMED_SECONDS = 0.3
 #: Makes the step that is measured. It is called in the contender's own process.
@@ -121,7 +122,6 @@ def _work(pipe: Connection, build: Build, threads: int | None) -> None:
             if step is None:
                 if threads is not None:
                     torch.set_num_threads(threads)
-                _keep_freed_memory()
                 step = build()
             pipe.send(_measure_once(step))
         except Exception as error:  # reported as the result of the contender
@@ -129,23 +129,22 @@ def _work(pipe: Connection, build: Build, threads: int | None) -> None:
             pipe.send(f'{type(error).__name__}: {first_line}')
 
 
-def _keep_freed_memory() -> None:
-    """Let glibc keep up to 62 MiB of freed memory, instead of returning it to the system.
-
-    It keeps twice the largest piece below 32 MiB that the process has ever freed
-    (M_MMAP_THRESHOLD in mallopt(3)). Any training has freed one, so a block in a network
-    does not wait for the system; a process that runs nothing but the block would.
-    """
-    torch.empty(31 * MIB, dtype=torch.uint8)
+def _keep_freed_memory(mib: int) -> None:
+    """Let the allocator keep up to ``mib`` MiB of what is freed, by mallopt(3) of glibc."""
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_TRIM_THRESHOLD, mib * MIB)
+    # Larger pieces than that are returned at once; glibc allows 32 MiB at most.
+    libc.mallopt(_M_MMAP_THRESHOLD, min(mib, 32) * MIB)
 
 
 def _measure_once(step: Callable[[], object]) -> tuple[float, int]:
     """Measure the seconds of a step, and the bytes by which it raises the peak memory.
 
-    The step runs first for the memory: there it has to get back what was returned to the
-    system, which takes time that the steps of a training or of a server do not spend. Then
-    it runs for TIMED_SECONDS, once at least, and the median counts: the first steps of a
-    turn find the caches full of another contender's data.
+    The memory is that of the first step. What it frees is returned to the system at once, so
+    that the peak is that of the memory in use. Getting it back takes time that a training or
+    a server does not spend: in any large model, glibc comes to keep 64 MiB. So do the timed
+    steps. They run for TIMED_SECONDS, once at least, and the median counts: the first steps
+    find the caches full of another contender's data.
     """
     gc.collect()
     if torch.cuda.is_available():
@@ -153,7 +152,8 @@ def _measure_once(step: Callable[[], object]) -> tuple[float, int]:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
     else:
-        # Return freed memory to the system: reusing it would hide the growth.
+        # Reusing freed memory would hide the growth.
+        _keep_freed_memory(0)
         ctypes.CDLL(None).malloc_trim(0)
         Path('/proc/self/clear_refs').write_text('5')  # resets the peak
         before = _status('VmRSS')
@@ -161,6 +161,8 @@ def _measure_once(step: Callable[[], object]) -> tuple[float, int]:
     after = (
         torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _status('VmHWM')
     )
+    _keep_freed_memory(64)
+    step()
     seconds: list[float] = []
     while sum(seconds) < TIMED_SECONDS:
         if torch.cuda.is_available():
