@@ -140,11 +140,11 @@ def _keep_freed_memory(mib: int) -> None:
 def _measure_once(step: Callable[[], object]) -> tuple[float, int]:
     """Measure the seconds of a step, and the bytes by which it raises the peak memory.
 
-    The memory is that of the first step. What it frees is returned to the system at once, so
-    that the peak is that of the memory in use. Getting it back takes time that a training or
-    a server does not spend: in any large model, glibc comes to keep 64 MiB. So do the timed
-    steps. They run for TIMED_SECONDS, once at least, and the median counts: the first steps
-    find the caches full of another contender's data.
+    The memory is that of the first step. What it frees is returned to the system at once,
+    so that the peak is that of the memory in use. Getting it back takes time that the timed
+    steps do not spend: they keep 64 MiB, as glibc comes to do in any large model. They run
+    for TIMED_SECONDS, once at least, and the median counts: the first steps find the caches
+    full of another contender's data.
     """
     gc.collect()
     if torch.cuda.is_available():
