@@ -1,7 +1,7 @@
 """Studies of the attention, of costs and of predictions: functions that the tools call."""
 
 from .ablation import ABLATIONS, Contexts, ablate_priors, ablated, ablations_of
-from .attention import attention_at, head_queries
+from .attention import attention_at, head_queries, mean_queries
 from .blocks import Grid, block_type, find_blocks, grids, iter_attention
 from .cosine_distance import DistanceRecorder, mean_cosine_distance, measure_distances
 from .figures import Query, draw_attention, draw_panels
@@ -31,6 +31,7 @@ __all__ = [
     'iter_attention',
     'label_map',
     'mean_cosine_distance',
+    'mean_queries',
     'measure_distances',
     'prediction_panels',
     'read_label_map',

@@ -117,3 +117,25 @@ def head_queries(
         for number, (point, *per_model) in enumerate(zip(points, *maps.values()), 1)
         for name, heads in zip(maps, per_model)
     ]
+
+
+def mean_queries(
+    points: Sequence[tuple[float, float]], maps: Mapping[str, np.ndarray]
+) -> list[Query]:
+    """Make rows of :func:`draw_attention`: the mean over the heads, of all models.
+
+    Args:
+        points: As for :func:`head_queries`.
+        maps: As for :func:`head_queries`.
+
+    Returns:
+        A row per point.
+    """
+    return [
+        Query(
+            point,
+            {f'{name}, mean of heads': heads[i].mean(0) for name, heads in maps.items()},
+            f'query {i + 1}' if len(points) > 1 else '',
+        )
+        for i, point in enumerate(points)
+    ]

@@ -13,7 +13,7 @@ from mmengine.registry import init_default_scope
 from mmseg.models import SegDataPreProcessor
 from torch import nn
 
-from mmgcnl.analysis import attention_at, find_blocks
+from mmgcnl.analysis import attention_at, find_blocks, mean_queries
 from mmgcnl.layers import GCNonLocal2d
 
 PIPELINES = {
@@ -113,3 +113,13 @@ def test_a_forward_pass_keeps_no_attention():
         assert not module._forward_hooks
         held = [v for v in vars(module).values() if isinstance(v, torch.Tensor)]
         assert not held
+
+
+def test_mean_queries_have_a_row_for_each_point_and_a_map_for_each_model():
+    a, b = np.random.rand(2, 3, 4, 5), np.random.rand(2, 1, 6, 7)
+    first, second = mean_queries([(1, 2), (3, 4)], {'a': a, 'b': b})
+    assert (first.title, second.title) == ('query 1', 'query 2')
+    assert (first.point, second.point) == ((1, 2), (3, 4))
+    assert list(second.maps) == ['a, mean of heads', 'b, mean of heads']
+    np.testing.assert_allclose(second.maps['a, mean of heads'], a[1].mean(0))
+    np.testing.assert_allclose(first.maps['b, mean of heads'], b[0, 0])

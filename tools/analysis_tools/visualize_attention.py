@@ -5,7 +5,8 @@ python tools/analysis_tools/visualize_attention.py CONFIG CHECKPOINT IMAGE \\
 
 Each row shows a query, marked by a '+': its attention averaged over the heads, then that of
 each head. With --config2 and --checkpoint2, the rows of a second model are below those of
-the first. The first row has the predictions and, if given, the ground truth.
+the first. The first row has the predictions and, if given, the ground truth. With --mean,
+each query has one row, with the average over the heads of each model.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from mmgcnl.analysis import (
     draw_attention,
     find_blocks,
     head_queries,
+    mean_queries,
     read_label_map,
 )
 from mmgcnl.apis import Inferencer
@@ -58,6 +60,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--config2', type=existing_file, help='of a model to compare with')
     parser.add_argument('--checkpoint2')
     parser.add_argument('--names', nargs='+', help='of the models; of their configs')
+    parser.add_argument(
+        '--mean', action='store_true', help='leave out the maps of single heads'
+    )
     parser.add_argument('--block', help='its name, if the model has several')
     parser.add_argument('--block2', help='likewise of the second model')
     parser.add_argument(
@@ -102,7 +107,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             samples.append(pred)
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    queries = head_queries(args.point, dict(zip(names, maps)))
+    make_rows = mean_queries if args.mean else head_queries
+    queries = make_rows(args.point, dict(zip(names, maps)))
     draw_attention(image[..., ::-1], queries, args.out, panels, inferencer.legend(*samples))
     print(f'drawn: {args.out}')
 

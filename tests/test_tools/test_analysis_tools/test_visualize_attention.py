@@ -13,7 +13,12 @@ def test_visualize_attention(call, trained, capsys, tmp_path, segmentor, squares
         *('--ground-truth', squares / 'labels/1.png', '--out', tmp_path / 'x/y.png'),
     ]
     call('analysis_tools/visualize_attention', *arguments)
-    assert mmcv.imread(str(tmp_path / 'x/y.png')).std() > 10
+    large = mmcv.imread(str(tmp_path / 'x/y.png'))
+    assert large.std() > 10
+    call('analysis_tools/visualize_attention', *arguments, '--mean')
+    small = mmcv.imread(str(tmp_path / 'x/y.png'))
+    assert small.std() > 10
+    assert small.size < large.size
 
 
 def test_point_outside(call, trained, capsys, tmp_path, segmentor, squares):
