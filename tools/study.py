@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         print(f'{total - len(runs)} of {total} runs are done; results in {options.csv}')
     failed = Scheduler(runs, options).run() if runs else {}
     results, _ = read_results(study, options.csv)
-    print(f'\n{render_table(results, args.table)}')
+    print(f'\n{render_table(results, args.table, [row.name for row in rows])}')
     for name, reason in failed.items():
         print(f'failed: {name}: {reason}', file=sys.stderr)
     if failed:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,11 +51,27 @@ def render(results: Results, plot: str | None = None, level: int = 2) -> str:
     return '\n'.join(lines).rstrip() + '\n'
 
 
-def render_table(results: Results, name: str | None = None, heading: bool = True) -> str:
-    """Write only the tables: the one with this name, or all of them."""
-    tables = [t for t in results.study.tables if name is None or t.name == name]
+def render_table(
+    results: Results,
+    name: str | None = None,
+    rows: Collection[str] | None = None,
+    heading: bool = True,
+) -> str:
+    """Write only the tables: the one with this name, or all of them.
+
+    Args:
+        results: The study's results so far.
+        name: Of the table; None for all.
+        rows: Leave out the other rows, and tables without any of these; None for all.
+        heading: Write the titles of the tables.
+    """
     level = 2 if heading else 0
-    return '\n\n'.join('\n'.join(_table(results, t, level)) for t in tables) + '\n'
+    tables = []
+    for table in results.study.tables:
+        lines = tuple(ln for ln in table.lines if rows is None or ln.row in rows)
+        if lines and name in (None, table.name):
+            tables.append('\n'.join(_table(results, replace(table, lines=lines), level)))
+    return '\n\n'.join(tables) + '\n'
 
 
 def _progress(results: Results) -> Iterator[str]:

@@ -96,6 +96,12 @@ def test_table_quotes_the_paper(study_file, records):
     assert '| Plain | 3 | 47.25 | 51.17 ± 1.26 | |' in squeezed
 
 
+def test_tables_of_some_rows(results):
+    text = render_table(results, rows=['wide'])
+    assert '| wide ' in text and '| Plain ' not in text
+    assert render_table(results, rows=['no such row']).strip() == ''
+
+
 def test_picture(results, tmp_path):
     draw(results, tmp_path / 'new/small.png')
     first = (tmp_path / 'new/small.png').read_bytes()
