@@ -34,7 +34,8 @@ def init_model(
         config: The config, or its path.
         checkpoint: Path or URL. None: the model as at the start of a training, initialised
             with ``randomness.seed`` of the config (0 without one), including pretrained
-            weights of the backbone.
+            weights of the backbone. Where OpenMMLab's mmengine trains by iterations, it
+            draws a random number first, and starts from other random weights.
         device: Such as 'cpu' or 'cuda:1'. Default: a GPU if there is one.
 
     Returns:

@@ -1,10 +1,14 @@
 """Our configs as bases of others: ``_base_ = 'mmgcnl::ebfpn/...'``."""
 
+from pathlib import Path
+
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
-from mmengine.utils import is_installed
+from mmengine.utils import check_file_exist, is_installed
 
 from .libraries import LIBRARIES, how_to_install, installed_version
+
+CONFIGS = Path(__file__).parents[1] / '.mim/configs'
 
 
 def register_bases() -> None:
@@ -24,16 +28,20 @@ def register_bases() -> None:
     find = Config._get_cfg_path
 
     def find_without_scope(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        name, _, rest = cfg_path.partition('::')
+        if name == 'mmgcnl':
+            # OpenMMLab's mmengine would look in site-packages, where an editable
+            # installation has no folder.
+            check_file_exist(CONFIGS / rest)
+            return str(CONFIGS / rest), None
         try:
-            path, scope = find(cfg_path, filename)
+            return find(cfg_path, filename)
         except ModuleNotFoundError:
-            name = cfg_path.partition('::')[0]
             if name not in LIBRARIES or installed_version(name):
                 raise
             raise ModuleNotFoundError(
                 f'{filename} inherits {cfg_path}, and {name} is not installed: '
                 f'{how_to_install(name)}'
             ) from None
-        return path, None if scope == 'mmgcnl' else scope
 
     Config._get_cfg_path = staticmethod(find_without_scope)

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from mmgcnl.engine import Runner, hooks, loops
+from tests.builders import skip_without_classes
 
 
 @MODELS.register_module()
@@ -71,6 +72,7 @@ def test_missing_weights_name_the_key_of_their_config(tmp_path):
 
 
 def test_missing_weights_of_a_class(tmp_path):
+    skip_without_classes()
     weights = dict(type=PretrainedInit, checkpoint='no_such.pth')
     with pytest.raises(RuntimeError, match='--cfg-options model.init_cfg=None,'):
         train(tmp_path, init_cfg=weights)

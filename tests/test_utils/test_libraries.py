@@ -34,6 +34,7 @@ def test_tested_versions_pass_silently(monkeypatch, versions):
         assert libraries.check_libraries() == set(versions)
 
 
+@pytest.mark.parametrize('family', ['onedl', 'openmmlab'])
 @pytest.mark.parametrize(
     ('name', 'version'),
     [
@@ -44,12 +45,13 @@ def test_tested_versions_pass_silently(monkeypatch, versions):
         ('mmseg', '1.2.1'),
     ],
 )
-def test_old_version_is_refused(monkeypatch, name, version):
+def test_old_version_is_refused(monkeypatch, name, version, family):
     monkeypatch.setattr(libraries, 'installed_version', {**ONEDL, name: version}.get)
+    monkeypatch.setattr(libraries, '_installed_family', lambda: family)
     with pytest.raises(ImportError, match=re.escape(version)) as error:
         libraries.check_libraries()
     assert name in str(error.value)
-    assert libraries.LIBRARIES[name].onedl in str(error.value)
+    assert getattr(libraries.LIBRARIES[name], family) in str(error.value)
 
 
 @pytest.mark.parametrize(

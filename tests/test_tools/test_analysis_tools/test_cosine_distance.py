@@ -5,6 +5,7 @@ import json
 import mmcv
 import numpy as np
 import pytest
+from mmengine.runner.loops import _InfiniteDataloaderIterator
 
 from tests.builders import ROOT, free_port, write_segmentor
 
@@ -113,7 +114,9 @@ def test_distances_at_iteration_0(call, capsys, tmp_path, segmentor):
         assert block['output'] == dict(mean=None, std=None)  # it adds nothing yet
         assert 0 < block['input']['mean'] < 0.5
     assert min(heads[0]) > 0
-    assert heads[0] == pytest.approx(heads[1], rel=0.02)
+    # OpenMMLab's mmengine draws a random number before it initialises such a training.
+    if hasattr(_InfiniteDataloaderIterator, '_ensure_iterator'):
+        assert heads[0] == pytest.approx(heads[1], rel=0.02)
 
     capsys.readouterr()
     with pytest.raises(SystemExit, match='2'):
