@@ -28,8 +28,8 @@ def register_bases() -> None:
     find = Config._get_cfg_path
 
     def find_without_scope(cfg_path: str, filename: str) -> tuple[str, str | None]:
-        name, _, rest = cfg_path.partition('::')
-        if name == 'mmgcnl':
+        name, separator, rest = cfg_path.partition('::')
+        if name == 'mmgcnl' and separator:
             # OpenMMLab's mmengine would look in site-packages, where an editable
             # installation has no folder.
             check_file_exist(CONFIGS / rest)
