@@ -51,12 +51,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=0.3,
         help='instances with a lower score are not drawn (0.3)',
     )
-    parser.add_argument('--batch-size', type=positive_int, default=1, help='of images (1)')
+    parser.add_argument(
+        '--batch-size', type=positive_int, default=1, help='images at a time (1)'
+    )
     parser.add_argument(
         '--num-frames',
         type=positive_int,
         metavar='N',
-        help='of each video or camera: only the first N',
+        help='only the first N frames of each video or camera',
     )
     add_device_argument(parser)
     add_cfg_options(parser)
@@ -69,8 +71,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     outputs = {
         video: Path(args.out_dir, 'overlays', f'{name(video)}.mp4') for video in videos
     }
-    if len(set(outputs.values())) < len(videos):
-        parser.error('two videos of the same name: give them in two runs')
+    for video, out in outputs.items():
+        first = next(other for other in outputs if outputs[other] == out)
+        if first != video:
+            parser.error(
+                f'{first} and {video} would be written to the same file: give them in two '
+                'runs with different output folders'
+            )
     failed: dict[str, str] = {}
     try:
         cfg = read_config(args.config, args.cfg_options)
@@ -98,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     if failed:
-        print(f'{len(failed)} could not be read:', file=sys.stderr)
+        print(f'{len(failed)} of the inputs could not be read:', file=sys.stderr)
         for item, reason in failed.items():
             print(f'  {item}: {reason}', file=sys.stderr)
         sys.exit(2)

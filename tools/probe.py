@@ -12,6 +12,7 @@ from mmengine.runner import find_latest_checkpoint
 from mmgcnl.analysis import Query, attention_at, draw_attention
 from mmgcnl.apis import image_pipeline, init_model
 from mmgcnl.datasets.probe import CELL, CRATES, make_probe
+from mmgcnl.utils.cli import seed
 
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs/probe'
 
@@ -68,16 +69,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     data.add_argument(
         '--out', type=Path, help='folder; default: work_dirs/probe/data/seed<SEED>'
     )
-    data.add_argument('--seed', type=int, default=0, help='of the scenes; default: 0')
+    data.add_argument('--seed', type=seed, default=0, help='seed of the scenes; default: 0')
     text = 'draw the attention of three crates, with the plain block and with ours'
     picture = commands.add_parser('picture', help=text, description=text)
     picture.add_argument(
         '--work-dir',
         type=Path,
         default=Path('work_dirs/probe'),
-        help='of the study configs/studies/demo.yml; default: %(default)s',
+        help='work dir of the study configs/studies/demo.yml; default: %(default)s',
     )
-    picture.add_argument('--seed', type=int, default=0, help='of the study; default: 0')
+    picture.add_argument(
+        '--seed', type=seed, default=0, help='seed of the models; default: 0'
+    )
     picture.add_argument(
         '--out', type=Path, help='default: attention_seed<SEED>.png in the work dir'
     )

@@ -28,7 +28,7 @@ from mmgcnl.studies import (
     render,
     render_table,
 )
-from mmgcnl.utils.cli import positive_int
+from mmgcnl.utils.cli import positive_int, seed
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -45,9 +45,9 @@ INTRO = f"""\
 <!-- Written from the CSV files in docs/evidence by
 {EVIDENCE} -->
 
-What was trained here, and what came out. Each section is one study: a file in
-`configs/studies` with its rows, predictions and rules, which was committed before the first
-run. `docs/evidence` has a CSV file for each, with every value that was measured.
+The studies that were run in this project, with their results. Each section is one study: a
+file in `configs/studies` with its rows, predictions and rules, which was committed before
+the first run. `docs/evidence` has a CSV file for each, with every value that was measured.
 """
 
 
@@ -135,13 +135,6 @@ def read_results(study: Study, csv: Path) -> tuple[Results, list[str]]:
     return Results(study, records), broken
 
 
-def _seed(text: str) -> int:
-    number = int(text)
-    if not 0 <= number < 2**31:
-        raise argparse.ArgumentTypeError(f'{text}: give a number from 0 to 2147483647')
-    return number
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -156,7 +149,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         command.add_argument('--table', help='only the rows of this table')
         command.add_argument('--rows', nargs='+', metavar='ROW', help='only these rows')
         command.add_argument(
-            '--seeds', nargs='+', type=_seed, metavar='SEED', help="instead of the study's"
+            '--seeds',
+            nargs='+',
+            type=seed,
+            metavar='SEED',
+            help="seeds to run; default: the study's",
         )
         command.add_argument(
             '--jobs', type=positive_int, default=1, help='runs at the same time; default: 1'

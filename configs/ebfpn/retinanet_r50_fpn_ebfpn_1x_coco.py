@@ -5,4 +5,7 @@ _base_ = [
     'mmdet::_base_/default_runtime.py',
 ]
 custom_imports = dict(imports=['mmgcnl'], allow_failed_imports=False)
-model = dict(neck=[_base_.model.neck, dict(type='EBFPN', in_channels=256, num_levels=5)])
+# The pyramid begins at stride 8: level 1 has stride 16, as level 2 in Mask R-CNN. mmdet's
+# Libra RetinaNet refines the same level.
+ebfpn = dict(type='EBFPN', in_channels=256, num_levels=5, refine_level=1)
+model = dict(neck=[_base_.model.neck, ebfpn])

@@ -45,7 +45,10 @@ def attention_at(
     """
     blocks = find_blocks(model)
     if name is None and len(blocks) > 1:
-        raise ValueError(f'the model has several blocks, choose one: {", ".join(blocks)}')
+        raise ValueError(
+            f'the model has several blocks, choose one with --block (of the second model, '
+            f'--block2): {", ".join(blocks)}'
+        )
     name = name or next(iter(blocks))
     if name not in blocks:
         raise ValueError(f'there is no block {name!r}; there are: {", ".join(blocks)}')

@@ -235,8 +235,13 @@ def module_contender(build: Callable[[], nn.Module], *args: object) -> Build:
 def add_benchmark_arguments(parser: ArgumentParser) -> None:
     """Add the options that the benchmarks have in common."""
     parser.add_argument('--batch', type=positive_int, default=1, help='images (1)')
-    parser.add_argument('--mode', choices=['infer', 'train'], default='infer')
-    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
+    parser.add_argument(
+        '--mode',
+        choices=['infer', 'train'],
+        default='infer',
+        help='train: with the backward pass',
+    )
+    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu', help='(cpu)')
     parser.add_argument(
         '--dtype',
         choices=['float32', 'bfloat16', 'float16'],
@@ -247,7 +252,7 @@ def add_benchmark_arguments(parser: ArgumentParser) -> None:
         '--repeats', type=positive_int, default=5, help='medians are taken over these (5)'
     )
     parser.add_argument(
-        '--threads', type=positive_int, help="of each process (PyTorch's choice)"
+        '--threads', type=positive_int, help="threads of each process (PyTorch's choice)"
     )
     parser.add_argument(
         '--json', type=Path, metavar='FILE', help='file for the measurements'

@@ -136,7 +136,7 @@ def _figures(table: dict, row: dict) -> str:
 
 def _render_commands(folder: Path, example: str) -> Iterator[str]:
     config = _short(folder / f'{example}.py')
-    gpus, batch, _ = describe_training(Config.fromfile(folder / f'{example}.py'))
+    gpus, batch, length = describe_training(Config.fromfile(folder / f'{example}.py'))
     checkpoint = f'work_dirs/{example}/CHECKPOINT.pth'
     yield '## Train and test'
     yield ''
@@ -157,6 +157,9 @@ def _render_commands(folder: Path, example: str) -> Iterator[str]:
         yield f'python tools/train.py {config} --auto-scale-lr'
         yield '```'
         yield ''
+        if length.endswith('iterations'):
+            yield f'The {length} then read 1/{gpus} as many images.'
+            yield ''
     yield '[docs/train.md](../../docs/train.md) has the other options.'
     yield ''
 

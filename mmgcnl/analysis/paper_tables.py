@@ -53,7 +53,7 @@ column *server files* predict them and write the files into the folder DIR.
 
 - **COCO test-dev:** `detections_test-dev2017_NAME_results.bbox.json` and `.segm.json`.
   Boxes and masks are two submissions. Each is a zip archive of one file, whose name has
-  neither `.bbox` nor `.segm`:
+  neither `.bbox` nor `.segm`. In DIR:
 
   ```shell
   for kind in bbox segm; do
@@ -67,7 +67,7 @@ column *server files* predict them and write the files into the folder DIR.
   ```
 
 - **Cityscapes:** one PNG of label IDs (not train IDs) for each of the 1,525 test images,
-  with the image's name. The server takes one zip archive of them:
+  with the image's name. The server takes one zip archive of them. In DIR:
 
   ```shell
   python3 -m zipfile -c cityscapes.zip *.png
@@ -92,6 +92,8 @@ NAMES = dict(
     cos_att='dist. attention',
     memory_gb='memory (GB)',
 )
+# Digits behind the point, where it is not one.
+_DIGITS = dict(params=2, flops=2, pixAcc=2, mIoU=2, cos_input=3, cos_output=3, cos_att=3)
 _NOT_PRINTED = ('row', 'config', 'dataset', 'shape', 'reproduced', 'misprint', 'note')
 # A sentence of the introduction, and its replacement once a table was trained.
 _NOT_TRAINED = """\
@@ -212,4 +214,4 @@ def format_figure(key: str, value: Any) -> str:
     """Format a figure of a row as the paper prints it; empty for None."""
     if value is None:
         return ''
-    return f'{value:.2f}' if key in ('params', 'flops') else str(value)
+    return f'{value:.{_DIGITS.get(key, 1)}f}' if isinstance(value, float) else str(value)

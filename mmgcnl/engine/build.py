@@ -54,7 +54,10 @@ def build_runner(cfg: Config) -> Any:
 def _check_machine(cfg: Config, name: str) -> None:
     strategy = type_name((cfg.get('strategy') or {}).get('type'))
     if strategy == 'DeepSpeedStrategy' and find_spec('deepspeed') is None:
-        raise ConfigError('DeepSpeedStrategy needs the package deepspeed')
+        raise ConfigError(
+            'DeepSpeedStrategy needs the package deepspeed: pip install deepspeed, or '
+            'choose another strategy'
+        )
     if get_device() != 'cpu':
         return
     if strategy in ('FSDPStrategy', 'DeepSpeedStrategy', 'ColossalAIStrategy'):

@@ -104,7 +104,7 @@ def _safe(load: Callable) -> Callable:
             if asked:
                 raise CheckpointError(
                     f'{filename} refused: it asks for {asked[1]}, neither a weight nor a '
-                    'log, so that loading the file could run foreign code. If you '
+                    'log, so that loading the file could run arbitrary code. If you '
                     'trust its author, load it with torch.load(..., weights_only=False), '
                     "save its 'state_dict' with torch.save, and use that file"
                 ) from None

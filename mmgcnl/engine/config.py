@@ -6,6 +6,7 @@ needs, a ValueError says so.
 
 from __future__ import annotations
 
+import copy
 import os
 from importlib.util import find_spec
 
@@ -75,15 +76,24 @@ def resume_training(cfg: Config, checkpoint: str) -> None:
 def use_trainval(cfg: Config) -> None:
     """Train on the training and the validation images together.
 
+    The validation images are read as the training images are, apart from the settings of
+    the data set that ``trainval`` of the config replaces.
+
     Raises:
-        ValueError: The config has no ``trainval``.
+        ValueError: The config has no ``trainval``, or trains on several data sets already.
     """
     if 'trainval' not in cfg:
         raise ValueError(
-            'the config does not say what it would train on; those on Cityscapes and '
-            'CamVid do'
+            f'{cfg.filename} has no `trainval`: define it as in '
+            'configs/_base_/datasets/camvid.py, or leave out --trainval'
         )
-    cfg.merge_from_dict(cfg.trainval)
+    dataset = cfg.train_dataloader.dataset
+    if 'datasets' in dataset:
+        raise ValueError(
+            f'{cfg.filename} already trains on several data sets: leave out --trainval'
+        )
+    datasets = [dataset, {**copy.deepcopy(dataset), **cfg.trainval}]
+    cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=datasets)
 
 
 def make_watchable(cfg: Config) -> None:
@@ -141,7 +151,7 @@ def use_tta(cfg: Config) -> None:
         ValueError: The config has no ``tta_model`` or no ``tta_pipeline``.
     """
     for key in ('tta_model', 'tta_pipeline'):
-        if key not in cfg:
+        if not cfg.get(key):
             raise ValueError(f'the config has no {key}')
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     cfg.model = dict(cfg.tta_model, module=cfg.model)
@@ -177,8 +187,8 @@ def write_submission(cfg: Config, folder: str) -> None:
     """
     if 'submission' not in cfg:
         raise ValueError(
-            'the config does not say what its benchmark evaluates; those on COCO (boxes, '
-            'masks) and Cityscapes do'
+            f'{cfg.filename} has no `submission`: define it as in '
+            'configs/_base_/datasets/cityscapes_769x769.py, or leave out --submission'
         )
     os.makedirs(folder, exist_ok=True)
     cfg.merge_from_dict(cfg.submission)

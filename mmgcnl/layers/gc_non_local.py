@@ -98,7 +98,8 @@ class GCNonLocal2d(nn.Module):
             check_whole_number(name, number)
         if reduction > in_channels:
             raise ValueError(
-                f'reduction={reduction} leaves no channel of in_channels={in_channels}'
+                f'reduction={reduction} leaves no channel of in_channels={in_channels}: '
+                'give at most in_channels'
             )
         embed_dims = in_channels // reduction
         if embed_dims % num_heads:
@@ -203,8 +204,8 @@ class GCNonLocal2d(nn.Module):
         """Query, key and position of the attention of ``x``.
 
         :func:`mmgcnl.layers.attention_weights` computes the weights from them, also of
-        some queries only, and :func:`mmgcnl.layers.choose_implementation` tells which
-        implementation the forward pass of ``x`` uses.
+        some queries only. :func:`mmgcnl.layers.choose_implementation`, given them and
+        ``self.implementation``, tells which implementation the forward pass of ``x`` uses.
 
         Args:
             x: (B, C, H, W), the block's input.

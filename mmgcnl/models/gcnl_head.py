@@ -98,7 +98,8 @@ def _check_inputs(
             )
     if len(in_channels) != len(in_index):
         raise ValueError(
-            f'in_channels={in_channels!r} and in_index={in_index!r} differ in length'
+            f'in_channels={in_channels!r} and in_index={in_index!r} differ in length: '
+            'give the channels of each map'
         )
     for channels in in_channels:
         check_whole_number('in_channels', channels)

@@ -124,7 +124,7 @@ def _table(results: Results, table: Table, level: int) -> Iterator[str]:
         cells = [line.label, str(max(map(len, found.values()), default=0))]
         for metric in table.metrics:
             if metric.name in quoted:
-                cells.append(str(line.paper.get(metric.name, '')))
+                cells.append(_printed(line.paper.get(metric.name), metric))
             cells.append(_spread(list(found[metric.name].values()), metric))
         rows.append(cells)
     yield from _aligned(heads, rows)
@@ -158,6 +158,13 @@ def _spread(values: Sequence[float], metric: Metric) -> str:
     if len(values) < 2:
         return mean
     return f'{mean} ± {_number(float(np.std(values, ddof=1)), metric)}'
+
+
+def _printed(value: float | None, metric: Metric) -> str:
+    """A figure of the paper, with the zeros at its end that YAML drops."""
+    if value is None:
+        return ''
+    return max(str(value), f'{value:.{metric.digits}f}', key=len)
 
 
 def _number(value: float, metric: Metric, sign: bool = False) -> str:
@@ -200,7 +207,7 @@ def _comparisons(
         yield f'| {" | ".join(cells)} |'
     yield ''
     yield (
-        'Paired by seed; t intervals and two-sided t-tests. An outcome needs p < 0.05.'
+        'Paired by seed; t intervals and two-sided t-tests. *Undecided*: p >= 0.05.'
         + (
             " Holm's correction covers these comparisons together; the intervals are of "
             'each alone.'
@@ -258,7 +265,12 @@ def _ablations(results: Results, level: int) -> list[str]:
 def _every_run(results: Results) -> Iterator[str]:
     study = results.study
     seeds = sorted({seed for _, seed in results.runs})
-    heads = ['row', 'metric', *(f'seed {seed}' for seed in seeds), 'one more run']
+    heads = [
+        'row',
+        'metric',
+        *(f'seed {seed}' for seed in seeds),
+        '95 % prediction interval',
+    ]
     yield f'| {" | ".join(heads)} |'
     yield f'|---|---|{"---:|" * (len(heads) - 2)}'
     for name, row in study.rows.items():
@@ -271,4 +283,4 @@ def _every_run(results: Results) -> Iterator[str]:
             cells.append(f'{ends[0]} to {ends[1]}' if all(ends) else '')
             yield f'| {row.label} | {metric.label} | {" | ".join(cells)} |'
     yield ''
-    yield '*One more run*: where a run with another seed is expected, with 95 % confidence.'
+    yield '*95 % prediction interval*: where the result of another seed is expected.'

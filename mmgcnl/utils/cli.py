@@ -31,6 +31,18 @@ def non_negative_int(text: str) -> int:
     return _int_from(text, 0)
 
 
+def seed(text: str) -> int:
+    """Parse a seed, a whole number from 0 to 2^31 - 1.
+
+    Raises:
+        ArgumentTypeError: ``text`` is something else.
+    """
+    number = _int_from(text, 0)
+    if number >= 2**31:
+        raise ArgumentTypeError(f'{text}: give a whole number of at most {2**31 - 1}')
+    return number
+
+
 def _int_from(text: str, minimum: int) -> int:
     try:
         number = int(text)

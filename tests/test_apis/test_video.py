@@ -98,6 +98,17 @@ def test_images_and_videos_together(tmp_path, video, images, model):
     assert len(read(out / 'overlays/square.mp4')[0]) == 2
 
 
+def test_two_videos_of_the_same_name(tmp_path, video, model, capsys):
+    other = tmp_path / 'other' / video.name
+    other.parent.mkdir()
+    other.write_bytes(video.read_bytes())
+    with pytest.raises(SystemExit, match='2'):
+        call_tool('infer', *model, video, other, '--out-dir', tmp_path / 'out')
+    message = f'{video} and {other} would be written to the same file'
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
 def test_video_that_breaks_off(tmp_path, video, model, capsys):
     cut(video)
     with pytest.raises(SystemExit, match='2'):

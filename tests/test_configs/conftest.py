@@ -59,9 +59,6 @@ def reduce(cfg: Config) -> None:
             for dataset in leaves(loader.dataset):
                 reduce_pipeline(dataset.pipeline)
                 dataset.pop('sequences', None)  # of CamVid; the drawn data has none
-    if 'trainval' in cfg:
-        for dataset in cfg.trainval.train_dataloader.dataset.datasets:
-            reduce_pipeline(dataset.pipeline)
     if 'submission' in cfg:
         reduce_pipeline(cfg.submission.test_dataloader.dataset.get('pipeline', ()))
     if 'max_epochs' in cfg.train_cfg:

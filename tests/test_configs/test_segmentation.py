@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
@@ -79,6 +80,18 @@ def test_compared_configs_differ_in_the_block_alone(folder, stem):
         assert cfg.to_dict() == fcn.to_dict()
 
 
+def test_time_augmentation(reduced, run_tool, tmp_path):
+    cfg = reduced('configs/ade20k/nl_r50-d8_4xb2-160k_ade20k-512x512.py')
+    cfg.dump(tmp_path / 'small.py')
+    init_default_scope('mmseg')
+    model = MODELS.build(cfg.model)
+    torch.save(dict(state_dict=model.state_dict(), meta={}), tmp_path / 'small.pth')
+    model_files = tmp_path / 'small.py', tmp_path / 'small.pth'
+    run_tool('test', *model_files, '--work-dir', tmp_path, '--tta')
+    saved = Config.fromfile(next(tmp_path.glob('*/vis_data/config.py')))
+    assert saved.model.type == 'SegTTAModel'
+
+
 def test_trainval(drawn, reduced, run_tool, tmp_path, capsys):
     """--trainval trains on the images of both splits; other configs refuse it."""
     cfg = reduced('configs/cityscapes/nl_r50-d8_4xb2-80k_cityscapes-769x769.py')
@@ -89,10 +102,12 @@ def test_trainval(drawn, reduced, run_tool, tmp_path, capsys):
         dataset.data_prefix.img_path for dataset in saved.train_dataloader.dataset.datasets
     ]
     assert splits == ['leftImg8bit/train', 'leftImg8bit/val']
+    parts = saved.train_dataloader.dataset.datasets
+    assert parts[0].pipeline == parts[1].pipeline == cfg.train_dataloader.dataset.pipeline
 
     reduced('configs/ade20k/nl_r50-d8_4xb2-160k_ade20k-512x512.py').dump(
         tmp_path / 'ade.py'
     )
     with pytest.raises(SystemExit, match='2'):
         run_tool('train', tmp_path / 'ade.py', '--trainval')
-    assert '--trainval: the config does not say' in capsys.readouterr().err
+    assert 'ade.py has no `trainval`' in capsys.readouterr().err

@@ -81,6 +81,21 @@ def test_tta():
     assert cfg.test_dataloader.dataset.pipeline == [2]
 
 
+def test_trainval():
+    """The validation images are read as the training images are."""
+    dataset = dict(type='A', pipeline=[1], indices=8, data_prefix=dict(img_path='train'))
+    cfg = segmentor(
+        train_dataloader=dict(batch_size=3, dataset=dataset),
+        trainval=dict(data_prefix=dict(img_path='val')),
+    )
+    edits.use_trainval(cfg)
+    validation = dict(dataset, data_prefix=dict(img_path='val'))
+    joined = dict(type='ConcatDataset', datasets=[dataset, validation])
+    assert cfg.train_dataloader == dict(batch_size=3, dataset=joined)
+    with pytest.raises(ValueError, match='already trains on several data sets'):
+        edits.use_trainval(cfg)
+
+
 def test_submission(tmp_path):
     submission = dict(test_evaluator=dict(format_only=True))
     for make, key, value in (
@@ -99,11 +114,11 @@ def test_submission(tmp_path):
     ('edit', 'arguments', 'message'),
     [
         (edits.scale_learning_rate, (), 'auto_scale_lr.base_batch_size=N'),
-        (edits.use_trainval, (), 'does not say what it would train on'),
+        (edits.use_trainval, (), 'has no `trainval`'),
         (edits.draw_predictions, (), 'has no default_hooks.visualization'),
         (edits.use_tta, (), 'has no tta_model'),
         (edits.save_predictions, ('folder',), 'a detector needs a .pkl file, not folder'),
-        (edits.write_submission, ('folder',), 'does not say what its benchmark evaluates'),
+        (edits.write_submission, ('folder',), 'has no `submission`'),
     ],
 )
 def test_missing_settings_are_named(edit, arguments, message, tmp_path, monkeypatch):

@@ -313,7 +313,9 @@ def test_faults_in_turn(study, start, tmp_path, finished):
         (['--rows', 'full'], "no row 'full'; there are 'ours', 'plain', 'broken'"),
         (['--table', '7'], "no table '7'"),
         (['--jobs', '0'], '0: give a whole number of at least 1'),
-        (['--seeds', '-1'], '-1: give a number from 0'),
+        (['--seeds', '-1'], '-1: give a whole number of at least 0'),
+        (['--seeds', 'a'], 'a: give a whole number of at least 0'),
+        (['--seeds', '2147483648'], '2147483648: give a whole number of at most'),
     ],
 )
 def test_bad_arguments(study, tmp_path, arguments, message):

@@ -11,14 +11,18 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
 from mmengine.fileio import dump
 from mmengine.logging import MMLogger
 from prettytable import PrettyTable
 
 from mmgcnl.analysis import ABLATIONS, ablate_priors, find_blocks
 from mmgcnl.apis import init_model
-from mmgcnl.utils.cli import check_file
+from mmgcnl.utils.cli import (
+    add_cfg_options,
+    add_device_argument,
+    existing_file,
+    read_config,
+)
 
 
 def show(report: dict) -> None:
@@ -42,23 +46,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='path of the config')
+    parser.add_argument('config', type=existing_file, help='path of the config')
     parser.add_argument('checkpoint', help='path or URL of the trained weights')
     parser.add_argument('--json', type=Path, metavar='FILE', help='also write it there')
-    parser.add_argument('--device', help='e.g. cpu, cuda:1; default: the GPU if available')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override settings of the config, e.g. test_dataloader.dataset.indices=50',
-    )
+    add_device_argument(parser)
+    add_cfg_options(parser, ', such as test_dataloader.dataset.indices=50')
     args = parser.parse_args(argv)
-    check_file(parser, 'config', args.config)
     MMLogger.get_current_instance().setLevel('WARNING')  # no table for each evaluation
     try:
-        cfg = Config.fromfile(args.config)
-        cfg.merge_from_dict(args.cfg_options or {})
+        cfg = read_config(args.config, args.cfg_options)
         model = init_model(cfg, args.checkpoint, args.device)
         find_blocks(model)  # before the data is read
         report = ablate_priors(model, cfg)

@@ -93,14 +93,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name, default in (
-        ('--height', 97),
-        ('--width', 97),
-        ('--channels', 256),
-        ('--heads', 8),
-        ('--kv-stride', 1),
+    for name, default, text in (
+        ('--height', 97, 'height of the feature map'),
+        ('--width', 97, 'width of the feature map'),
+        ('--channels', 256, 'channels of the feature map'),
+        ('--heads', 8, 'heads of the attention'),
+        ('--kv-stride', 1, 'stride of the keys and values'),
     ):
-        parser.add_argument(name, type=positive_int, default=default, help='(%(default)s)')
+        parser.add_argument(
+            name, type=positive_int, default=default, help=f'{text} (%(default)s)'
+        )
     add_benchmark_arguments(parser)
     parser.add_argument(
         '--scales',

@@ -78,14 +78,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         '--sizes', nargs='+', type=size, default=[(97, 97)], help='HxW of the map (97x97)'
     )
-    parser.add_argument('--channels', type=positive_int, default=256, help='(256)')
-    parser.add_argument('--heads', type=positive_int, default=8, help='(8)')
-    parser.add_argument('--repeats', type=positive_int, default=3, help='(3)')
-    parser.add_argument('--threads', type=positive_int, default=2, help='(2)')
+    parser.add_argument(
+        '--channels', type=positive_int, default=256, help='channels of the map (256)'
+    )
+    parser.add_argument(
+        '--heads', type=positive_int, default=8, help='heads of the attention (8)'
+    )
+    parser.add_argument(
+        '--repeats', type=positive_int, default=3, help='medians are taken over these (3)'
+    )
+    parser.add_argument(
+        '--threads', type=positive_int, default=2, help='threads of each process (2)'
+    )
     parser.add_argument(
         '--skip', nargs='+', default=[], choices=list(FILES), help='contenders to leave out'
     )
-    parser.add_argument('--json', type=Path, metavar='FILE', help='for the measurements')
+    parser.add_argument(
+        '--json', type=Path, metavar='FILE', help='file for the measurements'
+    )
     args = parser.parse_args(argv)
     for package in ('onnx', 'onnxscript', 'onnxruntime'):
         try:

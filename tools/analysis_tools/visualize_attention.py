@@ -4,9 +4,9 @@ python tools/analysis_tools/visualize_attention.py CONFIG CHECKPOINT IMAGE \\
     --point 120,80 --point 300,200 --out attention.png
 
 Each row shows a query, marked by a '+': its attention averaged over the heads, then that of
-each head. With --config2 and --checkpoint2, the rows of a second model are below those of
-the first. The first row has the predictions and, if given, the ground truth. With --mean,
-each query has one row, with the average over the heads of each model.
+each head. With --config2 and --checkpoint2, a second row for each query shows the second
+model. The first row has the predictions and, if given, the ground truth. With --mean, each
+query has one row, with the average over the heads of each model.
 """
 
 import argparse
@@ -57,14 +57,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar='X,Y',
         help='a query, in pixels of the image; can be repeated',
     )
-    parser.add_argument('--config2', type=existing_file, help='of a model to compare with')
-    parser.add_argument('--checkpoint2')
-    parser.add_argument('--names', nargs='+', help='of the models; of their configs')
+    parser.add_argument(
+        '--config2', type=existing_file, help='config of a model to compare with'
+    )
+    parser.add_argument('--checkpoint2', help='checkpoint of that model')
+    parser.add_argument(
+        '--names', nargs='+', help='names of the models (the names of their configs)'
+    )
     parser.add_argument(
         '--mean', action='store_true', help='leave out the maps of single heads'
     )
-    parser.add_argument('--block', help='its name, if the model has several')
-    parser.add_argument('--block2', help='likewise of the second model')
+    parser.add_argument('--block', help='name of the block, if the model has several')
+    parser.add_argument('--block2', help='name of the block of the second model')
     parser.add_argument(
         '--ground-truth',
         type=existing_file,
@@ -72,7 +76,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         help='label map of the image',
     )
     parser.add_argument(
-        '--out', type=file_name('.png'), default=Path('attention.png'), help='a PNG'
+        '--out',
+        type=file_name('.png'),
+        default=Path('attention.png'),
+        metavar='PNG',
+        help='the figure (attention.png)',
     )
     add_device_argument(parser)
     add_cfg_options(parser, ', of every model')

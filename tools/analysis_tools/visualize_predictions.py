@@ -39,18 +39,29 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar=('CONFIG', 'CHECKPOINT'),
         help='a model to compare with; can be repeated',
     )
-    parser.add_argument('--names', nargs='+', help='of the baselines and of the model')
-    parser.add_argument('--split', choices=['val', 'test'], default='val', help='(val)')
+    parser.add_argument(
+        '--names',
+        nargs='+',
+        help='names of the baselines, then of the model (the names of their configs)',
+    )
+    parser.add_argument(
+        '--split', choices=['val', 'test'], default='val', help='data set (val)'
+    )
     parser.add_argument(
         '--images', nargs='+', metavar='INPUT', help='images, folders or globs instead'
     )
     parser.add_argument(
-        '--num-images', type=positive_int, metavar='N', help='the first N (all)'
+        '--num-images', type=positive_int, metavar='N', help='only the first N images (all)'
     )
     parser.add_argument(
-        '--rows', type=positive_int, default=4, help='images to a figure (4)'
+        '--rows', type=positive_int, default=4, help='images per figure (4)'
     )
-    parser.add_argument('--score-thr', type=float, default=0.3, help='of instances (0.3)')
+    parser.add_argument(
+        '--score-thr',
+        type=float,
+        default=0.3,
+        help='instances with a lower score are not drawn (0.3)',
+    )
     parser.add_argument(
         '--out-dir', type=Path, required=True, metavar='DIR', help='folder of the figures'
     )

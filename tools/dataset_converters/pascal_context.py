@@ -171,7 +171,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             parser.error(f'no such folder: {folder}')
     suffixes = {path.suffix for path in args.annotations.iterdir()} & {'.png', '.mat'}
     if len(suffixes) != 1:
-        parser.error(f'{args.annotations} has no files NAME.png, or NAME.mat, or both')
+        found = 'both .png and .mat files' if suffixes else 'neither .png nor .mat files'
+        parser.error(
+            f'{args.annotations} has {found}: give the folder of the label maps, with one '
+            'kind of file'
+        )
     (suffix,) = suffixes
     try:
         table = read_label_list(args.labels, others_are_background=suffix == '.mat')

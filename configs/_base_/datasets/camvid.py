@@ -56,16 +56,5 @@ test_dataloader = dict(
 )
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
-# Merged by tools/train.py --trainval: the validation images as well.
-trainval = dict(
-    train_dataloader=dict(
-        dataset=dict(
-            _delete_=True,
-            type='ConcatDataset',
-            datasets=[
-                train_dataloader['dataset'],
-                dict(val_dataloader['dataset'], pipeline=train_pipeline),
-            ],
-        )
-    )
-)
+# For tools/train.py --trainval: where the training data set finds the validation images.
+trainval = dict(data_prefix=val_dataloader['dataset']['data_prefix'])

@@ -46,20 +46,10 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
-# Training uses the training images only, as in mmseg. Merged by tools/train.py --trainval:
-# the validation images as well, which is common for the server's figures.
-trainval = dict(
-    train_dataloader=dict(
-        dataset=dict(
-            _delete_=True,
-            type='ConcatDataset',
-            datasets=[
-                train_dataloader['dataset'],
-                dict(val_dataloader['dataset'], pipeline=train_pipeline),
-            ],
-        )
-    )
-)
+# Training uses the training images only, as in mmseg. tools/train.py --trainval adds the
+# validation images, which is common for the server's figures: where the training data set
+# finds them.
+trainval = dict(data_prefix=val_dataloader['dataset']['data_prefix'])
 # Merged by tools/test.py --submission: the images without public labels, and the metric
 # that writes the files for the benchmark's server.
 submission = dict(

@@ -183,7 +183,7 @@ class TestFaults:
 
     def test_folder_without_annotations(self, voc, png, capsys):
         message = fails(capsys, voc, voc, png[1])
-        assert f'{voc} has no files NAME.png' in message
+        assert f'{voc} has neither .png nor .mat files' in message
 
     def test_missing_annotation(self, voc, png, capsys):
         path = png[0] / '2009_000003.png'
