@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -58,6 +59,7 @@ def main() -> None:
     env = dict(os.environ, FAULTS=json.dumps(faults), MAX_RESTARTS=str(restarts))
     env.update(PYTHON=sys.executable, PYTHONPATH=str(ROOT), CUDA_VISIBLE_DEVICES='')
     run = args.out / 'run'
+    shutil.rmtree(run, ignore_errors=True)  # or it would only be resumed
     with open(args.out / 'log.txt', 'w') as log:
         process = subprocess.Popen(
             ['bash', ROOT / 'tools/dist_train.sh', config, '2', '--work-dir', run],

@@ -479,7 +479,7 @@ def save_random_weights(config: Path, **options: Any) -> Path:
 def write_logs(folder: Path) -> None:
     """Write the logs of two trainings, of the later one with an evaluation in between."""
     lines = {
-        '20260101_000000': [dict(loss=9.0, step=1)],
+        '20260101_000000': [dict(loss=9.0, step=10)],
         '20260102_000000': [
             dict(loss=2.0, step=10),
             dict(aAcc=50.0, step=10),

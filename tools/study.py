@@ -28,7 +28,7 @@ from mmgcnl.studies import (
     render,
     render_table,
 )
-from mmgcnl.utils.cli import positive_int, seed
+from mmgcnl.utils.cli import file_name, positive_int, seed
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -61,8 +61,8 @@ def run(args: argparse.Namespace) -> int:
         work_dir=work_dir,
         csv=args.csv or study.csv or work_dir / 'results.csv',
         jobs=args.jobs,
-        gpus=args.gpus,
-        images=args.num_images,
+        gpus=getattr(args, 'gpus', 1),
+        images=getattr(args, 'num_images', None),
         ablate=args.command == 'ablate',
     )
     seeds = args.seeds or study.seeds
@@ -122,6 +122,8 @@ def compose(
     for path in paths:
         study = read_study(path, ROOT)
         default = study.csv or study.folder / 'results.csv'
+        if csv and not csv.is_file():
+            raise FileNotFoundError(f'--csv: no such file: {csv}')
         results, broken = read_results(study, csv or default)
         faults += broken
         found.append(results)
@@ -158,15 +160,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         command.add_argument(
             '--jobs', type=positive_int, default=1, help='runs at the same time; default: 1'
         )
-        command.add_argument(
-            '--gpus', type=positive_int, default=1, help='processes of each run; default: 1'
-        )
-        command.add_argument(
-            '--num-images',
-            type=positive_int,
-            metavar='N',
-            help='measure cosine distances on the first N test images; default: all',
-        )
+        if name == 'run':
+            command.add_argument(
+                '--gpus',
+                type=positive_int,
+                default=1,
+                help='processes of each run, the same for all runs of a study, since the '
+                'batch grows with them; default: 1',
+            )
+            command.add_argument(
+                '--num-images',
+                type=positive_int,
+                metavar='N',
+                help='measure cosine distances on the first N test images, the same for '
+                'all runs of a study; default: all',
+            )
         command.add_argument(
             '--work-dir',
             type=Path,
@@ -184,7 +192,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     command.add_argument('--csv', type=Path, help="instead of the study's")
     command.add_argument(
         '--out',
-        type=Path,
+        type=file_name('.md'),
+        metavar='FILE.md',
         help='Markdown file; the pictures go into a folder of the same name beside it',
     )
     command.set_defaults(function=report)

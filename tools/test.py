@@ -13,6 +13,7 @@ from mmgcnl.engine import (
 )
 from mmgcnl.engine.config import (
     draw_predictions,
+    is_detector,
     save_predictions,
     use_tta,
     write_submission,
@@ -68,6 +69,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         with reporting_errors(parser, '--submission'):
             write_submission(cfg, args.submission)
     if args.out:
+        if args.submission and not is_detector(cfg):
+            parser.error(
+                '--out: with --submission, the label maps are in its folder already'
+            )
         with reporting_errors(parser, '--out'):
             save_predictions(cfg, args.out)
 

@@ -11,7 +11,6 @@ import gc
 import json
 import statistics
 import time
-from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -22,8 +21,6 @@ from pathlib import Path
 import torch
 from mmengine.utils import ProgressBar
 from torch import Tensor, nn
-
-from mmgcnl.utils.cli import positive_int
 
 MIB = 2**20
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -59,7 +56,10 @@ class Measurement:
 
 
 def measure(
-    contenders: Mapping[str, Build], repeats: int = 5, threads: int | None = None
+    contenders: Mapping[str, Build],
+    repeats: int = 5,
+    threads: int | None = None,
+    device: str = 'cpu',
 ) -> dict[str, Measurement]:
     """Run each contender's step ``repeats`` times, in turns, after a warm-up.
 
@@ -67,6 +67,7 @@ def measure(
         contenders: For each name a picklable function that builds the step.
         repeats: Number of measured turns.
         threads: Threads of each process. None: PyTorch's default.
+        device: 'cpu' or 'cuda', where the steps run: its memory is measured.
 
     Returns:
         The measurements by name. A contender that fails, or whose process dies, has an
@@ -76,7 +77,9 @@ def measure(
     workers = {}
     for name, build in contenders.items():
         here, there = context.Pipe()
-        worker = context.Process(target=_work, args=(there, build, threads), daemon=True)
+        worker = context.Process(
+            target=_work, args=(there, build, threads, device), daemon=True
+        )
         worker.start()
         there.close()
         workers[name] = (worker, here)
@@ -111,7 +114,7 @@ def _ask(pipe: Connection, worker) -> tuple[float, int] | str:  # type: ignore[n
         return f'its process ended with code {worker.exitcode} (out of memory?)'
 
 
-def _work(pipe: Connection, build: Build, threads: int | None) -> None:
+def _work(pipe: Connection, build: Build, threads: int | None, device: str) -> None:
     step: Callable[[], object] | None = None
     while True:
         try:
@@ -123,7 +126,7 @@ def _work(pipe: Connection, build: Build, threads: int | None) -> None:
                 if threads is not None:
                     torch.set_num_threads(threads)
                 step = build()
-            pipe.send(_measure_once(step))
+            pipe.send(_measure_once(step, device == 'cuda'))
         except Exception as error:  # reported as the result of the contender
             first_line, *_ = [*str(error).splitlines(), 'no message']
             pipe.send(f'{type(error).__name__}: {first_line}')
@@ -137,7 +140,7 @@ def _keep_freed_memory(mib: int) -> None:
     libc.mallopt(_M_MMAP_THRESHOLD, min(mib, 32) * MIB)
 
 
-def _measure_once(step: Callable[[], object]) -> tuple[float, int]:
+def _measure_once(step: Callable[[], object], on_gpu: bool) -> tuple[float, int]:
     """Measure the seconds of a step, and the bytes by which it raises the peak memory.
 
     The memory is that of the first step. What it frees is returned to the system at once,
@@ -147,7 +150,7 @@ def _measure_once(step: Callable[[], object]) -> tuple[float, int]:
     full of another contender's data.
     """
     gc.collect()
-    if torch.cuda.is_available():
+    if on_gpu:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -158,18 +161,16 @@ def _measure_once(step: Callable[[], object]) -> tuple[float, int]:
         Path('/proc/self/clear_refs').write_text('5')  # resets the peak
         before = _status('VmRSS')
     step()
-    after = (
-        torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _status('VmHWM')
-    )
+    after = torch.cuda.max_memory_allocated() if on_gpu else _status('VmHWM')
     _keep_freed_memory(64)
     step()
     seconds: list[float] = []
     while sum(seconds) < TIMED_SECONDS:
-        if torch.cuda.is_available():
+        if on_gpu:
             torch.cuda.synchronize()
         start = time.perf_counter()
         step()
-        if torch.cuda.is_available():
+        if on_gpu:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds), after - before
@@ -232,39 +233,6 @@ def module_contender(build: Callable[[], nn.Module], *args: object) -> Build:
     return partial(module_step, build, *args)  # type: ignore[arg-type]
 
 
-def add_benchmark_arguments(parser: ArgumentParser) -> None:
-    """Add the options that the benchmarks have in common."""
-    parser.add_argument('--batch', type=positive_int, default=1, help='images (1)')
-    parser.add_argument(
-        '--mode',
-        choices=['infer', 'train'],
-        default='infer',
-        help='train: with the backward pass',
-    )
-    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu', help='(cpu)')
-    parser.add_argument(
-        '--dtype',
-        choices=['float32', 'bfloat16', 'float16'],
-        default='float32',
-        help='dtype of autocast; float32: no autocast (float32)',
-    )
-    parser.add_argument(
-        '--repeats', type=positive_int, default=5, help='medians are taken over these (5)'
-    )
-    parser.add_argument(
-        '--threads', type=positive_int, help="threads of each process (PyTorch's choice)"
-    )
-    parser.add_argument(
-        '--json', type=Path, metavar='FILE', help='file for the measurements'
-    )
-
-
-def check_benchmark_arguments(parser: ArgumentParser, args: Namespace) -> None:
-    """Stop with exit code 2 when the device is not available."""
-    if args.device == 'cuda' and not torch.cuda.is_available():
-        parser.error('--device cuda: no GPU is available')
-
-
 def as_table(
     found: Mapping[str, Measurement], reference: str, title: str = 'contender'
 ) -> list[str]:
@@ -286,10 +254,14 @@ def as_table(
             continue
         lines.append(
             f'{name:34s} {m.median_seconds:7.3f} s {m.median_mib:6.0f} MiB '
-            f'{m.median_seconds / base.median_seconds:7.2f} x'
-            f'{m.median_mib / base.median_mib:7.2f} x'
+            f'{_ratio(m.median_seconds, base.median_seconds)}'
+            f'{_ratio(m.median_mib, base.median_mib)}'
         )
     return lines
+
+
+def _ratio(value: float, base: float) -> str:
+    return f'{value / base:7.2f} x' if base else f'{"-":>9s}'
 
 
 def record(path: Path, about: dict, found: Mapping[str, Mapping[str, Measurement]]) -> None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import NonLocal2d, get_model_complexity_info
+from mmcv.cnn.bricks import GeneralizedAttention
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
@@ -92,7 +93,7 @@ def measure_complexity(
     for module in model.modules():
         if hasattr(module, 'conv_offset'):
             module.forward = partial(_plain_convolution, module)
-        elif isinstance(module, (GCNonLocal2d, NonLocal2d)):
+        elif isinstance(module, (GCNonLocal2d, NonLocal2d, GeneralizedAttention)):
             module.register_forward_hook(
                 lambda block, args, _: attention.append(
                     attention_flops(block, args[0].shape)
@@ -112,15 +113,20 @@ def measure_complexity(
             flops, trainable = get_model_complexity_info(
                 model, (3, *shape), print_per_layer_stat=False, as_strings=False
             )
-    except _NEEDS_DATA as error:
-        raise ValueError(f'the model has an operation that needs data: {error}') from error
+    except (*_NEEDS_DATA, AssertionError, RuntimeError) as error:
+        reason = f'{type(error).__name__}: {error}'.splitlines()[0]
+        raise ValueError(
+            f'the model cannot be counted without data, from images alone ({reason})'
+        ) from error
     if convention == 'paper':
         return Complexity(trainable, int(flops) + sum(upsampled), sum(attention))
     params = sum(parameter.numel() for parameter in model.parameters())
     return Complexity(params, int(flops), sum(attention))
 
 
-def attention_flops(block: GCNonLocal2d | NonLocal2d, shape: torch.Size) -> int:
+def attention_flops(
+    block: GCNonLocal2d | NonLocal2d | GeneralizedAttention, shape: torch.Size
+) -> int:
     """Count the multiply-adds of a block's attention.
 
     q . k and a . v take N * M * E each. A position term adds the vectors r of each axis,
@@ -136,6 +142,8 @@ def attention_flops(block: GCNonLocal2d | NonLocal2d, shape: torch.Size) -> int:
         keys = [size // 2 if block.sub_sample else size for size in grid]
         return batch * 2 * math.prod(grid) * math.prod(keys) * block.inter_channels
     keys = [-(-size // block.kv_stride) for size in grid]
+    if isinstance(block, GeneralizedAttention):
+        return batch * _generalized_attention_flops(block, grid, keys)
     dims = block.query.out_channels
     flops = batch * 2 * math.prod(grid) * math.prod(keys) * dims
     if block.position is None:
@@ -148,6 +156,26 @@ def attention_flops(block: GCNonLocal2d | NonLocal2d, shape: torch.Size) -> int:
         codes = 2 * queries_on_axis - 1 if relative else keys_on_axis
         flops += codes * axis.weight.numel()
         flops += queries * keys_on_axis * dims
+    return flops
+
+
+def _generalized_attention_flops(
+    block: GeneralizedAttention, grid: list[int], keys: list[int]
+) -> int:
+    grid = [-(-size // block.q_stride) for size in grid]
+    content, position, key_bias, position_bias = block.attention_type
+    dims = block.qk_embed_dim * block.num_heads
+    # With nothing but a bias of the keys, all queries share one row of weights.
+    rows = math.prod(grid) if content or position or position_bias else 1
+    flops = rows * math.prod(keys) * block.v_dim * block.num_heads
+    if content:
+        flops += rows * math.prod(keys) * dims
+    elif key_bias:  # otherwise it is added to the queries
+        flops += math.prod(keys) * dims
+    if position:
+        flops += rows * sum(keys) * dims
+    elif position_bias:
+        flops += sum(n * m for n, m in zip(grid, keys)) * dims
     return flops
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.figure
 
+from mmgcnl.utils.logs import read_log
+
 
 def read_curve(work_dir: Path, key: str) -> tuple[list[int], list[float]]:
-    """Read a value from the latest log of a training.
+    """Read a value from the log of a training, also from before it was resumed.
 
     Args:
         work_dir: Folder of the training.
@@ -22,16 +23,15 @@ def read_curve(work_dir: Path, key: str) -> tuple[list[int], list[float]]:
     Raises:
         ValueError: There is no log, or ``key`` is not in it.
     """
-    logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
-    if not logs:
+    lines = read_log(work_dir)
+    if not lines:
         raise ValueError(
-            f'{work_dir} is not the work dir of a training: it has no scalars.json'
+            f'{work_dir} is not the work dir of a training: it has no log (scalars.json)'
         )
-    lines = [json.loads(line) for line in logs[-1].read_text().splitlines()]
     points = [(line['step'], line[key]) for line in lines if key in line]
     if not points:
         keys = sorted({key for line in lines for key in line})
-        raise ValueError(f'{logs[-1]} has no {key!r}; it has {", ".join(keys)}')
+        raise ValueError(f'{work_dir} has logged no {key!r}; it has {", ".join(keys)}')
     steps, values = zip(*points)
     return list(steps), list(values)
 
@@ -50,7 +50,7 @@ def draw_curves(work_dirs: Sequence[Path], keys: Sequence[str], path: str | Path
     Args:
         work_dirs: Folders of the trainings.
         keys: Names of the values.
-        path: Picture that is written.
+        path: Picture that is written. Its folder is made.
 
     Raises:
         ValueError: See :func:`read_curve`.
@@ -63,4 +63,5 @@ def draw_curves(work_dirs: Sequence[Path], keys: Sequence[str], path: str | Path
         plot.set(xlabel='iteration', ylabel=key)
         plot.grid(alpha=0.3)
     plots[0][0].legend()
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)

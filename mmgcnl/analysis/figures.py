@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -162,12 +163,13 @@ def draw_scaling(
     figure = matplotlib.figure.Figure(figsize=(9, 4.2), layout='constrained')
     axes = figure.subplots(1, 2)
     # Okabe and Ito's colors, with a marker each: distinguishable in gray as well.
-    colors = ('#000000', '#E69F00', '#56B4E9', '#009E73', '#0072B2', '#D55E00', '#CC79A7')
+    colors = '#000000 #E69F00 #56B4E9 #009E73 #0072B2 #D55E00 #CC79A7 #F0E442'.split()
+    styles = list(zip(colors, 'osD^vP*X', strict=True))
     names = list(dict.fromkeys(name for size in found.values() for name in size))
     for ax, (label, field) in zip(
         axes, (('seconds', 'median_seconds'), ('growth of peak memory, MiB', 'median_mib'))
     ):
-        for name, color, marker in zip(names, colors, 'osD^vP*'):
+        for name, (color, marker) in zip(names, cycle(styles)):
             values = [
                 getattr(size[name], field) if name in size else math.nan
                 for size in found.values()

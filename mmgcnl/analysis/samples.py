@@ -16,6 +16,7 @@ from mmengine.structures import BaseDataElement, PixelData
 from torch.utils.data import Dataset
 
 from mmgcnl.datasets import build_dataloader
+from mmgcnl.datasets.checks import leaves
 from mmgcnl.utils.config_types import scope_of
 
 
@@ -64,7 +65,10 @@ class Split(Dataset):
             )
         ).dataset
         self.number = min(len(self.dataset), number or len(self.dataset))
-        steps = self.dataset.pipeline.transforms
+        self.pipeline = next(
+            leaves(self.dataset)
+        ).pipeline  # of several data sets, the first
+        steps = self.pipeline.transforms
         names = [type(step).__name__ for step in steps]
         read = next((i + 1 for i, n in enumerate(names) if n.startswith('LoadImage')), 0)
         self.read = self._part(steps[:read])
@@ -76,7 +80,7 @@ class Split(Dataset):
 
     def _part(self, steps: list[Any]) -> Compose:
         """Make a pipeline of some of the steps, with the checks of the whole one."""
-        pipeline = copy.copy(self.dataset.pipeline)
+        pipeline = copy.copy(self.pipeline)
         pipeline.transforms = steps
         return pipeline
 

@@ -28,7 +28,7 @@ from mmgcnl.structures import (
     SemanticPrediction,
     decode_prediction,
 )
-from mmgcnl.utils.config_types import scope_of
+from mmgcnl.utils.config_types import scope_of, visualizer_of
 
 from .model import image_pipeline, init_model
 from .overlays import Image, Overlays
@@ -280,7 +280,8 @@ class Inferencer(BaseInferencer):
         return pseudo_collate
 
     def _init_visualizer(self, cfg: Config) -> Visualizer:  # type: ignore[override]
-        cfg.visualizer.vis_backends = None  # it only draws; ResultWriter writes
+        # It only draws; ResultWriter writes.
+        cfg.visualizer = dict(visualizer_of(cfg), vis_backends=None)
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             visualizer = super()._init_visualizer(cfg)

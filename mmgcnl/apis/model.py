@@ -8,6 +8,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.device import get_device
@@ -16,6 +17,7 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import set_random_seed
 from torch import nn
 
+from mmgcnl.datasets.checks import leaves
 from mmgcnl.engine.checkpoint import CheckpointLoader, install_safe_loading
 from mmgcnl.engine.initialization import explain_missing_weights
 from mmgcnl.utils.config_types import class_of, scope_of, type_name
@@ -111,23 +113,27 @@ def build_model(cfg: Config) -> nn.Module:
         return revert_sync_batchnorm(MODELS.build(settings))
 
 
-def image_pipeline(cfg: Config, annotations: bool = False) -> Compose:
+def image_pipeline(cfg: Config, annotations: bool = False, split: str = 'test') -> Compose:
     """Make the test pipeline of a config take any image.
 
     Args:
         cfg: The config.
         annotations: Whether to keep the transforms that load annotations.
+        split: Take the pipeline of this split instead, 'val' or 'test'. Of several data
+            sets, the first counts.
 
     Returns:
         A pipeline from an image, a path or an array (H, W, 3) in BGR, to the model's input.
 
     Raises:
-        ValueError: The test pipeline loads no image.
+        ValueError: There is no such pipeline, or it loads no image.
     """
-    transforms = copy.deepcopy(cfg.test_dataloader.dataset.pipeline)
+    transforms = copy.deepcopy(_data_set(cfg, split).get('pipeline'))
+    if not transforms:
+        raise ValueError(f'{split}_dataloader of the config has no dataset.pipeline')
     names = [type_name(transform['type']) for transform in transforms]
     if 'LoadImageFromFile' not in names:
-        raise ValueError('the test pipeline of the config has no LoadImageFromFile')
+        raise ValueError(f'the {split} pipeline of the config has no LoadImageFromFile')
     kept = []
     for name, transform in zip(names, transforms):
         if name == 'LoadImageFromFile':
@@ -136,6 +142,12 @@ def image_pipeline(cfg: Config, annotations: bool = False) -> Compose:
             continue
         kept.append(transform)
     return Compose(kept)
+
+
+def _data_set(cfg: Config, split: str) -> dict[str, Any]:
+    """Return the config of a split's data set, of several the first."""
+    loader = cfg.get(f'{split}_dataloader') or {}
+    return next(leaves(loader.get('dataset') or {}))
 
 
 def _read(checkpoint: str) -> dict[str, Any]:
@@ -164,7 +176,7 @@ def _dataset_meta(checkpoint: dict[str, Any], cfg: Config) -> dict[str, Any]:
     """Find classes and palette: those of the checkpoint, else of the config's data set."""
     meta = checkpoint.get('meta', {}).get('dataset_meta', {})
     meta = {key.lower(): value for key, value in meta.items()}
-    dataset = cfg.get('test_dataloader', {}).get('dataset', {})
+    dataset = _data_set(cfg, 'test')
     default = getattr(class_of(dataset, DATASETS), 'METAINFO', {})
     default = {**default, **dataset.get('metainfo', {})}
     meta = {**{key.lower(): value for key, value in default.items()}, **meta}
@@ -173,5 +185,9 @@ def _dataset_meta(checkpoint: dict[str, Any], cfg: Config) -> dict[str, Any]:
             'neither the checkpoint nor the data set of the config has class names; set '
             'test_dataloader.dataset.metainfo.classes in the config'
         )
-    meta.setdefault('palette', 'random')
+    if scope_of(cfg) == 'mmdet':
+        meta.setdefault('palette', 'random')
+    elif not meta.get('palette'):  # as mmseg's data sets without one
+        shape = len(meta['classes']), 3
+        meta['palette'] = np.random.RandomState(42).randint(0, 255, shape).tolist()
     return meta

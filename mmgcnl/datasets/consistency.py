@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 #: How far outside of its image an annotation may be, in pixels: corners are rounded.
 TOLERANCE = 1.0
+_MALFORMED = (AttributeError, KeyError, TypeError, ValueError)
 
 
 def check_annotations(dataset: BaseDataset) -> tuple[list[str], list[str]]:
@@ -45,7 +46,10 @@ def check_annotations(dataset: BaseDataset) -> tuple[list[str], list[str]]:
     if getattr(dataset, 'cat_ids', None) is not None and dataset.ann_file.endswith('.json'):
         content = load(dataset.ann_file, backend_args=dataset.backend_args)
         if isinstance(content, dict) and 'categories' in content:
-            return _check_coco(dataset.ann_file, content, classes)
+            try:
+                return _check_coco(dataset.ann_file, content, classes)
+            except _MALFORMED as error:
+                return [f'{dataset.ann_file}: {_explain(error)}'], []
     return [], list(_find_other_suffixes(dataset))
 
 
@@ -106,6 +110,18 @@ def _check_coco(
             f'objects, which are left out: {first_names(unused)}'
         )
     images = {image['id']: image for image in content['images']}
+    unsized = {
+        key: str(image.get('file_name', key))
+        for key, image in images.items()
+        if not all(
+            isinstance(image.get(k), int) and image[k] > 0 for k in ('width', 'height')
+        )
+    }
+    if unsized:
+        faults.append(
+            f'{path}: {len(unsized)} images have no width and height: '
+            f'{first_names(list(unsized.values()))}'
+        )
     empty = []
     for one in objects:
         where = f'{path}: annotation {one.get("id")}'
@@ -116,15 +132,26 @@ def _check_coco(
         where += f' of {image.get("file_name", image["id"])}'
         if one['category_id'] not in names:
             faults.append(f'{where}: there is no category {one["category_id"]}')
-        faults += [f'{where}: {fault}' for fault in _outside(one, image)]
-        if 'bbox' in one and min(one['bbox'][2:]) <= 0:
-            empty.append(str(one.get('id')))
+        if image['id'] in unsized:
+            continue
+        try:
+            faults += [f'{where}: {fault}' for fault in _outside(one, image)]
+            if 'bbox' in one and min(one['bbox'][2:]) <= 0:
+                empty.append(str(one.get('id')))
+        except _MALFORMED as error:
+            faults.append(f'{where}: {_explain(error)}')
     if empty:
         notes.append(
             f'{path}: {len(empty)} annotations have a box without area and are left out: '
             f'{first_names(empty)}'
         )
     return faults, notes
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f'an entry lacks {error}'
+    return f"not as in COCO's format ({type(error).__name__}: {error})"
 
 
 def _objects(content: dict[str, Any]) -> Iterator[dict[str, Any]]:

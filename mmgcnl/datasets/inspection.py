@@ -24,7 +24,7 @@ from mmengine.utils import track_iter_progress
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import DataLoader, Dataset
 
-from mmgcnl.utils.config_types import scope_of, type_name
+from mmgcnl.utils.config_types import scope_of, type_name, visualizer_of
 
 from .checks import (
     NO_SAMPLE,
@@ -146,7 +146,14 @@ def _inspect(
         check_folders(dataset)
         # The data set's own full_init may stop at the first fault.
         BaseDataset.full_init(dataset)
-    except (AssertionError, KeyError, OSError, RuntimeError, ValueError) as error:
+    except (
+        AssertionError,
+        KeyError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         if hasattr(dataset, 'cat_ids'):  # a misspelt class may have left no sample
             report.faults += check_annotations(dataset)[0]
         report.faults.append(explain(error))
@@ -184,9 +191,13 @@ def _inspect(
     report.notes += find_absent_classes(report)
 
     if visualizer is not None:
+        # Where a wrapper mixes images, such as Mosaic, its pipeline packs them.
+        default = dict(
+            type='PackDetInputs' if report.unit == 'objects' else 'PackSegInputs'
+        )
         visualizer.dataset_meta = dataset.metainfo
-        pack = next(s for s in pipeline if type_name(s['type']).startswith('Pack'))
-        pack = TRANSFORMS.build(dict(pack, meta_keys=('img_path',)))
+        packs = [s for s in pipeline if type_name(s['type']).startswith('Pack')]
+        pack = TRANSFORMS.build(dict((packs or [default])[0], meta_keys=('img_path',)))
         sound = [i for i in range(report.num_images) if i not in faulty]
         chosen = np.linspace(0, len(sound) - 1, min(num_samples, len(sound)))
         for index in chosen.astype(int):
@@ -264,12 +275,10 @@ def _check_evaluators(cfg: Config, splits: list[str]) -> list[str]:
 
 
 def _build_visualizer(cfg: Config) -> Any:
-    kind = 'DetLocal' if scope_of(cfg) == 'mmdet' else 'SegLocal'
-    config = cfg.get('visualizer') or dict(type=f'{kind}Visualizer')
     # mmengine keeps visualizers by name: a new name makes a new one. It needs no backend
     # to save to, because the pictures are collected here.
     name = f'inspection_{time.time_ns()}'
-    return VISUALIZERS.build(dict(config, vis_backends=None, name=name))
+    return VISUALIZERS.build(dict(visualizer_of(cfg), vis_backends=None, name=name))
 
 
 def _draw(visualizer: Any, results: dict, pack: Any) -> np.ndarray:

@@ -68,7 +68,10 @@ PAPER_METRICS = {
 
 
 def metric_names(cfg: Config) -> set[str] | None:
-    """Return the metrics that testing a config yields; None for an unknown evaluator."""
+    """Return patterns of the metrics that testing a config yields.
+
+    None for an unknown evaluator. ``*`` stands for what the classes of the data decide.
+    """
     evaluators = cfg.get('test_evaluator')
     if not isinstance(evaluators, (list, tuple)):
         evaluators = [evaluators]
@@ -97,17 +100,27 @@ def _names_of_iou(evaluator: Mapping) -> set[str]:
 
 def _names_of_coco(evaluator: Mapping) -> set[str]:
     kinds = evaluator.get('metric', 'bbox')
-    return {
-        f'{kind}_mAP{suffix}'
-        for kind in ([kinds] if isinstance(kinds, str) else kinds)
-        for suffix in ('', '_50', '_75', '_s', '_m', '_l')
-    }
+    items = evaluator.get('metric_items') or [
+        'mAP',
+        'mAP_50',
+        'mAP_75',
+        'mAP_s',
+        'mAP_m',
+        'mAP_l',
+    ]
+    found = set()
+    for kind in [kinds] if isinstance(kinds, str) else kinds:
+        if kind.startswith('proposal'):
+            found.add('AR*')
+        else:
+            found |= {f'{kind}_{item}' for item in items}
+    return found | ({'*_precision'} if evaluator.get('classwise') else set())
 
 
 def _names_of_subsets(evaluator: Mapping) -> set[str]:
     overall = {'aAcc', 'mIoU', *(f'mIoU_{name}' for name in evaluator.get('classes', {}))}
     groups = {f'{group}/{n}' for group in evaluator.get('images', {}) for n in overall}
-    return {*overall, *groups, 'mAcc'}
+    return {*overall, *groups, 'mAcc', 'IoU/*'}
 
 
 # Type of an evaluator -> its default prefix, and a function from its config to its metrics.

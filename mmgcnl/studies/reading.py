@@ -31,6 +31,7 @@ configs/paper_tables.yml. A config that stands in several tables is one row.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -135,9 +136,15 @@ def _from_mapping(content: dict, path: Path, root: Path) -> Study:
         _table(entry, path, root, rows, tuple(metrics))
         for entry in content.get('tables') or [dict(table='', rows=list(rows))]
     ]
+    prepare = content.get('prepare') or ''
+    if not isinstance(prepare, str):
+        raise StudyError(f'{path}: prepare={prepare!r}: give a command as text')
+    environment = content.get('environment') or {}
+    if not isinstance(environment, dict):
+        raise StudyError(f'{path}: environment={environment!r}: give a mapping')
     comparisons = {
         kind: tuple(
-            _comparison(entry, f'{path}: {kind}', rows) for entry in content.get(kind, ())
+            _comparison(entry, f'{path}: {kind}', rows) for entry in content.get(kind) or ()
         )
         for kind in ('primary', 'secondary')
     }
@@ -149,11 +156,11 @@ def _from_mapping(content: dict, path: Path, root: Path) -> Study:
         metrics=tuple(metrics),
         seeds=tuple(seeds),
         title=content.get('title', str(content['study'])),
-        text=content.get('text', '').strip(),
+        text=str(content.get('text') or '').strip(),
         csv=root / content['csv'] if 'csv' in content else None,
         work_dir=Path(content['work_dir']) if 'work_dir' in content else None,
-        prepare=tuple(content.get('prepare', '').split()),
-        environment=dict(content.get('environment', {})),
+        prepare=tuple(prepare.split()),
+        environment={str(k): str(v) for k, v in environment.items()},
         **comparisons,
     )
 
@@ -233,7 +240,7 @@ def _check_metrics(study: Study) -> None:
         if known is None:
             continue
         known |= set(MEASURED)
-        unknown = sorted(metrics - known)
+        unknown = sorted(m for m in metrics if not any(fnmatchcase(m, k) for k in known))
         if unknown:
             raise StudyError(
                 f'{study.path}, row {name!r}: testing {row.config.name} yields no '

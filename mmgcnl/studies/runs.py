@@ -19,6 +19,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmgcnl.utils.logs import read_log
+
 from .records import read_records
 from .spec import Row, Study, StudyError, digest, length
 
@@ -103,7 +105,8 @@ class Run:
     def attention(self) -> str:
         """The implementation of the attention that is set for our blocks."""
         found = re.findall(r"'implementation': '(\w+)'", str(self.cfg.model.to_dict()))
-        return os.environ.get('MMGCNL_ATTENTION') or (found[0] if found else 'auto')
+        environment = {**os.environ, **self.environment()}
+        return environment.get('MMGCNL_ATTENTION') or (found[0] if found else 'auto')
 
     def environment(self) -> dict[str, str]:
         """The environment variables that the study sets, for this seed."""
@@ -181,14 +184,7 @@ class Run:
 
     def log_lines(self) -> list[dict]:
         """Return the lines of the training's log in order, each iteration once."""
-        lines: dict[int, dict] = {}
-        for path in sorted(self.folder.glob('*/vis_data/scalars.json')):
-            *complete, _ = path.read_text().split('\n')  # the last line may be incomplete
-            for text in complete:
-                line = json.loads(text)
-                if 'loss' in line:
-                    lines[line['step']] = line
-        return [lines[step] for step in sorted(lines)]
+        return [line for line in read_log(self.folder) if 'loss' in line]
 
     def progress(self) -> float:
         """Return the finished share of the training, 0 to 1, according to its log."""

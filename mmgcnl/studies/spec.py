@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ class Study:
 def digest(cfg: Config) -> str:
     """Return 8 hexadecimal digits that change with the settings that decide a result.
 
-    They leave out the seed, the paths of the data, and what is logged, drawn or saved.
+    They leave out the seed, where the data is, and what is logged, drawn or saved.
     """
     kept = (
         'model',
@@ -147,16 +148,33 @@ def digest(cfg: Config) -> str:
         'custom_hooks',
     )
     content = {key: cfg.get(key) for key in kept}
-    text = json.dumps(_plain(content), sort_keys=True, default=str)
+    if cfg.get('load_from'):
+        content['load_from'] = cfg.load_from
+    content = _plain(content, tuple(_data_roots(content)))
+    text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _plain(node: Any) -> Any:
+def _data_roots(node: Any) -> Iterator[str]:
+    """Yield the folders of the data sets in a config."""
     if isinstance(node, (dict, ConfigDict)):
-        left_out = {'data_root', 'num_workers', 'persistent_workers', 'ann_file'}
-        return {str(k): _plain(v) for k, v in node.items() if k not in left_out}
+        if node.get('data_root'):
+            yield node['data_root']
+        node = list(node.values())
+    for value in node if isinstance(node, (list, tuple)) else ():
+        yield from _data_roots(value)
+
+
+def _plain(node: Any, roots: tuple[str, ...]) -> Any:
+    """Reduce a config to what decides a result, with paths relative to ``roots``."""
+    if isinstance(node, (dict, ConfigDict)):
+        left_out = {'data_root', 'num_workers', 'persistent_workers'}
+        return {str(k): _plain(v, roots) for k, v in node.items() if k not in left_out}
     if isinstance(node, (list, tuple)):
-        return [_plain(value) for value in node]
+        return [_plain(value, roots) for value in node]
+    for root in roots:
+        if isinstance(node, str) and node.startswith(root):
+            return node.removeprefix(root).lstrip('/')
     return node
 
 
@@ -178,6 +196,11 @@ def format_option(value: Any) -> str:
     text = text.replace(' ', '').replace('"', '')
     text = text.replace('null', 'None') if isinstance(value, (list, tuple)) else text
     if DictAction._parse_iterable(text) != value:
+        if isinstance(value, str) and re.fullmatch(r'[+-]?[\d.]+e[+-]?\d+', value):
+            raise StudyError(
+                f'YAML reads {value!r} as text: write a number with a point, and a sign of '
+                'the exponent, such as 1.0e-3'
+            )
         raise StudyError(
             f'{value!r} cannot be given as an option on the command line: write it into '
             'a config'

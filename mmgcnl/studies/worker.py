@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import platform
 import shlex
+import socket
 import statistics
 import subprocess
 import sys
@@ -113,7 +115,9 @@ class Worker:
         self._save_state(run, state)
         resume = (run.folder / 'last_checkpoint').is_file()
         # The training inherits the lock, in case this process is killed and it is not.
+        start = time.monotonic()
         kilobytes = self._step(run, 'train', run.train_command(resume), slot, lock)
+        state['train_seconds'] = state.get('train_seconds', 0) + time.monotonic() - start
         state['peak_memory_mib'] = max(state.get('peak_memory_mib', 0), kilobytes / 1024)
         self._save_state(run, state)
         if not run.checkpoint.is_file():
@@ -136,11 +140,11 @@ class Worker:
         paths = [root, *filter(None, [os.environ.get('PYTHONPATH')])]
         environment = {
             **os.environ,
-            **run.environment(),
             'PYTHON': sys.executable,
             'PYTHONPATH': os.pathsep.join(paths),
             'OMP_NUM_THREADS': str(self.options.threads),
-            'PORT': str(int(os.environ.get('PORT', 29500)) + slot),
+            'PORT': _port(slot),
+            **run.environment(),
         }
         if self._gpus:
             environment['CUDA_VISIBLE_DEVICES'] = self._gpus[slot]
@@ -203,16 +207,17 @@ def _measured(run: Run) -> dict[str, float]:
     # A fresh block adds zero, which has no direction and no distance.
     values.update((k, v) for k, v in distances.items() if v is not None)
     lines = run.log_lines()
-    if not lines:
-        raise RunFailed(f'the training left no log in {run.folder}')
     state = run.state()
     if torch.cuda.is_available():
-        values['peak_memory_mib'] = max(line.get('memory', 0) for line in lines)
+        values['peak_memory_mib'] = max((ln.get('memory', 0) for ln in lines), default=0)
     elif 'peak_memory_mib' in state:
         values['peak_memory_mib'] = state['peak_memory_mib']
-    seconds = statistics.median(line['time'] for line in lines)
-    values['seconds_per_iteration'] = seconds
-    values[LAST_METRIC] = seconds * lines[-1]['step']
+    if lines:
+        seconds = statistics.median(line['time'] for line in lines)
+        values['seconds_per_iteration'] = seconds
+        values[LAST_METRIC] = seconds * lines[-1]['step']
+    else:  # a training shorter than the interval of the logger: with its start
+        values[LAST_METRIC] = state.get('train_seconds', math.nan)
     return values
 
 
@@ -226,6 +231,15 @@ def _ablations(run: Run) -> dict[str, float]:
         name = f'ablate/{entry["ablation"].replace(" ", "-")}{place}'
         values.update((f'{name}/{k}', v) for k, v in entry['metrics'].items())
     return values
+
+
+def _port(slot: int) -> str:
+    """Choose the port of the processes of a run: PORT and the following, or a free one."""
+    if 'PORT' in os.environ:
+        return str(int(os.environ['PORT']) + slot)
+    with socket.socket() as free:
+        free.bind(('', 0))
+        return str(free.getsockname()[1])
 
 
 def _gpu_groups(options: Options) -> list[str]:

@@ -4,12 +4,13 @@ Wrong input is reported the way argparse does it: one line, exit code 2.
 """
 
 import os
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config, DictAction
 
 
@@ -114,10 +115,26 @@ def add_size_argument(
     parser.add_argument(name, nargs=2, type=positive_int, metavar=('H', 'W'), **options)
 
 
+def device(text: str) -> str:
+    """Accept the name of a device that this machine has.
+
+    Raises:
+        ArgumentTypeError: There is no such device.
+    """
+    try:
+        torch.empty(0, device=text)
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ArgumentTypeError(f'{text}: no such device ({reason})') from None
+    return text
+
+
 def add_device_argument(parser: ArgumentParser) -> None:
     """Add the option for the device that a model runs on."""
     parser.add_argument(
-        '--device', help='such as cpu or cuda:1 (default: a GPU if there is one)'
+        '--device',
+        type=device,
+        help='such as cpu or cuda:1 (default: a GPU if there is one)',
     )
 
 
@@ -143,3 +160,36 @@ def read_config(path: str, cfg_options: Mapping[str, Any]) -> Config:
     cfg = Config.fromfile(path)
     cfg.merge_from_dict(cfg_options)
     return cfg
+
+
+def add_benchmark_arguments(parser: ArgumentParser) -> None:
+    """Add the options that the benchmarks have in common."""
+    parser.add_argument('--batch', type=positive_int, default=1, help='images (1)')
+    parser.add_argument(
+        '--mode',
+        choices=['infer', 'train'],
+        default='infer',
+        help='train: with the backward pass',
+    )
+    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu', help='(cpu)')
+    parser.add_argument(
+        '--dtype',
+        choices=['float32', 'bfloat16', 'float16'],
+        default='float32',
+        help='dtype of autocast; float32: no autocast (float32)',
+    )
+    parser.add_argument(
+        '--repeats', type=positive_int, default=5, help='medians are taken over these (5)'
+    )
+    parser.add_argument(
+        '--threads', type=positive_int, help="threads of each process (PyTorch's choice)"
+    )
+    parser.add_argument(
+        '--json', type=Path, metavar='FILE', help='file for the measurements'
+    )
+
+
+def check_benchmark_arguments(parser: ArgumentParser, args: Namespace) -> None:
+    """Stop with exit code 2 when the device is not available."""
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        parser.error('--device cuda: no GPU is available')

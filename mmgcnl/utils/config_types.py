@@ -39,6 +39,12 @@ def type_name(kind: Any) -> str:
     return getattr(kind, '__name__', str(kind)).split('.')[-1]
 
 
+def visualizer_of(cfg: Config) -> dict[str, Any]:
+    """Return the config of the visualizer, that of the library if there is none."""
+    library = 'Det' if scope_of(cfg) == 'mmdet' else 'Seg'
+    return cfg.get('visualizer') or dict(type=f'{library}LocalVisualizer')
+
+
 def scope_of(cfg: Config) -> str:
     """Find the scope that a config's names are looked up in.
 

@@ -8,6 +8,7 @@ import sys
 import time
 from functools import partial
 
+import matplotlib.axes
 import pytest
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from mmgcnl.analysis.benchmark import (
     MIB,
     TIMED_SECONDS,
     Measurement,
+    _measure_once,
     as_table,
     measure,
     module_contender,
@@ -69,6 +71,15 @@ def test_memory_and_time_are_measured_in_runs_of_their_own(tmp_path):
     # For memory, to get it back, and for time; the first turn is the warm-up.
     assert len(calls.read_text()) == 3 * 3
     assert min(found['one'].mib) > 95
+
+
+def test_a_gpu_that_is_not_used(monkeypatch):
+    """The memory of steps on the CPU is measured there, and zero is no divisor."""
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    seconds, growth = _measure_once(lambda: torch.ones(20 * MIB, dtype=torch.uint8), False)
+    assert growth > 15 * MIB
+    found = {'none': Measurement([1.0], [0.0]), 'some': Measurement([2.0], [3.0])}
+    assert as_table(found, 'none')[-1].split()[-3:] == ['2.00', 'x', '-']
 
 
 def test_time_of_a_short_step_is_the_median_of_several(tmp_path):
@@ -154,6 +165,22 @@ def test_module_step_runs_forward_and_in_training_backward(mode, shapes):
 def test_contender_is_picklable():
     found = measure({'sum': module_contender(Sum, [(2, 3)], 'train', 'cpu')}, repeats=1)
     assert found['sum'].error is None
+
+
+def test_every_contender_is_drawn(tmp_path, monkeypatch):
+    names = [f'contender {i}' for i in range(9)]
+    found = {'10x10': {name: Measurement([0.1], [1.0]) for name in names}}
+    drawn = []
+    plot = matplotlib.axes.Axes.plot
+    monkeypatch.setattr(
+        matplotlib.axes.Axes,
+        'plot',
+        lambda ax, *args, **kwargs: (
+            drawn.append(kwargs['label']) or plot(ax, *args, **kwargs)
+        ),
+    )
+    draw_scaling(found, tmp_path / 'scaling.png', 'train')
+    assert drawn == 2 * names
 
 
 def test_draws_the_scaling(tmp_path):

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmcv.cnn import NonLocal2d
+from mmcv.cnn.bricks import GeneralizedAttention
 from mmengine.config import Config
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -33,6 +34,22 @@ def test_attention_flops_are_those_of_the_reference(position, kv_stride):
 def test_attention_flops_of_non_local(sub_sample, keys):
     block = NonLocal2d(32, reduction=2, sub_sample=sub_sample)
     assert attention_flops(block, torch.Size((2, 32, 7, 10))) == 2 * 2 * 70 * keys * 16
+
+
+# mmcv's '0100' alone works on square maps only.
+@pytest.mark.parametrize('attention_type', ['1111', '1000', '0100', '0010', '0001'])
+@pytest.mark.parametrize('kv_stride', [1, 2])
+def test_attention_flops_of_generalized_attention(attention_type, kv_stride):
+    block = GeneralizedAttention(
+        32, num_heads=2, kv_stride=kv_stride, attention_type=attention_type
+    )
+    x = torch.randn(2, 32, 8, 8 if attention_type == '0100' else 11)
+    with FlopCounterMode(display=False) as counter:
+        block(x)
+    ops = counter.get_flop_counts()['Global']
+    # Layers are convolutions and mm.
+    seen = sum(n for op, n in ops.items() if str(op) == 'aten.bmm') / 2
+    assert attention_flops(block, x.shape) == seen
 
 
 def test_todays_convention():

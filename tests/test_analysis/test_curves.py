@@ -27,7 +27,7 @@ def test_labels_tell_the_trainings_apart():
 
 
 def test_picture(work_dir, tmp_path):
-    path = tmp_path / 'curves.png'
+    path = tmp_path / 'new/curves.png'
     draw_curves([work_dir, work_dir], ['loss', 'aAcc', 'loss'], path)
     assert Image.open(path).size == (3 * 450, 300)
 
@@ -35,7 +35,7 @@ def test_picture(work_dir, tmp_path):
 @pytest.mark.parametrize(
     ('folder', 'key', 'message'),
     [
-        ('.', 'mIoU', "has no 'mIoU'; it has aAcc, loss, step"),
+        ('.', 'mIoU', "has logged no 'mIoU'; it has aAcc, loss, step"),
         ('none', 'loss', 'not the work dir of'),
     ],
 )

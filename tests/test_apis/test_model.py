@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from mmengine.config import Config
 
-from mmgcnl.apis import init_model
+from mmgcnl.apis import Inferencer, image_pipeline, init_model
 from tests.builders import NAMES, write_inference_model
 
 
@@ -25,6 +26,28 @@ def test_model_that_does_not_fit(tmp_path):
     (tmp_path / 'text.pth').write_text('no weights')
     with pytest.raises(ValueError, match='text.pth is not a checkpoint'):
         init_model(config, str(tmp_path / 'text.pth'))
+
+
+def test_classes_and_pipeline_of_several_data_sets(tmp_path):
+    config, weights = write_inference_model(tmp_path, 'semantic')
+    cfg = Config.fromfile(config)
+    one = cfg.test_dataloader.dataset
+    cfg.test_dataloader.dataset = dict(type='ConcatDataset', datasets=[one, one])
+    assert init_model(cfg, weights, 'cpu').dataset_meta['classes'] == NAMES
+    assert image_pipeline(cfg).transforms
+    cfg.test_dataloader = None
+    with pytest.raises(ValueError, match=r'test_dataloader of the config has no dataset'):
+        image_pipeline(cfg)
+
+
+def test_colors_of_a_segmentor_without_a_palette(tmp_path):
+    config, weights = write_inference_model(tmp_path, 'semantic')
+    cfg = Config.fromfile(config)
+    cfg.test_dataloader.dataset.metainfo = dict(classes=NAMES)
+    cfg.visualizer = None
+    palette = init_model(cfg, weights, 'cpu').dataset_meta['palette']
+    assert len(palette) == len(NAMES) and len(palette[0]) == 3
+    assert Inferencer(cfg, weights, 'cpu').visualizer is not None
 
 
 def test_data_parallel_weights_and_sync_bn(tmp_path):

@@ -67,6 +67,33 @@ def test_faultless(detector, segmentor):
     assert look(segmentor) == ([], [])
 
 
+@pytest.mark.parametrize(
+    ('part', 'changes', 'message'),
+    [
+        (
+            'images',
+            dict(width=None),
+            'train.json: 1 images have no width and height: 1.png',
+        ),
+        ('annotations', dict(bbox=[]), 'annotation 1 of 1.png: not as in COCO'),
+        ('annotations', dict(segmentation=[[1, 2, 3]]), '1 of 1.png: not as in COCO'),
+        ('categories', dict(id=None), "lacks 'id'"),
+    ],
+)
+def test_malformed_entries(detector, root, part, changes, message):
+    def spoil(content):
+        entry = content[part][0]
+        entry.update(changes)
+        for key in [key for key, value in entry.items() if value is None]:
+            del entry[key]
+
+    (root / 'boxes.json').rename(root / 'train.json')
+    detector.train_dataloader.dataset.ann_file = 'train.json'
+    change(root / 'train.json', spoil)
+    faults, _ = look(detector)
+    assert any(message in fault for fault in faults), faults
+
+
 class TestClasses:
     def test_that_the_file_lacks(self, detector, root):
         set_classes(detector, ('square', 'circle'))

@@ -229,6 +229,13 @@ class TestSamples:
         train, *_ = inspect_data(camvid, num_samples=5)
         assert [name for name, _ in train.samples] == ['0.png', '2.png']
 
+    def test_pipeline_without_packing(self, coco):
+        """As inside MultiImageMixDataset, whose own pipeline mixes and packs."""
+        pipeline = coco.train_dataloader.dataset.pipeline
+        assert pipeline.pop().type == 'PackDetInputs'
+        (train, *_) = inspect_data(coco, num_samples=1)
+        assert len(train.samples) == 1
+
     def test_an_image_without_objects(self, coco, coco_root):
         path = coco_root / 'annotations' / 'instances_val2017.json'
         path.write_text(json.dumps(dict(json.loads(path.read_text()), annotations=[])))

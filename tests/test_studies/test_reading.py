@@ -1,3 +1,4 @@
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,9 @@ def test_study(study_file):
         ('seeds:', 'seed:', r"'seeds' missing"),
         ('options:', 'option:', r"row 'wide': unknown key 'option'; there are 'config'"),
         ('channels: 16', "channels: 'a,b'", r"option model.head.channels: 'a,b' cannot"),
-        ('channels: 16', "channels: '1e3'", r'cannot be given as an option'),
+        ('channels: 16', 'channels: 1e-3', r"YAML reads '1e-3' as text: write"),
+        ('title: A', 'environment: [A]\ntitle: A', r"environment=\['A'\]: give a mapping"),
+        ('title: A', 'prepare: [a, b]\ntitle: A', r"prepare=\['a', 'b'\]: give a command"),
         ('higher', 'better', r"expect='better': give 'higher' or 'lower'"),
         ('study: small', 'study: [', r'is not YAML'),
     ],
@@ -126,6 +129,41 @@ def test_digest(study_file):
     assert digest(cfg) == digest(same)
     same.train_cfg.max_iters = 5
     assert digest(cfg) != digest(same)
+
+
+def test_digest_of_data(study_file):
+    """Where the data is does not count; which part of it, and weights to start from, do."""
+
+    def of(root, ann_file='train.json', **settings):
+        cfg = Config(dict(settings))
+        cfg.train_dataloader = dict(dataset=dict(data_root=root, ann_file=ann_file))
+        cfg.test_evaluator = dict(type='A', seg_prefix=f'{root}panoptic')
+        return digest(cfg)
+
+    assert of('/a/') == of('/b/c/')
+    assert of('/a/') != of('/a/', 'train_10_percent.json')
+    assert of('/a/') != of('/a/', load_from='weights.pth')
+
+
+def test_values_that_yaml_does_not_read_as_text(study_file):
+    text = study_file.read_text()
+    study_file.write_text(f'{text}environment: {{X: 1}}\ntext:\nsecondary:\n')
+    study = read_study(study_file, ROOT)
+    assert (study.environment, study.text, study.secondary) == ({'X': '1'}, '', ())
+
+
+@pytest.mark.parametrize(
+    ('settings', 'name'),
+    [
+        (dict(type='SubsetIoUMetric'), 'IoU/pole'),
+        (dict(type='CocoMetric', metric='proposal'), 'coco/AR@100'),
+        (dict(type='CocoMetric', classwise=True), 'coco/person_precision'),
+        (dict(type='CocoMetric', metric_items=['AR@300']), 'coco/bbox_AR@300'),
+    ],
+)
+def test_metrics_that_the_settings_decide(settings, name):
+    known = metric_names(Config(dict(test_evaluator=settings)))
+    assert any(fnmatchcase(name, pattern) for pattern in known)
 
 
 def test_metrics_of_an_evaluator_that_is_a_class():

@@ -324,6 +324,13 @@ def test_bad_arguments(study, tmp_path, arguments, message):
     assert not (tmp_path / 'work_dirs').exists()
 
 
+def test_report_of_a_file_that_is_not_there(study, tmp_path):
+    status, output = call(tmp_path, 'report', study, '--csv', 'typo.csv')
+    assert status == 2 and '--csv: no such file: typo.csv' in output
+    status, output = call(tmp_path, 'report', study, '--out', 'report')
+    assert status == 2 and 'report: give a name that ends with .md' in output
+
+
 def test_dry_run_of_the_papers_tables(tmp_path):
     path = ROOT / 'configs/paper_tables.yml'
     arguments = '--table', '4', '--gpus', '8', '--dry-run'

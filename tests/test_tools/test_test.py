@@ -108,6 +108,11 @@ def test_config_of_a_resumed_training(call, trained, segmentor, tmp_path):
         ('segmentor', ['no.pth'], 'checkpoint: no such file: no.pth'),
         ('detector', ['{any}', '--out', 'folder'], '--out: a detector needs a .pkl'),
         ('detector', ['{any}', '--tta'], '--tta: the config has no tta_model'),
+        (
+            'segmentor',
+            ['{any}', '--cfg-options', 'submission.a=1', '--submission', 's', '--out', 'o'],
+            '--out: with --submission, the label maps are in its folder already',
+        ),
     ],
 )
 def test_wrong_input_is_one_line(

@@ -27,6 +27,20 @@ def parser_of(**options):
     return parser
 
 
+def test_device(fails):
+    parser = parser_of(type=cli.device)
+    assert parser.parse_args(['--option', 'cpu']).option == 'cpu'
+    for name in ('gpu', 'cuda:99'):
+        assert f'{name}: no such device (' in fails(parser, '--option', name)
+
+
+def test_seeds(fails):
+    parser = parser_of(type=cli.seed)
+    assert parser.parse_args(['--option', '2147483647']).option == 2147483647
+    assert 'at least 0' in fails(parser, '--option', '-1')
+    assert 'at most 2147483647' in fails(parser, '--option', '2147483648')
+
+
 def test_whole_numbers(fails):
     positive = parser_of(type=cli.positive_int)
     assert positive.parse_args(['--option', '3']).option == 3

@@ -26,16 +26,18 @@ with contextlib.redirect_stdout(sys.stderr):  # the libraries print on import
     from mmcv.cnn.bricks import GeneralizedAttention
 
     from mmgcnl.analysis.benchmark import (
-        add_benchmark_arguments,
         as_table,
-        check_benchmark_arguments,
         measure,
         module_contender,
         record,
     )
     from mmgcnl.analysis.figures import draw_scaling
     from mmgcnl.layers import IMPLEMENTATIONS, GCNonLocal2d
-    from mmgcnl.utils.cli import positive_int
+    from mmgcnl.utils.cli import (
+        add_benchmark_arguments,
+        check_benchmark_arguments,
+        positive_int,
+    )
     from mmgcnl.utils.provenance import provenance
 
 
@@ -145,7 +147,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             for name, build in blocks.items()
             if name not in args.skip
         }
-        found[f'{size[0]}x{size[1]}'] = measure(steps, args.repeats, args.threads)
+        found[f'{size[0]}x{size[1]}'] = measure(
+            steps, args.repeats, args.threads, args.device
+        )
         print(*as_table(found[f'{size[0]}x{size[1]}'], 'floor'), sep='\n')
         if args.json:  # after each size: nothing measured is lost
             record(args.json, about, found)

@@ -29,15 +29,18 @@ with contextlib.redirect_stdout(sys.stderr):  # the libraries print on import
     from mmgcnl.analysis.benchmark import (
         Build,
         Measurement,
-        add_benchmark_arguments,
         as_table,
-        check_benchmark_arguments,
         measure,
         module_contender,
         record,
     )
     from mmgcnl.layers import GCNonLocal2d
-    from mmgcnl.utils.cli import add_size_argument, check_file
+    from mmgcnl.utils.cli import (
+        add_benchmark_arguments,
+        add_size_argument,
+        check_benchmark_arguments,
+        check_file,
+    )
     from mmgcnl.utils.provenance import provenance
 
 CHANNELS = 256
@@ -169,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     found: dict[str, dict[str, Measurement]] = {}
     for group, steps in groups.items():
         print(f'{args.mode}, {group}, image of {args.shape[0]}x{args.shape[1]}')
-        found[group] = measure(steps, args.repeats, args.threads)
+        found[group] = measure(steps, args.repeats, args.threads, args.device)
         print(*as_table(found[group], next(iter(steps))), sep='\n')
         if args.detector:
             for name, m in found[group].items():

@@ -131,7 +131,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         find_blocks(model)  # before the data is read
         split = Split(model.cfg, args.split, args.num_images, not args.no_classes)
         workers = split.num_workers if args.num_workers is None else args.num_workers
-        report = measure_distances(model, image_pipeline(model.cfg), split, workers)
+        pipeline = image_pipeline(model.cfg, split=args.split)
+        report = measure_distances(model, pipeline, split, workers)
     except (OSError, RuntimeError, ValueError) as error:
         parser.error(str(error).replace('\n', ' '))
     if is_main_process():

@@ -91,8 +91,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.config2:
         models.append((args.config2, args.checkpoint2, args.block2))
     names = args.names or [Path(config).stem for config, *_ in models]
-    if len(names) != len(models):
-        parser.error(f'--names: give {len(models)} names')
+    if len(names) != len(models) or len(set(names)) != len(names):
+        parser.error(f'--names: give {len(models)} different names')
     image = mmcv.imread(args.image)
     if image is None:
         parser.error(f'image: {args.image} does not decode as an image')

@@ -1,10 +1,12 @@
 """tools/analysis_tools/cosine_distance.py on tiny models with random weights."""
 
+import copy
 import json
 
 import mmcv
 import numpy as np
 import pytest
+from mmengine.config import Config
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 
 from tests.builders import ROOT, free_port, write_segmentor
@@ -38,6 +40,23 @@ def test_cosine_distance(request, call, trained, capsys, tmp_path, config, block
     printed = capsys.readouterr().out
     assert f'{block} (GCNonLocal2d), 3 images' in printed
     assert f'{entry["attention"]["mean"]:.3f}' in printed
+
+
+def test_points_follow_the_pipeline_of_the_split(call, trained, tmp_path, segmentor):
+    checkpoint = trained(segmentor)
+    found = []
+    for splits in (('val', 'test'), ('val',)):
+        cfg = Config.fromfile(segmentor)
+        for split in splits:
+            pipeline = copy.deepcopy(cfg[f'{split}_dataloader'].dataset.pipeline)
+            pipeline.insert(-1, dict(type='RandomFlip', prob=1.0))
+            cfg[f'{split}_dataloader'].dataset.pipeline = pipeline
+        cfg.dump(tmp_path / 'flipped.py')
+        out = tmp_path / 'distance.json'
+        arguments = [tmp_path / 'flipped.py', checkpoint, '--json', out]
+        call('analysis_tools/cosine_distance', *arguments)
+        found.append(json.loads(out.read_text())['blocks'])
+    assert found[0] == found[1]
 
 
 def test_classes_are_those_of_the_truth(call, trained, tmp_path, segmentor, squares):

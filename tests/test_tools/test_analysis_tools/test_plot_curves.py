@@ -27,7 +27,7 @@ def test_picture(work_dir, tmp_path):
 @pytest.mark.parametrize(
     ('args', 'message'),
     [
-        (['--keys', 'mIoU'], "has no 'mIoU'; it has aAcc, loss, step"),
+        (['--keys', 'mIoU'], "has logged no 'mIoU'; it has aAcc, loss, step"),
         ([], 'not the work dir of'),
     ],
 )

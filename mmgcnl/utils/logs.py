@@ -1,0 +1,38 @@
+"""The logs of trainings, in their work dirs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def read_log(work_dir: Path) -> list[dict[str, Any]]:
+    """Read what a training has logged, also before it was resumed.
+
+    Lines that are not complete, because the training is writing or the disk was full, are
+    left out. A later log replaces what an earlier one has from its first iteration on, so
+    that of two trainings from the start, the later counts.
+
+    Args:
+        work_dir: Folder of the training.
+
+    Returns:
+        The lines in the order of the iterations. ``step`` is the iteration, also of a
+        validation, for which mmengine logs the epoch where a training counts epochs.
+    """
+    found: list[dict[str, Any]] = []
+    for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
+        lines = []
+        last = 0
+        for text in path.read_text(errors='replace').splitlines():
+            try:
+                line = json.loads(text)
+            except json.JSONDecodeError:
+                continue
+            if isinstance(line, dict) and 'step' in line:
+                last = line['step'] = max(line['step'], last)
+                lines.append(line)
+        if lines:
+            found = [line for line in found if line['step'] < lines[0]['step']] + lines
+    return found
