@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mmgcnl.layers import GCNonLocal2d
+from mmgcnl.layers.attention.dispatch import IMPLEMENTATION_VARIABLE
 from mmgcnl.utils.text import first_cause, format_size
 
 from .tensor_model import TensorModel
@@ -178,14 +180,17 @@ def _device(model: nn.Module) -> torch.device:
 
 @contextmanager
 def _implementation(model: nn.Module, name: str) -> Iterator[None]:
-    """Make all blocks use this implementation of the attention."""
+    """Make all blocks use this implementation of the attention, whatever is set."""
     blocks = [m for m in model.modules() if isinstance(m, GCNonLocal2d)]
     own = [block.implementation for block in blocks]
     for block in blocks:
         block.implementation = name
+    variable = os.environ.pop(IMPLEMENTATION_VARIABLE, None)
     try:
         yield
     finally:
+        if variable is not None:
+            os.environ[IMPLEMENTATION_VARIABLE] = variable
         for block, implementation in zip(blocks, own):
             block.implementation = implementation
 

@@ -85,7 +85,9 @@ class TensorModel(nn.Module):
         if not self.labels:
             return logits
         if logits.shape[1] == 1:  # binary segmentation has a threshold
-            return (logits.sigmoid() > self.model.decode_head.threshold).long()
+            heads = self.model.decode_head  # of a cascade, the last decides
+            head = heads[-1] if isinstance(heads, nn.ModuleList) else heads
+            return (logits.sigmoid() > head.threshold).long()
         return logits.argmax(1, keepdim=True)
 
     def outputs(self, x: Tensor) -> dict[str, Tensor]:

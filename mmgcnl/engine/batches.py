@@ -102,10 +102,10 @@ def number_batches(loader: DataLoader, seed: int, rank: int) -> Batches:
         rank: Rank of the process.
     """
     sampler: Any = getattr(loader.batch_sampler, 'sampler', None)
+    # mmengine 0.10.7 has already started workers, which have drawn from the sampler.
+    loader._iterator = None
     if isinstance(sampler, InfiniteSampler):
-        # mmengine 0.10.7 has already started workers, which have drawn from the sampler.
         sampler.indices = sampler._indices_of_rank()
-        loader._iterator = None
     batches = Batches(loader.batch_sampler, seed, rank)
     # A DataLoader forbids assignment, but its iterators read the attribute each time.
     vars(loader)['batch_sampler'] = batches

@@ -32,20 +32,23 @@ __all__ = [
 ]
 
 
-def find_checkpoints(work_dir: str) -> list[str]:
+def find_checkpoints(work_dir: str, *others: str) -> list[str]:
     """List the checkpoints from which training in ``work_dir`` may be resumed.
 
     Args:
         work_dir: Folder of the training.
+        *others: Further folders that checkpoints are saved to.
 
     Returns:
         First the path in mmengine's file last_checkpoint, then the other checkpoints of
-        that folder and of ``work_dir``, newest first. None of them has been opened.
+        that folder, of ``work_dir`` and of ``others``, newest first. None of them has been
+        opened.
     """
     pointer = Path(work_dir, 'last_checkpoint')
     named = pointer.read_text().strip() if pointer.is_file() else ''
     # best_*.pth are left out: they hold no optimizer state.
-    folders = {Path(work_dir)} | ({Path(named).parent} if named else set())
+    folders = {*map(Path, (work_dir, *others))}
+    folders |= {Path(named).parent} if named else set()
     found = {
         path
         for folder in folders

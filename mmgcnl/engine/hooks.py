@@ -17,6 +17,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from .random_state import get_random_state, set_random_state
+from .saving import check_loadable, plain
 
 
 class CheckpointNotSaved(OSError):
@@ -48,7 +49,8 @@ class CheckpointHook(_CheckpointHook):
     def save_interrupted(self, runner: Any, done: int) -> None:
         """Save outside of the interval, since the training is about to be interrupted.
 
-        A hook that saves by epoch removes this checkpoint once it has saved the next epoch.
+        A hook that saves by epoch removes this checkpoint once it has saved the next epoch,
+        or another one of this kind.
 
         Args:
             runner: The runner.
@@ -63,6 +65,7 @@ class CheckpointHook(_CheckpointHook):
             return
         name = f'iter_{done}.pth'
         path = self.file_backend.join_path(self.out_dir, name)
+        earlier = runner.message_hub.runtime_info.get('interrupted_ckpt')
         runner.message_hub.update_info('interrupted_ckpt', path)
         runner.save_checkpoint(
             self.out_dir,
@@ -77,6 +80,8 @@ class CheckpointHook(_CheckpointHook):
         )
         if is_main_process():
             Path(runner.work_dir, 'last_checkpoint').write_text(path)
+            if earlier not in (None, path) and self.file_backend.isfile(earlier):
+                self.file_backend.remove(earlier)
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
         info = runner.message_hub.runtime_info
@@ -230,3 +235,23 @@ class GuardHook(Hook):
         """Restore the random state of the training."""
         set_random_state(runner.state_before_val)
         runner.state_before_val = None
+
+
+class PlainCheckpointHook(Hook):
+    """Makes sure that the checkpoints of a training can be loaded again."""
+
+    priority = 'LOWEST'  # after hooks that add to a checkpoint
+    checked = False
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Reduce the checkpoint to plain values, and check the first.
+
+        Raises:
+            CheckpointError: A hook or a data set has added something else.
+        """
+        for key, value in checkpoint.items():
+            checkpoint[key] = value if key == 'state_dict' else plain(value)
+        if not self.checked:
+            weights = 'state_dict', 'optimizer'
+            check_loadable({k: v for k, v in checkpoint.items() if k not in weights})
+            self.checked = True

@@ -18,14 +18,17 @@ from .batches import number_batches
 class EpochBasedTrainLoop(_EpochBasedTrainLoop):
     """mmengine's loop, which can also resume in the middle of an epoch."""
 
-    batches_done = 0  # of the epoch that is resumed; Runner.resume sets it
+    # Runner.resume sets these two: of the epoch that is resumed; whether none was running.
+    batches_done = 0
+    between_epochs = True
+    epoch_start = 0  # iterations before the epoch that is running
 
     def run(self) -> nn.Module:
         """Train, or continue a training that was interrupted."""
         runner: Any = self.runner
         self.batches = number_batches(self.dataloader, runner.seed, runner.rank)
         runner.call_hook('before_train')
-        if self._epoch and self._iter == self._epoch * len(self.dataloader):
+        if self._epoch and self.between_epochs:
             runner.catch_up_on_validation(self._validate_if_due)
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
@@ -48,6 +51,7 @@ class EpochBasedTrainLoop(_EpochBasedTrainLoop):
         runner.call_hook('before_train_epoch')
         runner.model.train()
         done, self.batches_done = self.batches_done, 0
+        self.epoch_start = self._iter - done
         if done:
             self.batches.skip(done)
         else:
@@ -60,6 +64,7 @@ class EpochBasedTrainLoop(_EpochBasedTrainLoop):
             self.run_iter(index, batch)
         runner.call_hook('after_train_epoch')
         self._epoch += 1
+        self.epoch_start = self._iter
 
 
 class IterBasedTrainLoop(_IterBasedTrainLoop):

@@ -19,6 +19,8 @@ from .config import ConfigError
 # Modules whose number of classes differs from the data set's by design, and what inherits
 # from them: those that mmdet's hook skips, mmseg's boundary and depth heads, ...
 OTHER_CLASSES = {'VGG', 'FusedSemanticHead', 'STDCHead', 'VPDDepthHead'}
+# ... heads that propose regions (RPNHead, GARPNHead, ...), also as the head of a model, ...
+PROPOSALS = 'RPNHead'
 # ... trackers, which detect pedestrians only, and models that read the classes as text.
 TRACKER = 'BaseMOTModel'
 TEXT_MODELS = ('language_model', 'text_encoder')
@@ -71,10 +73,15 @@ def _numbers(
         # The library's heads are direct children of the model or of a head.
         if not name or 'rpn_head' in parts or 'backbone' in parts:
             continue
-        if OTHER_CLASSES & _classes_of(module) or 'loss' in parts[-1]:
+        kinds = _classes_of(module)
+        if OTHER_CLASSES & kinds or 'loss' in parts[-1]:
+            continue
+        if any(kind.endswith(PROPOSALS) for kind in kinds):
             continue
         option = f'model.{name}'
-        if hasattr(module, 'num_things_classes') and hasattr(module, 'num_stuff_classes'):
+        # mmseg's MaskFormer and Mask2Former inherit both numbers from mmdet, without use.
+        panoptic = hasattr(module, 'num_things_classes') and not _is_mmsegs(module)
+        if panoptic and hasattr(module, 'num_stuff_classes'):
             things_found, stuff_found = module.num_things_classes, module.num_stuff_classes
             yield f'{option}.num_things_classes', things_found, {things}, 'thing classes'
             yield f'{option}.num_stuff_classes', stuff_found, {stuff}, 'stuff classes'
@@ -90,8 +97,15 @@ def _classes_of(module: nn.Module) -> set[str]:
     return {kind.__name__ for kind in type(module).__mro__}
 
 
+def _is_mmsegs(module: nn.Module) -> bool:
+    return any(kind.__module__.startswith('mmseg.') for kind in type(module).__mro__)
+
+
 class NumClassesHook(Hook):
-    """Stops before training, validation or testing if a number of classes is wrong."""
+    """Stops before training, validation or testing if a number of classes is wrong.
+
+    ``check_num_classes = False`` in a config turns it off.
+    """
 
     def before_train(self, runner: Runner) -> None:
         """Compare with the training data.
@@ -110,6 +124,13 @@ class NumClassesHook(Hook):
         self._check(runner, runner.test_dataloader.dataset, 'test_dataloader')
 
     def _check(self, runner: Runner, dataset: Dataset, name: str) -> None:
+        if not runner.cfg.get('check_num_classes', True):
+            return
         faults = compare_num_classes(runner.model, getattr(dataset, 'metainfo', {}))
         if faults:
-            raise ConfigError(f'{name}: ' + '; '.join(faults))
+            raise ConfigError(
+                f'{name}: '
+                + '; '.join(faults)
+                + '. If the model is right, turn this check '
+                'off by check_num_classes=False'
+            )

@@ -105,7 +105,8 @@ def protect_workers(loader: DataLoader) -> DataLoader:
     """Let the worker processes of a loader ignore SIGTERM, unless their parent sends it.
 
     Schedulers and torchrun signal all processes of a training. The parent needs its
-    workers until it has stopped; it ends them by itself.
+    workers until it has stopped; it ends them by itself. (Workers that are not forked may
+    have threads of their imports, which a signal ends nevertheless.)
 
     Args:
         loader: The loader, which has not started its workers yet.
@@ -113,20 +114,23 @@ def protect_workers(loader: DataLoader) -> DataLoader:
     Returns:
         The loader.
     """
-    loader.worker_init_fn = partial(_start_worker, loader.worker_init_fn)
+    # The parent of a worker may be a fork server: name the process that ends it.
+    loader.worker_init_fn = partial(_start_worker, loader.worker_init_fn, os.getpid())
     return loader
 
 
-def _start_worker(initialize: Callable[[int], None] | None, worker: int) -> None:
+def _start_worker(
+    initialize: Callable[[int], None] | None, owner: int, worker: int
+) -> None:
     if initialize is not None:
         initialize(worker)
     if not hasattr(signal, 'sigwaitinfo'):  # macOS
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_wait_for_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_wait_for_owner, args=(owner,), daemon=True).start()
 
 
-def _wait_for_parent(parent: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+def _wait_for_owner(owner: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != owner:
         pass
     os._exit(0)

@@ -39,7 +39,10 @@ def collect_progress(runner: Any, iteration: int, with_gradients: bool) -> dict[
         and only the main process has them.
     """
     loader = runner.train_dataloader
+    start = getattr(runner.train_loop, 'epoch_start', None)
     progress = dict(
+        # The epoch that is running, and how many of its batches are done.
+        running_epoch=None if start is None else (runner.epoch, iteration - start),
         random_states=all_gather_object(runner.state_before_val or get_random_state()),
         epoch_length=len(loader),
         sampler_seed=getattr(_sampler(loader), 'seed', None),
@@ -81,8 +84,15 @@ def restore_progress(runner: Any, filename: str, meta: dict[str, Any]) -> None:
         )
     if hasattr(loop, 'batches_done'):  # an epoch-based loop
         length = len(loop.dataloader)
-        done = loop.iter - loop.epoch * length
-        if meta.get('epoch_length') == length and 0 <= done <= length:
+        # Checkpoints of mmengine do not say what was running.
+        default = loop.epoch, loop.iter - loop.epoch * length
+        epoch, done = meta.get('running_epoch') or default
+        done = done if loop.epoch == epoch else 0  # 0: saved at the end of an epoch
+        loop.between_epochs = done == 0
+        before = meta.get('epoch_length')
+        if done and done == before:  # saved in the last iteration of the epoch
+            loop.batches_done = length
+        elif before == length and 0 <= done <= length:
             loop.batches_done = done
 
 

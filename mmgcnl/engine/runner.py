@@ -26,7 +26,7 @@ from mmgcnl.datasets import build_dataloader
 from mmgcnl.utils.config_types import class_of
 
 from .checkpoint import CheckpointError, find_checkpoints, install_safe_loading
-from .hooks import CheckpointHook, EarlyStoppingHook, GuardHook
+from .hooks import CheckpointHook, EarlyStoppingHook, GuardHook, PlainCheckpointHook
 from .initialization import explain_missing_weights
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from .num_classes import NumClassesHook
@@ -34,7 +34,7 @@ from .preemption import PreemptionHook, protect_workers
 from .processes import connect_without_gpu
 from .random_state import set_random_state
 from .resume import collect_progress, restore_progress, unwrapped
-from .saving import check_finite, survive_failing_logs, write_whole
+from .saving import check_finite, default_statistics, survive_failing_logs, write_whole
 
 # Classes of mmengine, and those that resume exactly.
 _OURS = {
@@ -57,7 +57,8 @@ class Runner(_Runner):
       checkpoints hold the random state of every process, and loading continues with the
       next sample, also within an epoch (docs/reliability.md has the conditions).
     - A checkpoint gets its name when it is complete. Older ones are removed after that,
-      and resuming takes the latest intact one. A training goes on when a checkpoint cannot
+      and resuming takes the one in mmengine's file last_checkpoint, else the latest intact
+      one. A training goes on when a checkpoint cannot
       be written, and stops when that happens three times in a row.
     - SIGTERM makes a training save a checkpoint and exit with status 143.
     - Training stops at a loss that is not finite, and does not save such weights.
@@ -162,6 +163,7 @@ class Runner(_Runner):
         self.register_hook(NumClassesHook())
         self._preemption = PreemptionHook()
         self.register_hook(self._preemption)
+        self.register_hook(PlainCheckpointHook())
 
     @staticmethod
     def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
@@ -203,6 +205,7 @@ class Runner(_Runner):
 
         Raises:
             FloatingPointError: The weights are not finite.
+            CheckpointError: A hook or a data set has added what cannot be loaded again.
             OSError: The file cannot be written. Earlier checkpoints are unchanged.
         """
         check_finite(unwrapped(self.model), self.iter + 1, filename)
@@ -214,13 +217,18 @@ class Runner(_Runner):
             self.saved_iter = done
         if not is_main_process():
             return
-        save = super().save_checkpoint
+        saving = super().save_checkpoint
+
+        def save(name: str) -> None:
+            with default_statistics():
+                saving(out_dir, name, *args, meta=meta, **kwargs)
+
         if '://' in out_dir:
-            save(out_dir, filename, *args, meta=meta, **kwargs)
+            save(filename)
             return
 
         def write(part: str) -> None:
-            save(out_dir, os.path.basename(part), *args, meta=meta, **kwargs)
+            save(os.path.basename(part))
 
         write_whole(os.path.join(out_dir, filename), write)
 
@@ -251,7 +259,10 @@ class Runner(_Runner):
         if self._has_loaded or not self._resume or self._load_from is not None:
             super().load_or_resume()
             return
-        listed = [find_checkpoints(self.work_dir)]
+        name = os.path.basename(self.work_dir.rstrip(os.sep))  # as CheckpointHook
+        hooks = (h for h in self.hooks if isinstance(h, CheckpointHook) and h.out_dir)
+        folders = [os.path.join(hook.out_dir, name) for hook in hooks]
+        listed = [find_checkpoints(self.work_dir, *folders)]
         broadcast_object_list(listed)  # all processes must take the same
         for path in listed[0]:
             failed = ''
@@ -291,5 +302,5 @@ class Runner(_Runner):
         validate()
 
     def _init_model_weights(self) -> None:
-        with explain_missing_weights(self.cfg.model):
+        with explain_missing_weights(self.cfg.get('model') or {}):
             super()._init_model_weights()

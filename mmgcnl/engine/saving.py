@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import wraps
+from io import BytesIO
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from mmengine.config import ConfigDict
+from mmengine.logging import HistoryBuffer
 from torch import nn
+
+from .integrity import CheckpointError
 
 
 def check_finite(model: nn.Module, iteration: int, filename: str) -> None:
@@ -57,6 +65,53 @@ def write_whole(path: str, write: Callable[[str], None]) -> None:
     # The entry of the folder is flushed, too, where the file system can do that.
     with suppress(OSError):
         _flush(os.path.dirname(path) or '.', os.O_RDONLY)
+
+
+def plain(node: Any) -> Any:
+    """Reduce a part of a checkpoint to what :func:`safe_globals` lets the loader take.
+
+    Configs become dicts. Functions are left out: a scheduler has its own when it is built.
+    """
+    if isinstance(node, ConfigDict):
+        node = node.to_dict()
+    if type(node) in (dict, OrderedDict):
+        return type(node)((k, plain(v)) for k, v in node.items() if not callable(v))
+    if type(node) in (list, tuple):
+        return type(node)(map(plain, node))
+    return node
+
+
+def check_loadable(content: dict[str, Any]) -> None:
+    """Check that the loader takes the part of a checkpoint that is no weights.
+
+    Raises:
+        CheckpointError: It does not; the message names the class.
+    """
+    file = BytesIO()
+    torch.save(content, file)
+    file.seek(0)
+    try:
+        torch.load(file, weights_only=True, map_location='cpu')
+    except UnpicklingError as error:
+        asked = re.search(r'GLOBAL (\S+) ', str(error))
+        raise CheckpointError(
+            'the checkpoints of this training could not be loaded again: they would hold '
+            f'{asked[1] if asked else error}, neither a weight nor a log. Let the hook or '
+            'data set that it comes from store numbers, text, lists and dicts only'
+        ) from None
+
+
+@contextmanager
+def default_statistics() -> Iterator[None]:
+    """Keep registered statistics, which are functions, out of the logs in a checkpoint."""
+    methods = HistoryBuffer._statistics_methods
+    registered = {k: v for k, v in methods.items() if k not in vars(HistoryBuffer)}
+    for name in registered:
+        del methods[name]
+    try:
+        yield
+    finally:
+        methods.update(registered)
 
 
 def survive_failing_logs(logger: logging.Logger, visualizer: Any) -> None:

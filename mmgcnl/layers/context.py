@@ -59,7 +59,8 @@ class GlobalContext(nn.Module):
         """c divided by a power of two, and that power of two.
 
         q * c overflows float16 long before attention needs a c so large. For each image
-        and head, c is therefore divided by the power of two that brings it to at most one.
+        and head, c is therefore divided by the power of two that brings it to at most one,
+        but by no less than 2^-10, or a gradient in half precision would vanish.
         The division is exact, half precision then never has to hold a value larger than
         q, and the factor is applied after the inner product, which is in float32.
 
@@ -76,7 +77,7 @@ class GlobalContext(nn.Module):
             context = self.fc(pooled).to(dtype)
         context = context.unflatten(1, (self.num_heads, 1, 1, -1))
         largest = context.detach().abs().amax(dim=-1, keepdim=True)
-        exponent = largest.clamp(min=torch.finfo(dtype).tiny).log2().ceil()
+        exponent = largest.clamp(min=2.0**-10).log2().ceil()
         # As pow: the older of the two ONNX exporters does not know exp2.
         factor = torch.pow(2.0, exponent)
         return context / factor, factor

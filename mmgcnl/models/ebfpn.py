@@ -174,7 +174,8 @@ def _max_of_windows(x: Tensor, axis: int, size: int) -> Tensor:
 
     Output i is the maximum of the inputs from ``floor(i * n / size)`` to below
     ``ceil((i + 1) * n / size)``. No window is longer than ``ceil(n / size) + 1``; shorter
-    windows repeat their last element.
+    windows repeat their last element. The gradient of equal values is shared among them,
+    where PyTorch gives it to one.
     """
     n = x.shape[axis]
     i = torch.arange(size, device=x.device)[:, None]

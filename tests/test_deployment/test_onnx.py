@@ -1,5 +1,6 @@
 """Export to ONNX and comparison in onnxruntime, of a small segmentor."""
 
+import os
 import sys
 
 import pytest
@@ -8,6 +9,8 @@ from mmengine.config import Config
 
 for package in ('onnx', 'onnxscript', 'onnxruntime'):
     pytest.importorskip(package, reason=f'pip install {package}')
+
+import onnx  # noqa: E402
 
 from mmgcnl.apis import init_model  # noqa: E402
 from mmgcnl.deployment import (  # noqa: E402
@@ -47,6 +50,16 @@ def test_difference_is_found(model, tmp_path):
         ValueError, match='onnxruntime fails at 40 x 32: .*invalid dimensions'
     ):
         list(onnx_differences(model, path, [(40, 32)]))
+
+
+@pytest.mark.parametrize('dense', [False, True])
+def test_the_environment_does_not_choose_the_form(model, tmp_path, monkeypatch, dense):
+    monkeypatch.setenv('MMGCNL_ATTENTION', 'blockwise')
+    path = tmp_path / 'model.onnx'
+    export_onnx(model, path, (32, 32), dense=dense)
+    nodes = {node.op_type for node in onnx.load(path).graph.node}
+    assert ('Scan' in nodes) != dense
+    assert os.environ['MMGCNL_ATTENTION'] == 'blockwise'
 
 
 @pytest.mark.parametrize('package', ['onnx', 'onnxscript', 'onnxruntime'])

@@ -24,6 +24,17 @@ def test_segmentor(tmp_path, labels):
     torch.testing.assert_close(output, expected)
 
 
+def test_binary_labels_of_a_cascade(tmp_path):
+    model = init_model(*write_inference_model(tmp_path, 'semantic'), 'cpu')
+    x = torch.tensor([-1.0, 0.5, 3.0]).reshape(1, 1, 1, 3)
+    model.encode_decode = lambda image, metas: image
+    first, last = nn.Identity(), nn.Identity()
+    first.threshold, last.threshold = 0.1, 0.9
+    model.decode_head = nn.ModuleList([first, last])
+    (output,) = TensorModel(model, labels=True).outputs(x).values()
+    assert output.flatten().tolist() == [0, 0, 1]
+
+
 def test_detector(tmp_path):
     model = init_model(*write_inference_model(tmp_path, 'instance'), 'cpu')
     x = torch.randn(1, 3, 64, 96)

@@ -156,6 +156,19 @@ def test_finds_checkpoints(tmp_path):
     assert find_checkpoints(str(tmp_path / 'none')) == []
 
 
+def test_resumes_from_out_dir_without_the_pointer(build, tmp_path):
+    """The file last_checkpoint may be empty after a crash."""
+    hook = dict(type='CheckpointHook', by_epoch=False, out_dir=str(tmp_path / 'elsewhere'))
+    hooks = dict(checkpoint=dict(hook, interval=5))
+    with pytest.raises(InterruptedError):
+        stop = [dict(type='Stop', at=12)]
+        build(tmp_path / 'work', default_hooks=hooks, custom_hooks=stop).train()
+    (tmp_path / 'work/last_checkpoint').write_text('')
+    runner = build(tmp_path / 'work', default_hooks=hooks, resume=True)
+    runner.load_or_resume()
+    assert runner.iter == 10
+
+
 def test_weights_alone_are_not_resumed(build, tmp_path):
     torch.save(dict(state_dict={}), tmp_path / 'weights.pth')
     path = str(tmp_path / 'weights.pth')

@@ -5,14 +5,26 @@ import signal
 import stat
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PosixPath
 
 import pytest
 import torch
+from mmengine.config import ConfigDict
+from mmengine.hooks import Hook
+from mmengine.logging import HistoryBuffer
+from mmengine.registry import HOOKS
 from mmengine.runner import runner
 
 from mmgcnl.engine import CheckpointError
 from mmgcnl.engine.saving import write_whole
+from tests.test_engine.conftest import Noise
+
+
+@HOOKS.register_module()
+class AddPath(Hook):
+    def before_save_checkpoint(self, runner, checkpoint):
+        checkpoint['meta']['place'] = PosixPath('here')
+
 
 FAULTS = dict(full=errno.ENOSPC, read_only=errno.EROFS, unreliable=errno.EIO)
 
@@ -141,6 +153,33 @@ def test_log_that_cannot_be_written_is_no_reason_to_stop(build, tmp_path, capfd)
 
 
 @pytest.mark.skipif(not hasattr(signal, 'SIGXFSZ'), reason='no limit of a file size')
+def test_functions_and_configs_stay_out_of_a_checkpoint(build, tmp_path, monkeypatch):
+    """OneCycleLR has a function, registered statistics are some, and metainfo a Config."""
+    monkeypatch.setattr(
+        Noise, 'metainfo', dict(classes=('a',), info=ConfigDict(year=2020)), raising=True
+    )
+    methods = dict(HistoryBuffer._statistics_methods, range=lambda buffer: 0)
+    monkeypatch.setattr(HistoryBuffer, '_statistics_methods', methods)
+    cycle = dict(type='OneCycleLR', eta_max=0.005, total_steps=15, by_epoch=False)
+    changes = dict(param_scheduler=[cycle], randomness=dict(seed=0))
+    build(tmp_path / 'whole', **changes).train()
+    with pytest.raises(InterruptedError):
+        build(tmp_path, **changes, custom_hooks=[dict(type='Stop', at=7)]).train()
+    build(tmp_path, **changes, resume=True).train()
+    assert 'range' in HistoryBuffer._statistics_methods
+    weights = [
+        torch.load(folder / 'iter_15.pth', weights_only=False)['state_dict']
+        for folder in (tmp_path, tmp_path / 'whole')
+    ]
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+
+
+def test_what_cannot_be_loaded_again_stops_at_the_first_checkpoint(build, tmp_path):
+    with pytest.raises(CheckpointError, match='they would hold pathlib'):
+        build(tmp_path, custom_hooks=[dict(type='AddPath')]).train()
+    assert not list(tmp_path.glob('*.pth'))
+
+
 def test_killed_while_writing(build, tmp_path):
     """By the system, at the 3000th byte of the fourth checkpoint."""
     changes = dict(default_hooks=keeping(1), randomness=dict(seed=0))

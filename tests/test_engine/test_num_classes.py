@@ -1,13 +1,17 @@
 """Heads whose number of classes is not that of the data set."""
 
+from types import SimpleNamespace
+
 import pytest
+import torch
 from mmdet.datasets import CocoPanopticDataset
 from mmdet.models import BaseMOTModel, FusedSemanticHead
 from mmengine.config import Config
 from torch import nn
 
 from mmgcnl.apis import build_model
-from mmgcnl.engine.num_classes import compare_num_classes
+from mmgcnl.engine import ConfigError
+from mmgcnl.engine.num_classes import NumClassesHook, compare_num_classes
 from tests.builders import (
     draw_squares,
     write_detector,
@@ -94,6 +98,32 @@ def test_stops_at_the_start(tmp_path, write, loop):
         getattr(Runner.from_cfg(cfg), loop)()
     assert str(error.value).startswith(f'{loop}_dataloader: model.{head}.num_classes is 7')
     assert not list((tmp_path / 'work').glob('*.pth'))
+
+
+@pytest.mark.parametrize(
+    ('config', 'classes'),
+    [
+        ('mmdet::rpn/rpn_r50_fpn_1x_coco.py', 80),
+        ('mmdet::guided_anchoring/ga-rpn_r50-caffe_fpn_1x_coco.py', 80),
+        ('mmseg::mask2former/mask2former_r50_8xb2-90k_cityscapes-512x1024.py', 19),
+    ],
+)
+def test_models_of_the_libraries(tmp_path, config, classes):
+    (tmp_path / 'config.py').write_text(f'_base_ = {config!r}\n')
+    with torch.device('meta'):
+        model = build_model(Config.fromfile(tmp_path / 'config.py'))
+    metainfo = dict(classes=tuple(map(str, range(classes))))
+    assert compare_num_classes(model, metainfo) == []
+
+
+def test_can_be_turned_off(tmp_path):
+    model = build(tmp_path, 'instance')
+    data = SimpleNamespace(dataset=SimpleNamespace(metainfo=dict(classes=tuple('abcde'))))
+    runner = SimpleNamespace(cfg=dict(), model=model, val_dataloader=data)
+    with pytest.raises(ConfigError, match='turn this check off by check_num_classes=False'):
+        NumClassesHook().before_val(runner)
+    runner.cfg['check_num_classes'] = False
+    NumClassesHook().before_val(runner)
 
 
 def test_heads_and_trackers_that_differ_by_design():

@@ -7,6 +7,9 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from torch.utils.data import DataLoader
+
+from mmgcnl.engine.preemption import protect_workers
 
 ACCUMULATED = dict(
     optimizer=dict(type='SGD', lr=0.005, momentum=0.9), accumulative_counts=2
@@ -85,6 +88,29 @@ def test_sigterm_saves_a_checkpoint(
     # It was one of those to keep, or is removed after the next.
     names = [{path.name for path in (tmp_path / n).glob('*.pth')} for n in 'ab']
     assert names[0] == names[1] and len(names[0]) == 1
+
+
+def test_repeated_sigterms_leave_one_checkpoint(build, tmp_path):
+    for at in (5, 7, 8):
+        with pytest.raises(SystemExit):
+            hooks = [dict(type='Terminate', at=at)]
+            build(tmp_path, True, custom_hooks=hooks, resume=True).train()
+        interrupted = [path.name for path in tmp_path.glob('iter_*.pth')]
+        assert interrupted == [f'iter_{at + 1}.pth']
+    build(tmp_path, True, resume=True).train()
+    assert not list(tmp_path.glob('iter_*.pth'))
+
+
+def test_worker_of_a_fork_server_ends_when_the_training_ends_it():
+    loader = DataLoader(
+        torch.arange(4.0), num_workers=1, multiprocessing_context='forkserver'
+    )
+    batches = iter(protect_workers(loader))
+    next(batches)
+    (worker,) = batches._workers
+    worker.terminate()
+    worker.join(60)
+    assert worker.exitcode is not None
 
 
 def test_workers_outlive_a_sigterm_that_is_not_their_parents(build, tmp_path):

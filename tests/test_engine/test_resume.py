@@ -1,6 +1,18 @@
 import numpy as np
 import pytest
 import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+
+@HOOKS.register_module()
+class NoteBatches(Hook):
+    """Notes epoch and batch of every iteration."""
+
+    seen: list = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.seen.append((runner.epoch, batch_idx))
 
 
 @pytest.fixture
@@ -92,6 +104,31 @@ def test_worker_processes(assert_resumes, by_epoch):
         train_dataloader=dataloader,
         default_hooks=dict(checkpoint=hook),
     )
+
+
+def test_epochs_after_a_change_of_the_batch_size(build, tmp_path):
+    """The first epoch has 5 batches, the others 4: the place in them is saved."""
+    hook = dict(type='CheckpointHook', by_epoch=False, interval=1)
+    changes = dict(by_epoch=True, default_hooks=dict(checkpoint=hook))
+
+    def stop(at):
+        return [dict(type='Stop', at=at), dict(type='NoteBatches')]
+
+    with pytest.raises(InterruptedError):
+        build(tmp_path, **changes, custom_hooks=stop(5)).train()
+    loader = dict(
+        batch_size=3,
+        num_workers=0,
+        dataset=dict(type='Noise'),
+        sampler=dict(type='DefaultSampler'),
+    )
+    changes.update(train_dataloader=loader, resume=True)
+    with pytest.raises(InterruptedError):
+        build(tmp_path, **changes, custom_hooks=stop(7)).train()
+    NoteBatches.seen.clear()
+    build(tmp_path, **changes, custom_hooks=stop(-1)).train()
+    second, third = ([(e, i) for e in (epoch,) for i in range(4)] for epoch in (1, 2))
+    assert NoteBatches.seen == [*second[2:], *third]
 
 
 def test_other_number_of_processes_is_said(build, tmp_path, capfd):

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.model import BaseModel, PretrainedInit
 from mmengine.registry import DATASETS, HOOKS, LOOPS, MODELS
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from mmgcnl.engine import Runner, hooks, loops
 from tests.builders import skip_without_classes
@@ -55,6 +55,19 @@ def make_runner(tmp_path, **model):
         log_level='ERROR',
     )
     return Runner.from_cfg(Config(config))
+
+
+def test_without_a_config(tmp_path):
+    """As mmengine's documentation builds a Runner."""
+    loader = DataLoader(Ones(), batch_size=1)
+    Runner(
+        model=OneConv(),
+        work_dir=str(tmp_path),
+        train_dataloader=loader,
+        train_cfg=dict(by_epoch=False, max_iters=1),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+    ).train()
+    assert (tmp_path / 'last_checkpoint').is_file()
 
 
 def train(tmp_path, **model):

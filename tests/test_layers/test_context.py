@@ -41,3 +41,20 @@ def test_factored_context_is_exact():
     query = block.query(x).view(1, 2, 8, 3, 3).movedim(2, -1)
     torch.testing.assert_close(inputs.query * unit, query * c, rtol=1e-6, atol=0)
     assert (inputs.query.abs() <= query.abs()).all()
+
+
+@pytest.mark.parametrize('bias', [0.0, 1e-8])
+def test_a_tiny_context_has_a_gradient_in_half_precision(bias):
+    torch.manual_seed(0)
+    block = make_block(16, reduction=1, num_heads=2, position=None)
+    nn.init.zeros_(block.context.fc.weight)
+    nn.init.constant_(block.context.fc.bias, bias)
+    x = torch.randn(1, 16, 3, 3)
+    found = []
+    for dtype in (torch.float16, torch.float32):
+        block = block.to(dtype)
+        block.zero_grad()
+        block(x.to(dtype)).square().sum().backward()
+        found.append(block.context.fc.bias.grad.float())
+    assert found[1].norm() > 0
+    torch.testing.assert_close(found[0], found[1], rtol=0.05, atol=0.05 * found[1].norm())

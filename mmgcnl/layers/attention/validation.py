@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -141,7 +142,7 @@ def _validate(
         # The caller's modes (autocast, inference mode, tracing) are those of its thread.
         with ThreadPoolExecutor(1) as pool:
             largest = pool.submit(
-                _largest_error,
+                _without_tf32(_largest_error),
                 torch.device(device),
                 dtype,
                 dims,
@@ -157,6 +158,21 @@ def _validate(
     if not largest <= _MAX_ERRORS[dtype]:
         return f'its kernels are off by {largest:.1e} for {kind}'
     return None
+
+
+def _without_tf32(function: Callable[..., float]) -> Callable[..., float]:
+    """Let the matrix products that make the tables be as exact as the kernels."""
+
+    @functools.wraps(function)
+    def exact(*args: object) -> float:
+        matmul = torch.backends.cuda.matmul
+        before, matmul.allow_tf32 = matmul.allow_tf32, False
+        try:
+            return function(*args)
+        finally:
+            matmul.allow_tf32 = before
+
+    return exact
 
 
 def _largest_error(

@@ -27,6 +27,24 @@ def untried():
     validation._validate.cache_clear()
 
 
+@pytest.mark.parametrize('allowed', [False, True])
+def test_validation_is_without_tf32(allowed):
+    before = torch.backends.cuda.matmul.allow_tf32
+    seen = []
+
+    def error(*args):
+        seen.append((args, torch.backends.cuda.matmul.allow_tf32))
+        return 0.0
+
+    try:
+        torch.backends.cuda.matmul.allow_tf32 = allowed
+        assert validation._without_tf32(error)(1, 2) == 0.0
+        assert torch.backends.cuda.matmul.allow_tf32 == allowed
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+    assert seen == [((1, 2), False)]
+
+
 @needs_triton
 def test_a_kernel_that_fails_or_errs_is_not_used(inputs, monkeypatch, untried):
     def broken(*args):
