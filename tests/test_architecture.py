@@ -141,7 +141,6 @@ TESTED_IN = {
     'studies/runs': 'test_tools/test_study.py',
     'studies/scheduler': 'test_tools/test_study.py',
     'studies/spec': 'test_studies/test_reading.py',
-    'studies/worker': 'test_tools/test_study.py',
     'utils/collect_env': 'test_packaging.py',
     'version': 'test_packaging.py',
 }

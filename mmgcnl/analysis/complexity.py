@@ -113,10 +113,13 @@ def measure_complexity(
             flops, trainable = get_model_complexity_info(
                 model, (3, *shape), print_per_layer_stat=False, as_strings=False
             )
-    except (*_NEEDS_DATA, AssertionError, RuntimeError) as error:
+    except _NEEDS_DATA as error:
+        raise ValueError(f'the model has an operation that needs data: {error}') from error
+    except (AssertionError, RuntimeError) as error:
         reason = f'{type(error).__name__}: {error}'.splitlines()[0]
         raise ValueError(
-            f'the model cannot be counted without data, from images alone ({reason})'
+            f'the model fails on an image of {shape[0]}x{shape[1]} without annotations: '
+            f'{reason}'
         ) from error
     if convention == 'paper':
         return Complexity(trainable, int(flops) + sum(upsampled), sum(attention))

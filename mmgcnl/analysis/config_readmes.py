@@ -158,7 +158,7 @@ def _render_commands(folder: Path, example: str) -> Iterator[str]:
         yield '```'
         yield ''
         if length.endswith('iterations'):
-            yield f'The {length} then read 1/{gpus} as many images.'
+            yield f'These {length} see only 1/{gpus} of the images.'
             yield ''
     yield '[docs/train.md](../../docs/train.md) has the other options.'
     yield ''

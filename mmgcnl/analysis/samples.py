@@ -65,9 +65,8 @@ class Split(Dataset):
             )
         ).dataset
         self.number = min(len(self.dataset), number or len(self.dataset))
-        self.pipeline = next(
-            leaves(self.dataset)
-        ).pipeline  # of several data sets, the first
+        first = next(leaves(self.dataset))  # of several data sets
+        self.pipeline = first.pipeline
         steps = self.pipeline.transforms
         names = [type(step).__name__ for step in steps]
         read = next((i + 1 for i, n in enumerate(names) if n.startswith('LoadImage')), 0)

@@ -173,6 +173,6 @@ def explain(error: Exception) -> str:
         return f'{text}; {SET_ROOT}'
     if 'need at least one array' in str(error):  # numpy: the list of samples is empty
         return NO_SAMPLE
-    if isinstance(error, KeyError):
+    if isinstance(error, KeyError) and ' ' not in str(error):  # unlike the registry's
         return f'an entry of the annotation file, or the config, lacks {error}'
     return text

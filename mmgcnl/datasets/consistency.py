@@ -114,12 +114,13 @@ def _check_coco(
         key: str(image.get('file_name', key))
         for key, image in images.items()
         if not all(
-            isinstance(image.get(k), int) and image[k] > 0 for k in ('width', 'height')
+            isinstance(image.get(k), (int, float)) and image[k] > 0
+            for k in ('width', 'height')
         )
     }
     if unsized:
         faults.append(
-            f'{path}: {len(unsized)} images have no width and height: '
+            f'{path}: no valid width and height in {len(unsized)} of {len(images)} images: '
             f'{first_names(list(unsized.values()))}'
         )
     empty = []

@@ -19,7 +19,13 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.fileio import get
-from mmengine.registry import DATASETS, TRANSFORMS, VISUALIZERS, init_default_scope
+from mmengine.registry import (
+    DATASETS,
+    TRANSFORMS,
+    VISUALIZERS,
+    DefaultScope,
+    init_default_scope,
+)
 from mmengine.utils import track_iter_progress
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import DataLoader, Dataset
@@ -191,19 +197,23 @@ def _inspect(
     report.notes += find_absent_classes(report)
 
     if visualizer is not None:
-        # Where a wrapper mixes images, such as Mosaic, its pipeline packs them.
-        default = dict(
-            type='PackDetInputs' if report.unit == 'objects' else 'PackSegInputs'
-        )
         visualizer.dataset_meta = dataset.metainfo
-        packs = [s for s in pipeline if type_name(s['type']).startswith('Pack')]
-        pack = TRANSFORMS.build(dict((packs or [default])[0], meta_keys=('img_path',)))
+        pack = TRANSFORMS.build(dict(_pack(pipeline), meta_keys=('img_path',)))
         sound = [i for i in range(report.num_images) if i not in faulty]
         chosen = np.linspace(0, len(sound) - 1, min(num_samples, len(sound)))
         for index in chosen.astype(int):
             results = dataset.pipeline(dataset.get_data_info(sound[index]))
             name = os.path.basename(results['img_path'])
             report.samples.append((name, _draw(visualizer, results, pack)))
+
+
+def _pack(pipeline: list[dict]) -> dict:
+    for step in pipeline:
+        if type_name(step['type']).startswith('Pack'):
+            return step
+    # Where a wrapper mixes images, such as Mosaic, its pipeline packs them.
+    scope = DefaultScope.get_current_instance().scope_name
+    return dict(type='PackDetInputs' if scope == 'mmdet' else 'PackSegInputs')
 
 
 class _Samples(Dataset):

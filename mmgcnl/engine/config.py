@@ -84,13 +84,14 @@ def use_trainval(cfg: Config) -> None:
     """
     if 'trainval' not in cfg:
         raise ValueError(
-            f'{cfg.filename} has no `trainval`: define it as in '
+            f'{cfg.filename or "the config"} has no `trainval`: define it as in '
             'configs/_base_/datasets/camvid.py, or leave out --trainval'
         )
     dataset = cfg.train_dataloader.dataset
-    if 'datasets' in dataset:
+    if 'datasets' in dataset or 'dataset' in dataset:
         raise ValueError(
-            f'{cfg.filename} already trains on several data sets: leave out --trainval'
+            f'train_dataloader.dataset is a {type_name(dataset.type)}: without --trainval, '
+            'write the data sets into it'
         )
     datasets = [dataset, {**copy.deepcopy(dataset), **cfg.trainval}]
     cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=datasets)
@@ -187,7 +188,7 @@ def write_submission(cfg: Config, folder: str) -> None:
     """
     if 'submission' not in cfg:
         raise ValueError(
-            f'{cfg.filename} has no `submission`: define it as in '
+            f'{cfg.filename or "the config"} has no `submission`: define it as in '
             'configs/_base_/datasets/cityscapes_769x769.py, or leave out --submission'
         )
     os.makedirs(folder, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -80,8 +81,15 @@ class CheckpointHook(_CheckpointHook):
         )
         if is_main_process():
             Path(runner.work_dir, 'last_checkpoint').write_text(path)
-            if earlier not in (None, path) and self.file_backend.isfile(earlier):
-                self.file_backend.remove(earlier)
+            if earlier != path:
+                self._remove_interrupted(earlier)
+
+    def _remove_interrupted(self, path: str | None) -> None:
+        """Remove such a checkpoint, unless the training was resumed from another folder."""
+        if path is None or not self.file_backend.isfile(path):
+            return
+        if path == self.file_backend.join_path(self.out_dir, os.path.basename(path)):
+            self.file_backend.remove(path)
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
         info = runner.message_hub.runtime_info
@@ -89,8 +97,8 @@ class CheckpointHook(_CheckpointHook):
             interrupted = info.pop('interrupted_ckpt', None)
             super()._save_checkpoint_with_step(runner, step, meta)
             self.failures = 0
-            if interrupted and is_main_process() and self.file_backend.isfile(interrupted):
-                self.file_backend.remove(interrupted)
+            if is_main_process():
+                self._remove_interrupted(interrupted)
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict) -> None:
         meta = dict(iter=runner.iter)
@@ -241,17 +249,13 @@ class PlainCheckpointHook(Hook):
     """Makes sure that the checkpoints of a training can be loaded again."""
 
     priority = 'LOWEST'  # after hooks that add to a checkpoint
-    checked = False
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Reduce the checkpoint to plain values, and check the first.
+        """Reduce the checkpoint to plain values, and check it.
 
         Raises:
             CheckpointError: A hook or a data set has added something else.
         """
         for key, value in checkpoint.items():
             checkpoint[key] = value if key == 'state_dict' else plain(value)
-        if not self.checked:
-            weights = 'state_dict', 'optimizer'
-            check_loadable({k: v for k, v in checkpoint.items() if k not in weights})
-            self.checked = True
+        check_loadable(checkpoint)

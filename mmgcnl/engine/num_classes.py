@@ -132,5 +132,5 @@ class NumClassesHook(Hook):
                 f'{name}: '
                 + '; '.join(faults)
                 + '. If the model is right, turn this check '
-                'off by check_num_classes=False'
+                'off with check_num_classes=False'
             )

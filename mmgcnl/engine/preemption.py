@@ -105,8 +105,10 @@ def protect_workers(loader: DataLoader) -> DataLoader:
     """Let the worker processes of a loader ignore SIGTERM, unless their parent sends it.
 
     Schedulers and torchrun signal all processes of a training. The parent needs its
-    workers until it has stopped; it ends them by itself. (Workers that are not forked may
-    have threads of their imports, which a signal ends nevertheless.)
+    workers until it has stopped; it ends them by itself.
+
+    Workers that are not forked may already run threads that their imports started. SIGTERM
+    may be delivered to one of these, and then ends the worker.
 
     Args:
         loader: The loader, which has not started its workers yet.

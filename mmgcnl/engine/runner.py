@@ -58,8 +58,8 @@ class Runner(_Runner):
       next sample, also within an epoch (docs/reliability.md has the conditions).
     - A checkpoint gets its name when it is complete. Older ones are removed after that,
       and resuming takes the one in mmengine's file last_checkpoint, else the latest intact
-      one. A training goes on when a checkpoint cannot
-      be written, and stops when that happens three times in a row.
+      one. A training goes on when a checkpoint cannot be written, and stops when that
+      happens three times in a row.
     - SIGTERM makes a training save a checkpoint and exit with status 143.
     - Training stops at a loss that is not finite, and does not save such weights.
     - ``launcher='pytorch'`` works without a GPU: the processes communicate over gloo,

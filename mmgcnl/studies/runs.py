@@ -163,7 +163,7 @@ class Run:
 
     def printed(self) -> Iterator[str]:
         """Yield its commands, quoted for a shell."""
-        env = {'OMP_NUM_THREADS': str(self.options.threads), **self.environment()}
+        env = {**self.environment(), 'OMP_NUM_THREADS': str(self.options.threads)}
         prefix = ' '.join(f'{key}={shlex.quote(value)}' for key, value in env.items())
         if self.study.prepare and not self.options.ablate:
             yield shlex.join(self.prepare_command(self.data))

@@ -116,8 +116,12 @@ class Worker:
         resume = (run.folder / 'last_checkpoint').is_file()
         # The training inherits the lock, in case this process is killed and it is not.
         start = time.monotonic()
-        kilobytes = self._step(run, 'train', run.train_command(resume), slot, lock)
-        state['train_seconds'] = state.get('train_seconds', 0) + time.monotonic() - start
+        try:
+            kilobytes = self._step(run, 'train', run.train_command(resume), slot, lock)
+        finally:
+            seconds = state.get('train_seconds', 0) + time.monotonic() - start
+            state['train_seconds'] = seconds
+            self._save_state(run, state)
         state['peak_memory_mib'] = max(state.get('peak_memory_mib', 0), kilobytes / 1024)
         self._save_state(run, state)
         if not run.checkpoint.is_file():
@@ -140,11 +144,11 @@ class Worker:
         paths = [root, *filter(None, [os.environ.get('PYTHONPATH')])]
         environment = {
             **os.environ,
+            **run.environment(),
             'PYTHON': sys.executable,
             'PYTHONPATH': os.pathsep.join(paths),
             'OMP_NUM_THREADS': str(self.options.threads),
             'PORT': _port(slot),
-            **run.environment(),
         }
         if self._gpus:
             environment['CUDA_VISIBLE_DEVICES'] = self._gpus[slot]
@@ -209,7 +213,8 @@ def _measured(run: Run) -> dict[str, float]:
     lines = run.log_lines()
     state = run.state()
     if torch.cuda.is_available():
-        values['peak_memory_mib'] = max((ln.get('memory', 0) for ln in lines), default=0)
+        if lines:
+            values['peak_memory_mib'] = max(line.get('memory', 0) for line in lines)
     elif 'peak_memory_mib' in state:
         values['peak_memory_mib'] = state['peak_memory_mib']
     if lines:

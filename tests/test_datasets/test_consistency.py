@@ -67,13 +67,23 @@ def test_faultless(detector, segmentor):
     assert look(segmentor) == ([], [])
 
 
+def test_sizes_may_be_floats(detector, root):
+    def change_sizes(content):
+        for image in content['images']:
+            image.update(width=float(image['width']), height=float(image['height']))
+
+    for name in ('boxes', 'val'):
+        change(root / f'{name}.json', change_sizes)
+    assert look(detector) == ([], [])
+
+
 @pytest.mark.parametrize(
     ('part', 'changes', 'message'),
     [
         (
             'images',
             dict(width=None),
-            'train.json: 1 images have no width and height: 1.png',
+            'train.json: no valid width and height in 1 of 3 images: 1.png',
         ),
         ('annotations', dict(bbox=[]), 'annotation 1 of 1.png: not as in COCO'),
         ('annotations', dict(segmentation=[[1, 2, 3]]), '1 of 1.png: not as in COCO'),

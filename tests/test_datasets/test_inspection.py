@@ -236,6 +236,13 @@ class TestSamples:
         (train, *_) = inspect_data(coco, num_samples=1)
         assert len(train.samples) == 1
 
+    def test_pipeline_without_packing_and_no_sound_image(self, coco, coco_root):
+        coco.train_dataloader.dataset.pipeline.pop()
+        for path in (coco_root / 'train2017').iterdir():
+            path.write_bytes(b'no image')
+        (train, *_) = inspect_data(coco, num_samples=2)
+        assert train.faults and not train.samples
+
     def test_an_image_without_objects(self, coco, coco_root):
         path = coco_root / 'annotations' / 'instances_val2017.json'
         path.write_text(json.dumps(dict(json.loads(path.read_text()), annotations=[])))

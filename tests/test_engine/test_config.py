@@ -92,7 +92,7 @@ def test_trainval():
     validation = dict(dataset, data_prefix=dict(img_path='val'))
     joined = dict(type='ConcatDataset', datasets=[dataset, validation])
     assert cfg.train_dataloader == dict(batch_size=3, dataset=joined)
-    with pytest.raises(ValueError, match='already trains on several data sets'):
+    with pytest.raises(ValueError, match='train_dataloader.dataset is a ConcatDataset'):
         edits.use_trainval(cfg)
 
 

@@ -120,7 +120,9 @@ def test_can_be_turned_off(tmp_path):
     model = build(tmp_path, 'instance')
     data = SimpleNamespace(dataset=SimpleNamespace(metainfo=dict(classes=tuple('abcde'))))
     runner = SimpleNamespace(cfg=dict(), model=model, val_dataloader=data)
-    with pytest.raises(ConfigError, match='turn this check off by check_num_classes=False'):
+    with pytest.raises(
+        ConfigError, match='turn this check off with check_num_classes=False'
+    ):
         NumClassesHook().before_val(runner)
     runner.cfg['check_num_classes'] = False
     NumClassesHook().before_val(runner)

@@ -127,7 +127,7 @@ def test_epochs_after_a_change_of_the_batch_size(build, tmp_path):
         build(tmp_path, **changes, custom_hooks=stop(7)).train()
     NoteBatches.seen.clear()
     build(tmp_path, **changes, custom_hooks=stop(-1)).train()
-    second, third = ([(e, i) for e in (epoch,) for i in range(4)] for epoch in (1, 2))
+    second, third = ([(epoch, i) for i in range(4)] for epoch in (1, 2))
     assert NoteBatches.seen == [*second[2:], *third]
 
 

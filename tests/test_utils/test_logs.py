@@ -42,8 +42,21 @@ def test_validation_that_counts_epochs(tmp_path, write):
     assert [line['step'] for line in read_log(tmp_path)] == [50, 50, 100]
 
 
+def test_training_that_is_resumed_within_a_validation(tmp_path, write):
+    write(*(dict(loss=1.0, step=50 * i) for i in range(1, 8)), dict(AP=0.1, step=3))
+    write(dict(AP=0.3, step=3), dict(loss=2.0, step=350), dict(loss=2.0, step=400))
+    steps = {step: 1.0 for step in range(50, 350, 50)}
+    assert losses(tmp_path) == {**steps, 350: 2.0, 400: 2.0}
+    assert [(d['step'], d['AP']) for d in read_log(tmp_path) if 'AP' in d] == [(300, 0.3)]
+
+
 def test_broken_lines(tmp_path, write):
-    write('{"loss": 0.9{"loss": 0.8, "step": 50}', dict(loss=0.7, step=100), '{"loss"')
+    write(
+        '{"loss": 0.9{"loss": 0.8, "step": 50}',
+        dict(loss=0.7, step=100),
+        dict(step='x'),
+        '{"loss"',
+    )
     assert losses(tmp_path) == {100: 0.7}
 
 

@@ -166,11 +166,16 @@ def _without_tf32(function: Callable[..., float]) -> Callable[..., float]:
     @functools.wraps(function)
     def exact(*args: object) -> float:
         matmul = torch.backends.cuda.matmul
-        before, matmul.allow_tf32 = matmul.allow_tf32, False
+        # Reading the old setting fails where the new one, of torch 2.9, is in use.
+        name, off = 'allow_tf32', False
+        if hasattr(matmul, 'fp32_precision'):
+            name, off = 'fp32_precision', 'ieee'
+        before = getattr(matmul, name)
+        setattr(matmul, name, off)
         try:
             return function(*args)
         finally:
-            matmul.allow_tf32 = before
+            setattr(matmul, name, before)
 
     return exact
 

@@ -1,6 +1,8 @@
 """Kernels that are not supported, fail or err are not used."""
 
 import itertools
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -27,22 +29,39 @@ def untried():
     validation._validate.cache_clear()
 
 
-@pytest.mark.parametrize('allowed', [False, True])
-def test_validation_is_without_tf32(allowed):
-    before = torch.backends.cuda.matmul.allow_tf32
-    seen = []
+TF32 = """
+import torch
+from mmgcnl.layers.attention.validation import _without_tf32
 
-    def error(*args):
-        seen.append((args, torch.backends.cuda.matmul.allow_tf32))
-        return 0.0
+matmul = torch.backends.cuda.matmul
+{setting}
+read = lambda: {reading}
+before = read()
+off = lambda: getattr(matmul, 'fp32_precision', None) in (None, 'ieee') and (
+    hasattr(matmul, 'fp32_precision') or not matmul.allow_tf32
+)
+assert _without_tf32(off)() is True
+assert read() == before, (read(), before)
+"""
+OLD = 'torch.get_float32_matmul_precision()'
 
-    try:
-        torch.backends.cuda.matmul.allow_tf32 = allowed
-        assert validation._without_tf32(error)(1, 2) == 0.0
-        assert torch.backends.cuda.matmul.allow_tf32 == allowed
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
-    assert seen == [((1, 2), False)]
+
+@pytest.mark.parametrize(
+    ('setting', 'reading'),
+    [
+        ('pass', OLD),
+        ("torch.set_float32_matmul_precision('high')", OLD),
+        ("torch.set_float32_matmul_precision('medium')", OLD),
+        ("matmul.fp32_precision = 'tf32'", 'matmul.fp32_precision'),
+        ("torch.backends.fp32_precision = 'tf32'", 'torch.backends.fp32_precision'),
+    ],
+)
+def test_validation_is_without_tf32(setting, reading):
+    """In a process of its own, since torch does not forget which settings were used."""
+    if 'fp32' in reading and not hasattr(torch.backends.cuda.matmul, 'fp32_precision'):
+        pytest.skip('this torch has no fp32_precision')
+    code = TF32.format(setting=setting, reading=reading)
+    subprocess.run([sys.executable, '-c', code], check=True)
 
 
 @needs_triton
