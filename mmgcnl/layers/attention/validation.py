@@ -167,11 +167,10 @@ def _without_tf32(function: Callable[..., float]) -> Callable[..., float]:
     def exact(*args: object) -> float:
         matmul = torch.backends.cuda.matmul
         # Reading the old setting fails where the new one, of torch 2.9, is in use.
-        name, off = 'allow_tf32', False
-        if hasattr(matmul, 'fp32_precision'):
-            name, off = 'fp32_precision', 'ieee'
+        new = hasattr(matmul, 'fp32_precision')
+        name = 'fp32_precision' if new else 'allow_tf32'
         before = getattr(matmul, name)
-        setattr(matmul, name, off)
+        setattr(matmul, name, 'ieee' if new else False)
         try:
             return function(*args)
         finally:
