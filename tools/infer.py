@@ -71,8 +71,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     outputs = {
         video: Path(args.out_dir, 'overlays', f'{name(video)}.mp4') for video in videos
     }
+    of_output: dict[Path, str] = {}
     for video, out in outputs.items():
-        first = next(other for other in outputs if outputs[other] == out)
+        first = of_output.setdefault(out, video)
         if first != video:
             parser.error(
                 f'{first} and {video} would be written to the same file: give them in two '

@@ -61,8 +61,8 @@ def run(args: argparse.Namespace) -> int:
         work_dir=work_dir,
         csv=args.csv or study.csv or work_dir / 'results.csv',
         jobs=args.jobs,
-        gpus=getattr(args, 'gpus', 1),
-        images=getattr(args, 'num_images', None),
+        gpus=args.gpus,
+        images=args.num_images,
         ablate=args.command == 'ablate',
     )
     seeds = args.seeds or study.seeds
@@ -90,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
 
 def report(args: argparse.Namespace) -> int:
     """Write or print the report of some studies; 1 if a line of a CSV file is broken."""
+    if args.csv and not args.csv.is_file():
+        raise FileNotFoundError(f'--csv: no such file: {args.csv}')
     text, faults, results = compose(args.study, args.csv, args.out and args.out.stem)
     if args.out:
         for found in results:
@@ -122,8 +124,6 @@ def compose(
     for path in paths:
         study = read_study(path, ROOT)
         default = study.csv or study.folder / 'results.csv'
-        if csv and not csv.is_file():
-            raise FileNotFoundError(f'--csv: no such file: {csv}')
         results, broken = read_results(study, csv or default)
         faults += broken
         found.append(results)
@@ -187,6 +187,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             '--dry-run', action='store_true', help='only print the commands'
         )
         command.set_defaults(function=run)
+        if name == 'ablate':  # one process each, over all images
+            command.set_defaults(gpus=1, num_images=None)
     command = commands.add_parser('report', help='print or write tables and comparisons')
     command.add_argument('study', type=Path, nargs='+', help='YAML files')
     command.add_argument('--csv', type=Path, help="instead of the study's")

@@ -46,7 +46,7 @@ def attention_at(
     blocks = find_blocks(model)
     if name is None and len(blocks) > 1:
         raise ValueError(
-            f'the model has several blocks, choose one with --block (of the second model, '
+            'the model has several blocks, choose one with --block (of the second model, '
             f'--block2): {", ".join(blocks)}'
         )
     name = name or next(iter(blocks))

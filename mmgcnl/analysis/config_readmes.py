@@ -158,7 +158,7 @@ def _render_commands(folder: Path, example: str) -> Iterator[str]:
         yield '```'
         yield ''
         if length.endswith('iterations'):
-            yield f'These {length} see only 1/{gpus} of the images.'
+            yield f'These {length} read 1/{gpus} of the images that {gpus} GPUs read.'
             yield ''
     yield '[docs/train.md](../../docs/train.md) has the other options.'
     yield ''

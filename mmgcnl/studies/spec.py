@@ -159,7 +159,7 @@ def _data_roots(node: Any) -> Iterator[str]:
     """Yield the folders of the data sets in a config."""
     if isinstance(node, (dict, ConfigDict)):
         if node.get('data_root'):
-            yield node['data_root']
+            yield node['data_root'].rstrip('/') + '/'
         node = list(node.values())
     for value in node if isinstance(node, (list, tuple)) else ():
         yield from _data_roots(value)
@@ -174,7 +174,7 @@ def _plain(node: Any, roots: tuple[str, ...]) -> Any:
         return [_plain(value, roots) for value in node]
     for root in roots:
         if isinstance(node, str) and node.startswith(root):
-            return node.removeprefix(root).lstrip('/')
+            return node.removeprefix(root)
     return node
 
 

@@ -119,8 +119,8 @@ class Worker:
         try:
             kilobytes = self._step(run, 'train', run.train_command(resume), slot, lock)
         finally:
-            seconds = state.get('train_seconds', 0) + time.monotonic() - start
-            state['train_seconds'] = seconds
+            before = state.get('train_seconds', 0)
+            state['train_seconds'] = before + time.monotonic() - start
             self._save_state(run, state)
         state['peak_memory_mib'] = max(state.get('peak_memory_mib', 0), kilobytes / 1024)
         self._save_state(run, state)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -142,7 +143,7 @@ def _validate(
         # The caller's modes (autocast, inference mode, tracing) are those of its thread.
         with ThreadPoolExecutor(1) as pool:
             largest = pool.submit(
-                _without_tf32(_largest_error),
+                _largest_error,
                 torch.device(device),
                 dtype,
                 dims,
@@ -160,25 +161,22 @@ def _validate(
     return None
 
 
-def _without_tf32(function: Callable[..., float]) -> Callable[..., float]:
+@contextmanager
+def _without_tf32() -> Iterator[None]:
     """Let the matrix products that make the tables be as exact as the kernels."""
-
-    @functools.wraps(function)
-    def exact(*args: object) -> float:
-        matmul = torch.backends.cuda.matmul
-        # Reading the old setting fails where the new one, of torch 2.9, is in use.
-        new = hasattr(matmul, 'fp32_precision')
-        name = 'fp32_precision' if new else 'allow_tf32'
-        before = getattr(matmul, name)
-        setattr(matmul, name, 'ieee' if new else False)
-        try:
-            return function(*args)
-        finally:
-            setattr(matmul, name, before)
-
-    return exact
+    matmul = torch.backends.cuda.matmul
+    # Reading the old setting fails where the new one, of torch 2.9, is in use.
+    new = hasattr(matmul, 'fp32_precision')
+    name = 'fp32_precision' if new else 'allow_tf32'
+    before = getattr(matmul, name)
+    setattr(matmul, name, 'ieee' if new else False)
+    try:
+        yield
+    finally:
+        setattr(matmul, name, before)
 
 
+@_without_tf32()
 def _largest_error(
     device: torch.device,
     dtype: torch.dtype,

@@ -40,7 +40,7 @@ before = read()
 off = lambda: getattr(matmul, 'fp32_precision', None) in (None, 'ieee') and (
     hasattr(matmul, 'fp32_precision') or not matmul.allow_tf32
 )
-assert _without_tf32(off)() is True
+assert _without_tf32()(off)() is True
 assert read() == before, (read(), before)
 """
 OLD = 'torch.get_float32_matmul_precision()'
