@@ -181,11 +181,13 @@ class Worker:
 
     def _records(self, run: Run, values: dict[str, float]) -> list[Record]:
         found = provenance()
+        # Other code may have trained the model than measures it now.
+        revisions = [*run.state().get('revisions', []), self._revision]
         common: dict[str, Any] = dict(
             study=run.study.name,
             row=run.row.name,
             seed=run.seed,
-            revision='; '.join(run.state().get('revisions', [self._revision])),
+            revision='; '.join(dict.fromkeys(revisions)),
             versions='; '.join(f'{n} {found[n]}' for n in _VERSIONS if found[n]),
             threads=self.options.threads,
             attention=run.attention,

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from mmgcnl.studies.worker import _measured, _port
+from mmgcnl.studies.runs import Options
+from mmgcnl.studies.worker import Worker, _measured, _port
 
 
 @pytest.fixture
@@ -32,6 +33,19 @@ def test_time_of_the_log(run, monkeypatch):
     monkeypatch.setattr('torch.cuda.is_available', lambda: False)
     run.log_lines = lambda: [dict(step=50, time=0.2), dict(step=100, time=0.4)]
     assert _measured(run)['train_seconds'] == pytest.approx(30)
+
+
+@pytest.mark.parametrize(
+    ('trained', 'expected'),
+    [(['old', 'new'], 'old; new'), (['old'], 'old; new'), ([], 'new')],
+)
+def test_revisions_of_training_and_measurement(run, monkeypatch, trained, expected):
+    monkeypatch.setattr('mmgcnl.studies.worker.git_revision', lambda: 'new')
+    run.state()['revisions'] = trained
+    run.study, run.row, run.seed = SimpleNamespace(name='a'), SimpleNamespace(name='b'), 0
+    run.attention, run.settings = 'auto', '01234567'
+    worker = Worker(Options(run.folder, run.folder, run.folder / 'results.csv'))
+    assert worker._records(run, dict(mIoU=50.0))[0].revision == expected
 
 
 def test_ports(monkeypatch):
