@@ -26,8 +26,8 @@ class Record:
         seed: The seed of the training and, where the study draws its data, of the data.
         metric: What was measured.
         value: Its value, in the unit of the metric.
-        revision: Git revision of the code, with ``-dirty`` when files differed from it; all
-            of them, where other code trained the model than measured it.
+        revision: Git revision of the code, with ``-dirty`` when files differed from it. If
+            several trained or measured the model, all of them.
         versions: The versions of Python and the libraries.
         threads: The number of threads per process.
         attention: How the attention of our blocks was computed: a key of

@@ -110,8 +110,7 @@ class Worker:
         if run.checkpoint.is_file():
             return
         state = run.state()
-        revisions = [*state.get('revisions', []), self._revision]
-        state.update(settings=run.settings, revisions=list(dict.fromkeys(revisions)))
+        state.update(settings=run.settings, revisions=self._revisions(run))
         self._save_state(run, state)
         resume = (run.folder / 'last_checkpoint').is_file()
         # The training inherits the lock, in case this process is killed and it is not.
@@ -179,15 +178,17 @@ class Worker:
             )
         return usage.ru_maxrss if platform.system() != 'Darwin' else usage.ru_maxrss // 1024
 
+    def _revisions(self, run: Run) -> list[str]:
+        """Revisions of the code that has trained the model, and of the code that runs."""
+        return list(dict.fromkeys([*run.state().get('revisions', []), self._revision]))
+
     def _records(self, run: Run, values: dict[str, float]) -> list[Record]:
         found = provenance()
-        # Other code may have trained the model than measures it now.
-        revisions = [*run.state().get('revisions', []), self._revision]
         common: dict[str, Any] = dict(
             study=run.study.name,
             row=run.row.name,
             seed=run.seed,
-            revision='; '.join(dict.fromkeys(revisions)),
+            revision='; '.join(self._revisions(run)),
             versions='; '.join(f'{n} {found[n]}' for n in _VERSIONS if found[n]),
             threads=self.options.threads,
             attention=run.attention,
