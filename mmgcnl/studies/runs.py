@@ -243,13 +243,19 @@ def _to_ablate(runs: Sequence[Run], options: Options) -> list[Run]:
     trained, _ = completed(runs[0].study, options.csv)
     with_blocks, _ = completed(runs[0].study, options.csv, 'cos_att')
     ablated, _ = completed(runs[0].study, options.csv, LAST_ABLATION)
-    runs = [run for run in runs if run.key in trained and run.key in with_blocks]
+    runs = [
+        run
+        for run in runs
+        if run.key in trained and run.key in with_blocks and run.key not in ablated
+    ]
     missing = [str(r.checkpoint) for r in runs if not r.checkpoint.is_file()]
     if missing:
         raise StudyError(
-            f'no such checkpoint: {", ".join(missing)}; give the --work-dir of the training'
+            f'no such checkpoint: {", ".join(missing)}; give the --work-dir of the '
+            'training, or the --rows and --seeds of the models that still exist. To train '
+            'a deleted model again, give `run` another --work-dir and --csv'
         )
-    return [run for run in runs if run.key not in ablated]
+    return runs
 
 
 def completed(

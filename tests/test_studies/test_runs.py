@@ -1,0 +1,33 @@
+"""Which runs are left."""
+
+import pytest
+
+from mmgcnl.studies import StudyError, read_study
+from mmgcnl.studies.records import append_records
+from mmgcnl.studies.runs import LAST_ABLATION, LAST_METRIC, Options, plan
+
+
+def test_models_to_ablate(study_file, record, tmp_path):
+    """Those that were trained and not ablated need a checkpoint; the others do not."""
+    study = read_study(study_file, study_file.parent)
+    rows = list(study.rows.values())
+    options = Options(study_file.parent, tmp_path, tmp_path / 'results.csv')
+    runs, _ = plan(study, rows, [0, 1], options)
+
+    def measured(run, *metrics):
+        place = dict(row=run.row.name, seed=run.seed, settings=run.settings)
+        append_records(options.csv, [record(**place, metric=m) for m in metrics])
+
+    ablated, trained, without_block = runs[:3]
+    measured(ablated, LAST_METRIC, 'cos_att', LAST_ABLATION)
+    measured(trained, LAST_METRIC, 'cos_att')
+    measured(without_block, LAST_METRIC)
+    options = Options(study_file.parent, tmp_path, options.csv, ablate=True)
+    with pytest.raises(StudyError, match='no such checkpoint') as error:
+        plan(study, rows, [0, 1], options)
+    assert str(trained.checkpoint) in str(error.value)
+    assert str(ablated.checkpoint) not in str(error.value)
+    trained.folder.mkdir(parents=True)
+    trained.checkpoint.touch()
+    left, _ = plan(study, rows, [0, 1], options)
+    assert [run.key for run in left] == [trained.key]
