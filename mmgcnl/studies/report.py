@@ -235,16 +235,17 @@ def _ablations(results: Results, level: int) -> list[str]:
     lines = []
     for name, row in study.rows.items():
         for ablation in ABLATIONS:
-            cells = []
+            drops = []
             for metric in metrics:
                 drop = paired_difference(
                     results.values(name, metric.name),
                     results.ablated(name, ablation, metric.name),
                 )
-                values = [] if drop is None else list(drop.values.values())
-                cells.append(_spread(values, metric))
-            if any(cells):
-                lines.append(f'| {row.label} | {ablation} | {" | ".join(cells)} |')
+                drops.append([] if drop is None else list(drop.values.values()))
+            if any(drops):
+                cells = [row.label, ablation, str(max(map(len, drops)))]
+                cells += [_spread(d, m) for d, m in zip(drops, metrics, strict=True)]
+                lines.append(f'| {" | ".join(cells)} |')
     if not lines:
         return []
     return [
@@ -255,8 +256,8 @@ def _ablations(results: Results, level: int) -> list[str]:
         '',
         *(f'- *{name}*: {text}.' for name, text in ABLATIONS.items()),
         '',
-        f'| row | ablation | {" | ".join(m.label for m in metrics)} |',
-        f'|---|---|{"---:|" * len(metrics)}',
+        f'| row | ablation | seeds | {" | ".join(m.label for m in metrics)} |',
+        f'|---|---|{"---:|" * (1 + len(metrics))}',
         *lines,
         '',
     ]

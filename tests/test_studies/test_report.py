@@ -79,7 +79,7 @@ def test_ablations(study_file, records, record):
         changes = dict(row='wide', seed=seed, settings='1' * 8)
         records.append(record(metric=name, value=value - 10 - seed, **changes))
     text = render(Results(read_study(study_file, ROOT), records))
-    assert '| wide | position zeroed | 11.00 ± 1.00 |' in text
+    assert '| wide | position zeroed | 3 | 11.00 ± 1.00 |' in text
     assert '| wide | context mean |' not in text
 
 
