@@ -138,7 +138,6 @@ TESTED_IN = {
     'studies/metrics': 'test_studies/test_reading.py',
     'studies/paper': 'test_studies/test_reading.py',
     'studies/results': 'test_studies/test_report.py',
-    'studies/runs': 'test_tools/test_study.py',
     'studies/scheduler': 'test_tools/test_study.py',
     'studies/spec': 'test_studies/test_reading.py',
     'utils/collect_env': 'test_packaging.py',

@@ -34,7 +34,7 @@ NAMES = [
     pytest.param(name, marks=needs_triton if name == 'triton' else ())
     for name in IMPLEMENTATIONS
 ]
-#: Largest relative error of output and gradients, where the dense one's own is smaller.
+#: Largest relative error of output and gradients, where the problem is well conditioned.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 5e-3}
 
 
@@ -70,12 +70,27 @@ class Case(NamedTuple):
         scale *= self.magnitude / 2 * self.dims**-0.5
         return [t.to(device) for t in tensors], scale.to(device)
 
-    def run(self, name: str, dtype: torch.dtype, compute: torch.dtype | None = None):
-        """Output and gradients, with inputs rounded to ``dtype``."""
+    def run(
+        self,
+        name: str,
+        dtype: torch.dtype,
+        compute: torch.dtype | None = None,
+        noise: int = 0,
+    ):
+        """Output and gradients, with inputs rounded to ``dtype``.
+
+        With a seed in ``noise``, every input is multiplied by ``1 + eps * n``, with ``n``
+        from the normal distribution and the ``eps`` of ``dtype``.
+        """
         device = 'cuda' if CUDA else 'cpu'
         tensors, scale = self.make(dtype, device)
         if compute is not None:
             tensors, scale = [t.to(compute) for t in tensors], scale.to(compute)
+        if noise:
+            random = torch.Generator().manual_seed(noise)
+            for tensor in tensors:
+                change = torch.randn(tensor.shape, generator=random).to(tensor)
+                tensor.mul_(1 + torch.finfo(dtype).eps * change)
         tensors = [t.requires_grad_() for t in tensors]
         query, key, value, *position = tensors
         inputs = AttentionInputs(
@@ -139,18 +154,19 @@ def check(case: Case, name: str, dtype: torch.dtype) -> None:
     # A gradient of a logit is a_ij * (da_ij - sum_k(a_ik * da_ik)), and flash attention
     # takes the sum from the output. Where the difference would cancel, as where a query has
     # one key, rounding remains that is relative to the terms. Their size is that of the
-    # features, and for the keys and the codes that of the factor on the logits.
-    least = 0.3 * max(1.0, case.magnitude)
+    # features, and for the keys and the codes that of the factor on the logits. Dropout
+    # multiplies the weights that it keeps.
+    least = 0.3 * max(1.0, case.magnitude) / (1.0 - case.dropout_p)
     error = max(errors(case.run(name, dtype), expected, least), default=0.0)
     if error <= TOLERANCE[dtype]:
         return
-    # How the dense one does on such inputs: on one alone its rounding may be lucky.
-    own = []
-    for seed in range(case.seed, case.seed + 8):
-        other = case._replace(seed=seed)
-        exact = other.run('dense', dtype, compute=torch.float64)
-        own += errors(other.run('dense', dtype), exact, least)
-    assert error <= 2 * max(own)
+    # Near ties of large logits amplify rounding. As a measure of that: how much the exact
+    # results change when each input changes by about its rounding error.
+    changes = [
+        max(errors(case.run('dense', dtype, torch.float64, noise), expected, least))
+        for noise in range(1, 9)
+    ]
+    assert error <= 4 * max(changes)
 
 
 def compare_with_dense(
