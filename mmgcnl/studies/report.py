@@ -79,14 +79,14 @@ def _progress(results: Results) -> Iterator[str]:
     total = len(study.rows) * len(study.seeds)
     done = sum((row, s) in results.runs for row in study.rows for s in study.seeds)
     command = f'python tools/study.py run {_relative(study.path)}'
-    yield f'{done} of {total} runs are done. All of them, and one row with one seed again:'
-    yield ''
-    yield '```shell'
-    yield command
-    row = next(iter(study.rows))
-    again = f'--rows {row} --seeds {study.seeds[0]}'
-    yield f'{command} {again} --work-dir work_dirs/again --csv work_dirs/again.csv'
-    yield '```'
+    # Runs that are in the CSV file are only repeated with another one.
+    folder = f'work_dirs/again/{study.name}'
+    again = f'--work-dir {folder} --csv {folder}.csv'
+    one = f'{command} --rows {next(iter(study.rows))} --seeds {study.seeds[0]} {again}'
+    which = 'The others' if done < total else 'All of them'
+    yield f'{done} of {total} runs are done. {which}, and one run again:'
+    commands = (command if done < total else f'{command} {again}', one)
+    yield from ('', '```shell', *commands, '```')
     if not results.runs:
         return
     yield ''

@@ -12,7 +12,7 @@ from mmgcnl.studies.spec import digest
 ROOT = Path(__file__).parents[2]
 STUDIES = [
     ROOT / f'configs/studies/{n}.yml'
-    for n in ('camvid-selection', 'camvid', 'camvid-xavier', 'probe')
+    for n in ('camvid-selection', 'camvid', 'camvid-again', 'camvid-xavier', 'probe')
 ]
 
 
@@ -47,6 +47,17 @@ def test_the_demo_is_a_part_of_the_probe():
     for one, other in zip(demo.rows.values(), core, strict=True):
         assert digest(one.load()) == digest(probe.rows[other].load())
     assert (demo.prepare, demo.environment) == (probe.prepare, probe.environment)
+
+
+def test_the_repeated_rows_of_camvid_are_the_same():
+    camvid, again = (
+        read_study(ROOT / f'configs/studies/{name}.yml', ROOT)
+        for name in ('camvid', 'camvid-again')
+    )
+    assert list(again.rows) == [name for name in camvid.rows if name != 'fcn']
+    for name, row in again.rows.items():
+        assert digest(row.load()) == digest(camvid.rows[name].load())
+    assert again.seeds == camvid.seeds
 
 
 @pytest.mark.parametrize(

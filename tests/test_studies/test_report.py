@@ -51,6 +51,13 @@ def test_report(results):
     text = render(results, 'small.png')
     squeezed = re.sub(' +', ' ', text)
     assert '6 of 6 runs are done' in text
+    # Without another CSV file, nothing would be run again.
+    commands = re.findall('^python tools/study.py run .*', text, re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        assert command.endswith(
+            ' --work-dir work_dirs/again/small --csv work_dirs/again/small.csv'
+        )
     assert '| Plain | 3 | 51.17 ± 1.26 | |' in squeezed
     assert '| wide | 3 | 54.17 ± 1.04 | 0.200 ± 0.000 |' in squeezed
     # Differences 3, 3.5 and 2.5: 3 -+ 4.303 * 0.5 / sqrt(3), p = 0.0092.
@@ -70,6 +77,8 @@ def test_report_says_what_speaks_against_the_prediction(study_file, records):
 def test_report_without_results(study_file):
     text = render(Results(read_study(study_file, ROOT), []))
     assert '0 of 6 runs are done' in text
+    first = re.search('^python tools/study.py run .*', text, re.MULTILINE).group()
+    assert first.endswith('.yml')
     assert '| wide − Plain | mIoU |  |  |  | higher |  |' in text
 
 
