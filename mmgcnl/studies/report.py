@@ -170,9 +170,13 @@ def _printed(value: float | None, metric: Metric) -> str:
 def _number(value: float, metric: Metric, sign: bool = False) -> str:
     if math.isnan(value):
         return ''
-    text = f'{value * metric.factor:{"+" if sign else ""}.{metric.digits}f}'
-    # No sign for a value that rounds to zero.
-    return text.replace('-', '') if float(text) == 0 and not sign else text
+    value *= metric.factor
+    text = f'{value:{"+" if sign else ""}.{metric.digits}f}'
+    if float(text) != 0:
+        return text
+    if sign and abs(value) > 1e-9:  # and no rounding error of larger values
+        return f'{value:+.0e}'
+    return text.replace('-', '')  # no sign for a value that rounds to zero
 
 
 def _comparisons(

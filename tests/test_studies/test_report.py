@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,13 @@ def test_report_says_what_speaks_against_the_prediction(study_file, records):
     study_file.write_text(study_file.read_text().replace('higher', 'lower'))
     results = Results(read_study(study_file, ROOT), records)
     assert '| lower | higher: against the prediction |' in render(results)
+
+
+def test_small_differences_are_not_printed_as_zeros(study_file, records):
+    small = [replace(r, value=r.value * 1e-5) for r in records if r.metric == 'mIoU']
+    others = [r for r in records if r.metric != 'mIoU']
+    text = render(Results(read_study(study_file, ROOT), small + others))
+    assert '| wide − Plain | mIoU | +3e-05 | +2e-05 to +4e-05 | 0.009 |' in text
 
 
 def test_report_without_results(study_file):
