@@ -127,7 +127,10 @@ def compose(
         results, broken = read_results(study, csv or default)
         faults += broken
         found.append(results)
-        texts.append(render(results, pictures and f'{pictures}/{study.name}.png'))
+        first = study.repeats
+        if first is not None:
+            first, _ = read_results(first, first.csv or first.folder / 'results.csv')
+        texts.append(render(results, pictures and f'{pictures}/{study.name}.png', first))
     return '\n'.join(texts), faults, found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,22 @@ class Metric:
     label: str
     digits: int = 1
     factor: float = 1.0
+
+
+def format_value(value: float, metric: Metric, sign: bool = False) -> str:
+    """Format a value for a report; NaN becomes ''.
+
+    With ``sign``, it has one, and has an exponent if it would otherwise round to zero.
+    """
+    if math.isnan(value):
+        return ''
+    value *= metric.factor
+    text = f'{value:{"+" if sign else ""}.{metric.digits}f}'
+    if float(text) != 0:
+        return text
+    if sign and abs(value) > 1e-9:  # and no rounding error of larger values
+        return f'{value:+.0e}'
+    return text.replace('-', '')  # no sign for a value that rounds to zero
 
 
 DISTANCES = {

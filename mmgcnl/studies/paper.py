@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from .metrics import PAPER_METRICS
-from .spec import Line, Row, Study, StudyError, Table, check_keys, find_config, listed
+from .spec import Line, Row, Study, StudyError, Table, check_keys, find_file, listed
 
 # Keys that are no results of a training: costs, which are counted or timed, and text.
 _NOT_TRAINED = {'params', 'flops', 'memory_gb', 'fps'}
@@ -27,7 +27,7 @@ def read_tables(content: list, path: Path, root: Path) -> Study:
             allowed = _NOT_FIGURES | _NOT_TRAINED | PAPER_METRICS.keys()
             check_keys(figures, where, ('row', 'config'), tuple(allowed))
             place = f'{where}, row {figures["row"]!r}'
-            config = find_config(figures['config'], place, path, root)
+            config = find_file(figures['config'], place, path, root)
             row = rows.setdefault(config.stem, Row(config.stem, config, {}, config.stem))
             if row.config != config:
                 raise StudyError(

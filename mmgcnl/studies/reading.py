@@ -19,10 +19,14 @@ There are two forms. The usual one is a mapping::
     primary:                      # comparisons that Holm's correction covers
       - {row: full, than: nl, metric: mIoU, expect: higher}
     secondary: [...]
+    repeats: configs/studies/...  # optional: a study that has these rows, too
 
 ``{data}`` is a folder in the work dir that belongs to the seed. A table can quote the
 paper beside its rows: ``paper: {file: configs/paper_tables.yml, table: '1'}`` with
 ``rows: {nl: nl, full: 'full (+dropout)'}``, from the study's rows to the paper's.
+
+A study that repeats runs of another one lists its rows by name: ``rows: [nl, full]``. Its
+report compares the runs that have the same seed.
 
 The other form is a list of tables whose rows have a ``config`` and the paper's figures, as
 configs/paper_tables.yml. A config that stands in several tables is one row.
@@ -47,7 +51,7 @@ from .spec import (
     StudyError,
     Table,
     check_keys,
-    find_config,
+    find_file,
     format_option,
     listed,
 )
@@ -100,18 +104,14 @@ def _from_mapping(content: dict, path: Path, root: Path) -> Study:
         path,
         required=('study', 'rows', 'seeds', 'metrics'),
         optional=(
-            'title text csv work_dir prepare environment options tables primary secondary'
+            'title text csv work_dir prepare environment options tables primary secondary '
+            'repeats'
         ).split(),
     )
-    common = dict(_flat(content.get('options', {}), f'{path}'))
-    rows = {}
-    for name, entry in _mapping(content['rows'], f'{path}: rows').items():
-        where = f'{path}, row {name!r}'
-        check_keys(entry, where, ('config',), ('options', 'label'))
-        options = {**common, **dict(_flat(entry.get('options', {}), where))}
-        config = find_config(entry['config'], where, path, root)
-        rows[str(name)] = Row(str(name), config, options, entry.get('label', str(name)))
-
+    repeats = None
+    if 'repeats' in content:
+        repeats = read_study(find_file(content['repeats'], f'{path}', path, root), root)
+    rows = _rows(content, path, root, repeats)
     metrics = []
     for name, entry in _mapping(content['metrics'], f'{path}: metrics').items():
         known = DISTANCES.get(name, Metric(name, name))
@@ -161,8 +161,28 @@ def _from_mapping(content: dict, path: Path, root: Path) -> Study:
         work_dir=Path(content['work_dir']) if 'work_dir' in content else None,
         prepare=tuple(prepare.split()),
         environment={str(k): str(v) for k, v in environment.items()},
+        repeats=repeats,
         **comparisons,
     )
+
+
+def _rows(content: dict, path: Path, root: Path, repeats: Study | None) -> dict[str, Row]:
+    if repeats is not None:
+        if not isinstance(content['rows'], list) or 'options' in content:
+            raise StudyError(
+                f'{path}: its rows are those of {repeats.path}: list their names in rows, '
+                'and give no options'
+            )
+        return {row.name: row for row in repeats.select(rows=content['rows'])}
+    common = dict(_flat(content.get('options', {}), f'{path}'))
+    rows = {}
+    for name, entry in _mapping(content['rows'], f'{path}: rows').items():
+        where = f'{path}, row {name!r}'
+        check_keys(entry, where, ('config',), ('options', 'label'))
+        options = {**common, **dict(_flat(entry.get('options', {}), where))}
+        config = find_file(entry['config'], where, path, root)
+        rows[str(name)] = Row(str(name), config, options, entry.get('label', str(name)))
+    return rows
 
 
 def _table(

@@ -12,7 +12,8 @@ import numpy as np
 from mmgcnl.analysis import ABLATIONS
 
 from .comparisons import Difference, holm, paired_difference, prediction_interval
-from .metrics import MEASURED, Metric
+from .metrics import MEASURED, Metric, format_value
+from .repeats import compare_repeats
 from .results import Results
 from .spec import Comparison, Table
 
@@ -20,12 +21,18 @@ from .spec import Comparison, Table
 _ON_A_SERVER = ('coco_test_dev', 'cityscapes')
 
 
-def render(results: Results, plot: str | None = None, level: int = 2) -> str:
+def render(
+    results: Results,
+    plot: str | None = None,
+    first: Results | None = None,
+    level: int = 2,
+) -> str:
     """Write the report of a study.
 
     Args:
         results: Its results so far.
         plot: Path of the picture to show, relative to the report; None for none.
+        first: Results of the study whose runs it repeats, to compare with.
         level: Level of the heading.
     """
     study = results.study
@@ -42,6 +49,9 @@ def render(results: Results, plot: str | None = None, level: int = 2) -> str:
         if comparisons:
             lines += [f'{"#" * (level + 1)} {name}', '']
             lines += [*_comparisons(results, comparisons, corrected), '']
+    if first is not None and results.runs & first.runs:
+        lines += [f'{"#" * (level + 1)} Compared with the first runs', '']
+        lines += [*compare_repeats(results, first), '']
     if results.runs:
         lines += _ablations(results, level + 1)
         if plot is not None:
@@ -154,10 +164,10 @@ def _aligned(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[st
 def _spread(values: Sequence[float], metric: Metric) -> str:
     if not values:
         return ''
-    mean = _number(float(np.mean(values)), metric)
+    mean = format_value(float(np.mean(values)), metric)
     if len(values) < 2:
         return mean
-    return f'{mean} ± {_number(float(np.std(values, ddof=1)), metric)}'
+    return f'{mean} ± {format_value(float(np.std(values, ddof=1)), metric)}'
 
 
 def _printed(value: float | None, metric: Metric) -> str:
@@ -165,18 +175,6 @@ def _printed(value: float | None, metric: Metric) -> str:
     if value is None:
         return ''
     return max(str(value), f'{value:.{metric.digits}f}', key=len)
-
-
-def _number(value: float, metric: Metric, sign: bool = False) -> str:
-    if math.isnan(value):
-        return ''
-    value *= metric.factor
-    text = f'{value:{"+" if sign else ""}.{metric.digits}f}'
-    if float(text) != 0:
-        return text
-    if sign and abs(value) > 1e-9:  # and no rounding error of larger values
-        return f'{value:+.0e}'
-    return text.replace('-', '')  # no sign for a value that rounds to zero
 
 
 def _comparisons(
@@ -201,9 +199,11 @@ def _comparisons(
         if difference is None:
             cells += ['', '', '']
         else:
-            interval = [_number(x, metric, True) for x in (difference.low, difference.high)]
+            interval = [
+                format_value(x, metric, True) for x in (difference.low, difference.high)
+            ]
             cells += [
-                _number(difference.mean, metric, True),
+                format_value(difference.mean, metric, True),
                 f'{interval[0]} to {interval[1]}' if all(interval) else '',
                 '' if math.isnan(p) else '< 0.001' if p < 0.001 else f'{p:.3f}',
             ]
@@ -283,8 +283,10 @@ def _every_run(results: Results) -> Iterator[str]:
             values = results.values(name, metric.name)
             if not values:
                 continue
-            cells = [_number(values.get(seed, math.nan), metric) for seed in seeds]
-            ends = [_number(x, metric) for x in prediction_interval(list(values.values()))]
+            cells = [format_value(values.get(seed, math.nan), metric) for seed in seeds]
+            ends = [
+                format_value(x, metric) for x in prediction_interval(list(values.values()))
+            ]
             cells.append(f'{ends[0]} to {ends[1]}' if all(ends) else '')
             yield f'| {row.label} | {metric.label} | {" | ".join(cells)} |'
     yield ''

@@ -94,6 +94,7 @@ class Study:
     environment: dict[str, str] = field(default_factory=dict)
     primary: tuple[Comparison, ...] = ()
     secondary: tuple[Comparison, ...] = ()
+    repeats: Study | None = None
 
     @property
     def folder(self) -> Path:
@@ -230,10 +231,10 @@ def check_keys(
         )
 
 
-def find_config(name: Any, where: str, path: Path, root: Path) -> Path:
-    """Find a config by its path relative to ``root`` or to the study's file ``path``."""
+def find_file(name: Any, where: str, path: Path, root: Path) -> Path:
+    """Find a file by its path relative to ``root`` or to the study's file ``path``."""
     for folder in (root, path.parent):
-        config = folder / str(name)
-        if config.is_file():
-            return config
-    raise StudyError(f'{where}: no such config: {name} (in {root} or {path.parent})')
+        file = folder / str(name)
+        if file.is_file():
+            return file
+    raise StudyError(f'{where}: no such file: {name} (in {root} or {path.parent})')

@@ -49,17 +49,6 @@ def test_the_demo_is_a_part_of_the_probe():
     assert (demo.prepare, demo.environment) == (probe.prepare, probe.environment)
 
 
-def test_the_repeated_rows_of_camvid_are_the_same():
-    camvid, again = (
-        read_study(ROOT / f'configs/studies/{name}.yml', ROOT)
-        for name in ('camvid', 'camvid-again')
-    )
-    assert list(again.rows) == [name for name in camvid.rows if name != 'fcn']
-    for name, row in again.rows.items():
-        assert digest(row.load()) == digest(camvid.rows[name].load())
-    assert again.seeds == camvid.seeds
-
-
 @pytest.mark.parametrize(
     ('page', 'metrics'),
     [

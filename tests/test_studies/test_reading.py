@@ -28,7 +28,7 @@ def test_study(study_file):
 @pytest.mark.parametrize(
     ('old', 'new', 'message'),
     [
-        ('plain.py, label', 'plane.py, label', r"row 'plain': no such config: plane.py"),
+        ('plain.py, label', 'plane.py, label', r"row 'plain': no such file: plane.py"),
         ('than: plain', 'than: plane', r"no row 'plane'; the study has 'plain', 'wide'"),
         (
             'cos_att:',
@@ -68,6 +68,38 @@ def test_selection_that_is_not_there(study_file):
         study.select(table='7')
     with pytest.raises(StudyError, match=r"no row 'full'; there are 'plain', 'wide'"):
         study.select(rows=['full'])
+
+
+@pytest.fixture
+def repeating_file(study_file):
+    """Path of a study that repeats a row of ``study_file``."""
+    path = study_file.with_name('again.yml')
+    path.write_text(
+        'study: again\nrepeats: small.yml\nrows: [wide]\nseeds: [0]\n'
+        'metrics: {mIoU: {digits: 2}}\n'
+    )
+    return path
+
+
+def test_study_that_repeats_another_one(study_file, repeating_file):
+    first, again = read_study(study_file, ROOT), read_study(repeating_file, ROOT)
+    assert again.rows == {'wide': first.rows['wide']}
+    assert again.repeats == first
+
+
+@pytest.mark.parametrize(
+    ('old', 'new', 'message'),
+    [
+        ('[wide]', '[wider]', r"small.yml: no row 'wider'; there are 'plain', 'wide'"),
+        ('[wide]', '{wide: {config: plain.py}}', 'list their names in rows'),
+        ('seeds', 'options: {a: 1}\nseeds', 'give no options'),
+        ('small.yml', 'smaller.yml', r'no such file: smaller.yml'),
+    ],
+)
+def test_faulty_repeats_are_named(repeating_file, old, new, message):
+    repeating_file.write_text(repeating_file.read_text().replace(old, new))
+    with pytest.raises(StudyError, match=message):
+        read_study(repeating_file, ROOT)
 
 
 def test_table_quotes_the_paper(study_file):
