@@ -123,19 +123,21 @@ def compose(
     texts, faults, found = [INTRO] if len(paths) > 1 else [], [], []
     for path in paths:
         study = read_study(path, ROOT)
-        default = study.csv or study.folder / 'results.csv'
-        results, broken = read_results(study, csv or default)
+        results, broken = read_results(study, csv)
         faults += broken
         found.append(results)
-        first = study.repeats
-        if first is not None:
-            first, _ = read_results(first, first.csv or first.folder / 'results.csv')
+        first = None
+        if study.repeats is not None:
+            first, broken = read_results(study.repeats)
+            faults += broken
         texts.append(render(results, pictures and f'{pictures}/{study.name}.png', first))
-    return '\n'.join(texts), faults, found
+    # A study and one that repeats it read the same file.
+    return '\n'.join(texts), list(dict.fromkeys(faults)), found
 
 
-def read_results(study: Study, csv: Path) -> tuple[Results, list[str]]:
+def read_results(study: Study, csv: Path | None = None) -> tuple[Results, list[str]]:
     """Read the results of a study, and messages about broken lines of its CSV file."""
+    csv = csv or study.csv or study.folder / 'results.csv'
     records, broken = read_records(csv) if csv.exists() else ([], [])
     return Results(study, records), broken
 

@@ -27,7 +27,7 @@ def read_tables(content: list, path: Path, root: Path) -> Study:
             allowed = _NOT_FIGURES | _NOT_TRAINED | PAPER_METRICS.keys()
             check_keys(figures, where, ('row', 'config'), tuple(allowed))
             place = f'{where}, row {figures["row"]!r}'
-            config = find_file(figures['config'], place, path, root)
+            config = find_file('config', figures['config'], place, path, root)
             row = rows.setdefault(config.stem, Row(config.stem, config, {}, config.stem))
             if row.config != config:
                 raise StudyError(

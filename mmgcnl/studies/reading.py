@@ -25,8 +25,9 @@ There are two forms. The usual one is a mapping::
 paper beside its rows: ``paper: {file: configs/paper_tables.yml, table: '1'}`` with
 ``rows: {nl: nl, full: 'full (+dropout)'}``, from the study's rows to the paper's.
 
-A study that repeats runs of another one lists its rows by name: ``rows: [nl, full]``. Its
-report compares the runs that have the same seed.
+A study that repeats runs of another one lists its rows by name, ``rows: [nl, full]``, and
+takes their options, data and environment from there. Its report compares the runs that have
+the same seed.
 
 The other form is a list of tables whose rows have a ``config`` and the paper's figures, as
 configs/paper_tables.yml. A config that stands in several tables is one row.
@@ -110,7 +111,8 @@ def _from_mapping(content: dict, path: Path, root: Path) -> Study:
     )
     repeats = None
     if 'repeats' in content:
-        repeats = read_study(find_file(content['repeats'], f'{path}', path, root), root)
+        first = find_file('study', content['repeats'], f'{path}', path, root)
+        repeats = read_study(first, root)
     rows = _rows(content, path, root, repeats)
     metrics = []
     for name, entry in _mapping(content['metrics'], f'{path}: metrics').items():
@@ -142,6 +144,7 @@ def _from_mapping(content: dict, path: Path, root: Path) -> Study:
     environment = content.get('environment') or {}
     if not isinstance(environment, dict):
         raise StudyError(f'{path}: environment={environment!r}: give a mapping')
+    environment = {str(k): str(v) for k, v in environment.items()}
     comparisons = {
         kind: tuple(
             _comparison(entry, f'{path}: {kind}', rows) for entry in content.get(kind) or ()
@@ -159,8 +162,8 @@ def _from_mapping(content: dict, path: Path, root: Path) -> Study:
         text=str(content.get('text') or '').strip(),
         csv=root / content['csv'] if 'csv' in content else None,
         work_dir=Path(content['work_dir']) if 'work_dir' in content else None,
-        prepare=tuple(prepare.split()),
-        environment={str(k): str(v) for k, v in environment.items()},
+        prepare=repeats.prepare if repeats else tuple(prepare.split()),
+        environment=repeats.environment if repeats else environment,
         repeats=repeats,
         **comparisons,
     )
@@ -168,10 +171,11 @@ def _from_mapping(content: dict, path: Path, root: Path) -> Study:
 
 def _rows(content: dict, path: Path, root: Path, repeats: Study | None) -> dict[str, Row]:
     if repeats is not None:
-        if not isinstance(content['rows'], list) or 'options' in content:
+        taken = [key for key in ('options', 'prepare', 'environment') if key in content]
+        if not isinstance(content['rows'], list) or taken:
             raise StudyError(
                 f'{path}: its rows are those of {repeats.path}: list their names in rows, '
-                'and give no options'
+                'and give no options, prepare or environment'
             )
         return {row.name: row for row in repeats.select(rows=content['rows'])}
     common = dict(_flat(content.get('options', {}), f'{path}'))
@@ -180,7 +184,7 @@ def _rows(content: dict, path: Path, root: Path, repeats: Study | None) -> dict[
         where = f'{path}, row {name!r}'
         check_keys(entry, where, ('config',), ('options', 'label'))
         options = {**common, **dict(_flat(entry.get('options', {}), where))}
-        config = find_file(entry['config'], where, path, root)
+        config = find_file('config', entry['config'], where, path, root)
         rows[str(name)] = Row(str(name), config, options, entry.get('label', str(name)))
     return rows
 

@@ -32,8 +32,12 @@ def compare_repeats(again: Results, first: Results) -> Iterator[str]:
     }
     yield (
         f'{len(equal)} of {len(both)} runs have the same values as in '
-        f'"{first.study.title}". The others, repeated minus first:'
+        f'"{first.study.title}".'
     )
+    if equal == both:
+        return
+    yield ''
+    yield 'The others, repeated minus first:'
     yield ''
     yield (
         '| metric | runs | mean ± standard deviation | largest | over seeds, times √2 | '
@@ -47,9 +51,9 @@ def compare_repeats(again: Results, first: Results) -> Iterator[str]:
     yield ''
     yield (
         '*Over seeds, times √2*: standard deviation of the difference of two seeds of a '
-        'row in the first study, pooled over rows. If the seed decided the result, the '
-        'repeated runs would differ by less. *In the interval*: runs within the 95 % '
-        'prediction interval of their row there.'
+        'row in the first study, pooled over the rows of these runs. If the seed decided '
+        'the result, the repeated runs would differ by less. *In the interval*: runs '
+        'within the 95 % prediction interval of their row there.'
     )
 
 
@@ -57,7 +61,7 @@ def _summary(
     again: Results, first: Results, metric: Metric, runs: set[tuple[str, int]]
 ) -> list[str]:
     """Return the cells of a line; none if no run has the metric in both studies."""
-    differences, variances, inside = [], [], 0
+    differences, variances, inside = [], [], []
     for row in dict.fromkeys(row for row, _ in sorted(runs)):
         values = first.values(row, metric.name)
         found = paired_difference(again.values(row, metric.name), values)
@@ -65,7 +69,8 @@ def _summary(
         for seed, difference in (found.values if found else {}).items():
             if (row, seed) in runs:
                 differences.append(difference)
-                inside += low <= values[seed] + difference <= high
+                if len(values) > 1:
+                    inside.append(low <= values[seed] + difference <= high)
         if len(values) > 1:
             variances.append(np.var(list(values.values()), ddof=1))
     if not differences:
@@ -79,5 +84,5 @@ def _summary(
         mean if np.isnan(spread) else f'{mean} ± {format_value(spread, metric)}',
         format_value(largest, metric, True),
         format_value(over_seeds, metric),
-        f'{inside} of {len(differences)}' if variances else '',
+        f'{sum(inside)} of {len(inside)}' if inside else '',
     ]

@@ -25,7 +25,6 @@ def render(
     results: Results,
     plot: str | None = None,
     first: Results | None = None,
-    level: int = 2,
 ) -> str:
     """Write the report of a study.
 
@@ -33,30 +32,29 @@ def render(
         results: Its results so far.
         plot: Path of the picture to show, relative to the report; None for none.
         first: Results of the study whose runs it repeats, to compare with.
-        level: Level of the heading.
     """
     study = results.study
-    lines = [f'{"#" * level} {study.title}', '']
+    lines = [f'## {study.title}', '']
     if study.text:
         lines += [study.text, '']
     lines += [*_progress(results), '']
     for table in study.tables if results.runs else ():
-        lines += [*_table(results, table, level + 1), '']
+        lines += [*_table(results, table, 3), '']
     for name, comparisons, corrected in (
         ('Primary comparisons', study.primary, True),
         ('Secondary comparisons', study.secondary, False),
     ):
         if comparisons:
-            lines += [f'{"#" * (level + 1)} {name}', '']
+            lines += [f'### {name}', '']
             lines += [*_comparisons(results, comparisons, corrected), '']
     if first is not None and results.runs & first.runs:
-        lines += [f'{"#" * (level + 1)} Compared with the first runs', '']
+        lines += ['### Compared with the first runs', '']
         lines += [*compare_repeats(results, first), '']
     if results.runs:
-        lines += _ablations(results, level + 1)
+        lines += _ablations(results)
         if plot is not None:
             lines += [f'![every run of {study.name}]({plot})', '']
-        lines += [f'{"#" * (level + 1)} Every run', '']
+        lines += ['### Every run', '']
         lines += [*_every_run(results), '']
     return '\n'.join(lines).rstrip() + '\n'
 
@@ -232,7 +230,7 @@ def _outcome(difference: Difference | None, p: float, expect: str) -> str:
     return f'{found}: {"as predicted" if found == expect else "against the prediction"}'
 
 
-def _ablations(results: Results, level: int) -> list[str]:
+def _ablations(results: Results) -> list[str]:
     """Write how far the metrics fall without the priors, if that was measured."""
     study = results.study
     metrics = [m for m in study.metrics if m.name not in MEASURED]
@@ -253,7 +251,7 @@ def _ablations(results: Results, level: int) -> list[str]:
     if not lines:
         return []
     return [
-        f'{"#" * level} What each prior does in the trained models',
+        '### What each prior does in the trained models',
         '',
         'How far the metrics of the same weights fall, without any training: mean over '
         'seeds ± standard deviation.',

@@ -231,10 +231,13 @@ def check_keys(
         )
 
 
-def find_file(name: Any, where: str, path: Path, root: Path) -> Path:
-    """Find a file by its path relative to ``root`` or to the study's file ``path``."""
+def find_file(kind: str, name: Any, where: str, path: Path, root: Path) -> Path:
+    """Find a file by its path relative to ``root`` or to the study's file ``path``.
+
+    ``kind`` says in the error what it is: a config or a study.
+    """
     for folder in (root, path.parent):
         file = folder / str(name)
         if file.is_file():
             return file
-    raise StudyError(f'{where}: no such file: {name} (in {root} or {path.parent})')
+    raise StudyError(f'{where}: no such {kind}: {name} (in {root} or {path.parent})')

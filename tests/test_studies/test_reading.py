@@ -28,7 +28,7 @@ def test_study(study_file):
 @pytest.mark.parametrize(
     ('old', 'new', 'message'),
     [
-        ('plain.py, label', 'plane.py, label', r"row 'plain': no such file: plane.py"),
+        ('plain.py, label', 'plane.py, label', r"row 'plain': no such config: plane.py"),
         ('than: plain', 'than: plane', r"no row 'plane'; the study has 'plain', 'wide'"),
         (
             'cos_att:',
@@ -82,9 +82,12 @@ def repeating_file(study_file):
 
 
 def test_study_that_repeats_another_one(study_file, repeating_file):
+    more = 'prepare: make {seed}\nenvironment: {A: b}\n'
+    study_file.write_text(study_file.read_text() + more)
     first, again = read_study(study_file, ROOT), read_study(repeating_file, ROOT)
     assert again.rows == {'wide': first.rows['wide']}
     assert again.repeats == first
+    assert again.prepare == ('make', '{seed}') and again.environment == {'A': 'b'}
 
 
 @pytest.mark.parametrize(
@@ -93,7 +96,8 @@ def test_study_that_repeats_another_one(study_file, repeating_file):
         ('[wide]', '[wider]', r"small.yml: no row 'wider'; there are 'plain', 'wide'"),
         ('[wide]', '{wide: {config: plain.py}}', 'list their names in rows'),
         ('seeds', 'options: {a: 1}\nseeds', 'give no options'),
-        ('small.yml', 'smaller.yml', r'no such file: smaller.yml'),
+        ('seeds', 'prepare: make\nseeds', 'give no options, prepare'),
+        ('small.yml', 'smaller.yml', r'no such study: smaller.yml'),
     ],
 )
 def test_faulty_repeats_are_named(repeating_file, old, new, message):

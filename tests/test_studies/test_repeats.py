@@ -1,4 +1,5 @@
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,4 +55,20 @@ def test_one_repeated_run_has_no_spread(both):
 def test_nothing_to_compare(both):
     first, again = both
     others = [replace(r, seed=r.seed + 3) for r in again.records]
-    assert 'The others, repeated' not in render(Results(again.study, others), first=first)
+    text = render(Results(again.study, others), first=first)
+    assert 'Compared with the first runs' not in text
+
+
+def test_all_repeated_runs_are_equal(both):
+    first, _ = both
+    text = render(first, first=first)
+    assert '6 of 6 runs have the same values' in text
+    assert 'The others' not in text
+
+
+def test_row_without_an_interval_is_not_counted(both):
+    first, again = both
+    one = [r for r in first.records if r.row == 'plain' or r.seed == 0]
+    changed = [replace(r, value=r.value + 1) for r in again.records if r.seed == 0]
+    text = render(Results(again.study, changed), first=Results(again.study, one))
+    assert re.search(r'\| mIoU \| 2 \| .* \| 1 of 1 \|', text)
