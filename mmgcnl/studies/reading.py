@@ -70,7 +70,11 @@ def read_study(path: str | Path, root: str | Path) -> Study:
         StudyError: The file is faulty: an unknown key, config, row or metric is named.
         FileNotFoundError: There is no such file.
     """
-    path, root = Path(path), Path(root)
+    return _read(Path(path), Path(root), ())
+
+
+def _read(path: Path, root: Path, repeating: tuple[Path, ...]) -> Study:
+    """As ``read_study``, for a study that those in ``repeating`` repeat."""
     try:
         content = yaml.safe_load(path.read_text(encoding='utf-8'))
     except yaml.YAMLError as error:
@@ -78,7 +82,7 @@ def read_study(path: str | Path, root: str | Path) -> Study:
     if isinstance(content, list):
         study = read_tables(content, path, root)
     elif isinstance(content, dict):
-        study = _from_mapping(content, path, root)
+        study = _from_mapping(content, path, root, repeating)
     else:
         raise StudyError(f'{path}: expected a mapping or a list of tables')
     _check_metrics(study)
@@ -99,7 +103,9 @@ def _flat(options: Any, where: str, prefix: str = '') -> Iterator[tuple[str, Any
         yield f'{prefix}{key}', value
 
 
-def _from_mapping(content: dict, path: Path, root: Path) -> Study:
+def _from_mapping(
+    content: dict, path: Path, root: Path, repeating: tuple[Path, ...]
+) -> Study:
     check_keys(
         content,
         path,
@@ -112,7 +118,12 @@ def _from_mapping(content: dict, path: Path, root: Path) -> Study:
     repeats = None
     if 'repeats' in content:
         first = find_file('study', content['repeats'], f'{path}', path, root)
-        repeats = read_study(first, root)
+        repeating = (*repeating, path.resolve())
+        if first.resolve() in repeating:
+            raise StudyError(
+                f'{path}: repeats={content["repeats"]!r}: that study repeats this one'
+            )
+        repeats = _read(first, root, repeating)
     rows = _rows(content, path, root, repeats)
     metrics = []
     for name, entry in _mapping(content['metrics'], f'{path}: metrics').items():

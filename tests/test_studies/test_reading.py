@@ -98,12 +98,22 @@ def test_study_that_repeats_another_one(study_file, repeating_file):
         ('seeds', 'options: {a: 1}\nseeds', 'give no options'),
         ('seeds', 'prepare: make\nseeds', 'give no options, prepare'),
         ('small.yml', 'smaller.yml', r'no such study: smaller.yml'),
+        ('small.yml', 'again.yml', r"repeats='again.yml': that study repeats this one"),
     ],
 )
 def test_faulty_repeats_are_named(repeating_file, old, new, message):
     repeating_file.write_text(repeating_file.read_text().replace(old, new))
     with pytest.raises(StudyError, match=message):
         read_study(repeating_file, ROOT)
+
+
+def test_studies_that_repeat_each_other_are_named(tmp_path):
+    for one, other in ('ab', 'ba'):
+        (tmp_path / f'{one}.yml').write_text(
+            f'study: {one}\nrepeats: {other}.yml\nrows: [wide]\nseeds: [0]\nmetrics: {{}}\n'
+        )
+    with pytest.raises(StudyError, match=r"b\.yml: repeats='a\.yml'"):
+        read_study(tmp_path / 'a.yml', ROOT)
 
 
 def test_table_quotes_the_paper(study_file):
