@@ -22,6 +22,7 @@ from mmgcnl.studies import (
     Study,
     StudyError,
     draw,
+    other_batch_sizes,
     plan,
     read_records,
     read_study,
@@ -46,8 +47,9 @@ INTRO = f"""\
 {EVIDENCE} -->
 
 The studies that were run in this project, with their results. Each section is one study: a
-file in `configs/studies` with its rows, predictions and rules, which was committed before
-the first run. `docs/evidence` has a CSV file for each, with every value that was measured.
+file in `configs/studies` with its rows and comparisons. The text of each says what was
+written down before its first run, and what was added later. `docs/evidence` has a CSV
+file for each, with every value that was measured.
 """
 
 
@@ -69,6 +71,9 @@ def run(args: argparse.Namespace) -> int:
     runs, broken = plan(study, rows, seeds, options)
     for message in broken:
         print(f'skipped: {message}', file=sys.stderr)
+    if not options.ablate:
+        for message in other_batch_sizes(runs):
+            print(f'warning: {message}', file=sys.stderr)
     if args.dry_run:
         for run in runs:
             print(f'# {run.name}', *run.printed(), sep='\n')

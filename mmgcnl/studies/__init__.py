@@ -5,7 +5,7 @@ from .reading import read_study
 from .records import CsvError, Record, append_records, read_records
 from .report import render, render_table
 from .results import Results
-from .runs import Options, Run, plan
+from .runs import Options, Run, other_batch_sizes, plan
 from .scheduler import Scheduler
 from .spec import Study, StudyError
 
@@ -20,6 +20,7 @@ __all__ = [
     'StudyError',
     'append_records',
     'draw',
+    'other_batch_sizes',
     'plan',
     'read_records',
     'read_study',

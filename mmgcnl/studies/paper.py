@@ -36,6 +36,7 @@ def read_tables(content: list, path: Path, root: Path) -> Study:
                 )
             lines.append(Line(row.name, figures['row'], _figures(figures)))
             keys.update((key, None) for key in figures if key in PAPER_METRICS)
+        places = (entry, *entry['rows'])
         tables.append(
             Table(
                 name=str(entry['table']),
@@ -43,7 +44,9 @@ def read_tables(content: list, path: Path, root: Path) -> Study:
                 lines=tuple(lines),
                 metrics=tuple(PAPER_METRICS[key] for key in keys),
                 note=entry.get('note', ''),
-                dataset=entry.get('dataset', ''),
+                datasets=tuple(
+                    dict.fromkeys(e['dataset'] for e in places if 'dataset' in e)
+                ),
             )
         )
     metrics = {metric.name: metric for table in tables for metric in table.metrics}

@@ -247,7 +247,10 @@ def _comparison(entry: dict, where: str, rows: dict[str, Row]) -> Comparison:
 
 
 def _check_metrics(study: Study) -> None:
-    """Raise StudyError for a metric that the rows of a table or comparison do not yield."""
+    """Raise StudyError for a metric that the rows it is asked of do not yield.
+
+    Those of a table or comparison have to be yielded by each of its rows, others by any.
+    """
     asked: dict[str, set[str]] = {}  # by row
     for table in study.tables:
         for line in table.lines:
@@ -262,6 +265,7 @@ def _check_metrics(study: Study) -> None:
                 f'{study.path}: metric {comparison.metric!r} is compared, but not among '
                 f'the metrics of the study: {listed(labelled)}'
             )
+    yielded: set[str] = set()  # by any row
     for name, metrics in asked.items():
         row = study.rows[name]
         try:
@@ -272,15 +276,20 @@ def _check_metrics(study: Study) -> None:
                 f'{type(error).__name__}: {error}'
             ) from error
         known = metric_names(cfg)
-        if known is None:
-            continue
-        known |= set(MEASURED)
+        known = {'*'} if known is None else known | set(MEASURED)
+        yielded |= known
         unknown = sorted(m for m in metrics if not any(fnmatchcase(m, k) for k in known))
         if unknown:
             raise StudyError(
                 f'{study.path}, row {name!r}: testing {row.config.name} yields no '
                 f'metric {listed(unknown)}; it yields {listed(sorted(known))}'
             )
+    unknown = sorted(m for m in labelled if not any(fnmatchcase(m, k) for k in yielded))
+    if unknown:
+        raise StudyError(
+            f'{study.path}: no row yields metric {listed(unknown)} of the metrics; they '
+            f'yield {listed(sorted(yielded))}'
+        )
 
 
 def _check_row(name: Any, where: str, rows: dict[str, Row]) -> None:

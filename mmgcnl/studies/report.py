@@ -18,7 +18,7 @@ from .results import Results
 from .spec import Comparison, Table
 
 # Data sets of the paper's tables whose annotations are only on the benchmark's server.
-_ON_A_SERVER = ('coco_test_dev', 'cityscapes')
+_ON_A_SERVER = {'coco_test_dev': 'COCO test-dev', 'cityscapes': 'Cityscapes'}
 
 
 def render(
@@ -90,6 +90,9 @@ def _progress(results: Results) -> Iterator[str]:
     # Runs that are in the CSV file are only repeated with another one.
     folder = f'work_dirs/again/{study.name}'
     again = f'--work-dir {folder} --csv {folder}.csv'
+    threads = results.provenance('threads')
+    if len(threads) == 1:  # other numbers of threads add in another order
+        command = f'OMP_NUM_THREADS={threads[0]} {command}'
     one = f'{command} --rows {next(iter(study.rows))} --seeds {study.seeds[0]} {again}'
     which = 'The others' if done < total else 'All of them'
     yield f'{done} of {total} runs are done. {which}, and one run again:'
@@ -99,13 +102,14 @@ def _progress(results: Results) -> Iterator[str]:
         return
     yield ''
     facts = (
-        ('Revision of the code', 'revision'),
-        ('versions', 'versions'),
-        ('threads', 'threads'),
-        ('attention', 'attention'),
+        ('Revisions of the code', 'revision'),
+        ('Versions', 'versions'),
+        ('Threads', 'threads'),
+        ('Attention', 'attention'),
     )
-    found = (f'{n}: {" / ".join(results.provenance(field))}' for n, field in facts)
-    yield '; '.join(found) + '.'
+    for name, field in facts:
+        found = [entry.replace('; ', ', ') for entry in results.provenance(field)]
+        yield f'- {name}: {"; ".join(found)}'
 
 
 def _relative(path: Path) -> str:
@@ -139,9 +143,13 @@ def _table(results: Results, table: Table, level: int) -> Iterator[str]:
     if any(results.values(ln.row, m.name) for ln in table.lines for m in table.metrics):
         yield ''
         yield 'Mean over seeds ± standard deviation.'
-    if table.dataset in _ON_A_SERVER:
-        yield ''
-        yield "The figures here are of the validation images, the paper's of the server's."
+    for dataset in table.datasets:
+        if dataset in _ON_A_SERVER:
+            yield ''
+            yield (
+                f"The paper's figures for {_ON_A_SERVER[dataset]} are from the benchmark's "
+                'server; those here are of the validation images.'
+            )
     if level and table.note:
         yield ''
         yield table.note

@@ -238,6 +238,24 @@ def plan(
     return runs, broken
 
 
+def other_batch_sizes(runs: Sequence[Run]) -> Iterator[str]:
+    """Yield a message per config whose learning rate is for another number of processes."""
+    for row, cfg in {run.row.name: run.cfg for run in runs}.items():
+        base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
+        batch = (cfg.get('train_dataloader') or {}).get('batch_size')
+        accumulated = (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
+        if not base or not batch or cfg.auto_scale_lr.get('enable'):
+            continue
+        total = runs[0].options.gpus * batch * accumulated
+        if total != base:
+            gpus, rest = divmod(base, batch * accumulated)
+            remedy = f'give --gpus {gpus}' if gpus and not rest else 'change its batch size'
+            yield (
+                f'{row}: the learning rate is for a batch of {base}, and --gpus '
+                f'{runs[0].options.gpus} makes one of {total}: {remedy}'
+            )
+
+
 def _to_ablate(runs: Sequence[Run], options: Options) -> list[Run]:
     """Return the trained runs with non-local blocks that were not ablated yet."""
     trained, _ = completed(runs[0].study, options.csv)

@@ -51,14 +51,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the report; ``metrics`` are its columns."""
+    """A table of the report; ``metrics`` are its columns, ``datasets`` the paper's."""
 
     name: str
     title: str
     lines: tuple[Line, ...]
     metrics: tuple[Metric, ...]
     note: str = ''
-    dataset: str = ''
+    datasets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,11 @@ def test_study(study_file):
             'cosatt:',
             r"row 'plain': .*yields no metric 'cosatt'; it yields 'aAcc'",
         ),
+        (
+            'cos_att: }',
+            'cos_att: , mIou: }\ntables: [{table: a, rows: [wide], metrics: [mIoU]}]',
+            r"no row yields metric 'mIou' of the metrics; they yield 'aAcc'",
+        ),
         ('metric: mIoU', 'metric: aAcc', r"metric 'aAcc' is compared, but not among"),
         ('seeds: [0, 1, 2]', 'seeds: [0, -1]', r'seeds=\[0, -1\]: give a list'),
         ('seeds: [0, 1, 2]', 'seeds: [0, 0]', r'give each seed once'),

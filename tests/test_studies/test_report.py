@@ -53,7 +53,9 @@ def test_report(results):
     squeezed = re.sub(' +', ' ', text)
     assert '6 of 6 runs are done' in text
     # Without another CSV file, nothing would be run again.
-    commands = re.findall('^python tools/study.py run .*', text, re.MULTILINE)
+    commands = re.findall(
+        '^OMP_NUM_THREADS=1 python tools/study.py run .*', text, re.MULTILINE
+    )
     assert len(commands) == 2
     for command in commands:
         assert command.endswith(
@@ -66,7 +68,15 @@ def test_report(results):
     assert line + 'higher: as predicted |' in text
     assert '| Plain | mIoU | 50.00 | 51.00 | 52.50 | 44.92 to 57.42 |' in text
     assert '![every run of small](small.png)' in text
-    assert 'torch 2, numpy 2' in text
+    assert '- Versions: torch 2, numpy 2' in text
+
+
+def test_paper_figures_of_a_server():
+    study = read_study(ROOT / 'configs/paper_tables.yml', ROOT)
+    results = Results(study, [])
+    for name, dataset in (('3', 'Cityscapes'), ('5', 'COCO test-dev'), ('4', None)):
+        found = re.findall("paper's figures for (.*) are from", render_table(results, name))
+        assert found == ([dataset] if dataset else [])
 
 
 def test_report_says_what_speaks_against_the_prediction(study_file, records):
