@@ -48,7 +48,7 @@ INTRO = f"""\
 
 The studies that were run in this project, with their results. Each section is one study: a
 file in `configs/studies` with its rows and comparisons. The text of each says what was
-written down before its first run, and what was added later. `docs/evidence` has a CSV
+written down before its runs, and what was added later. `docs/evidence` has a CSV
 file for each, with every value that was measured.
 """
 

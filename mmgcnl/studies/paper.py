@@ -36,7 +36,7 @@ def read_tables(content: list, path: Path, root: Path) -> Study:
                 )
             lines.append(Line(row.name, figures['row'], _figures(figures)))
             keys.update((key, None) for key in figures if key in PAPER_METRICS)
-        places = (entry, *entry['rows'])
+        entries = (entry, *entry['rows'])
         tables.append(
             Table(
                 name=str(entry['table']),
@@ -45,7 +45,7 @@ def read_tables(content: list, path: Path, root: Path) -> Study:
                 metrics=tuple(PAPER_METRICS[key] for key in keys),
                 note=entry.get('note', ''),
                 datasets=tuple(
-                    dict.fromkeys(e['dataset'] for e in places if 'dataset' in e)
+                    dict.fromkeys(e['dataset'] for e in entries if 'dataset' in e)
                 ),
             )
         )

@@ -276,7 +276,7 @@ def _check_metrics(study: Study) -> None:
                 f'{type(error).__name__}: {error}'
             ) from error
         known = metric_names(cfg)
-        known = {'*'} if known is None else known | set(MEASURED)
+        known = {'*'} if known is None else known | set(MEASURED)  # '*': any metric
         yielded |= known
         unknown = sorted(m for m in metrics if not any(fnmatchcase(m, k) for k in known))
         if unknown:

@@ -102,7 +102,7 @@ def _progress(results: Results) -> Iterator[str]:
         return
     yield ''
     facts = (
-        ('Revisions of the code', 'revision'),
+        ('Revisions of the code, with commas between those of one run', 'revision'),
         ('Versions', 'versions'),
         ('Threads', 'threads'),
         ('Attention', 'attention'),
@@ -147,8 +147,8 @@ def _table(results: Results, table: Table, level: int) -> Iterator[str]:
         if dataset in _ON_A_SERVER:
             yield ''
             yield (
-                f"The paper's figures for {_ON_A_SERVER[dataset]} are from the benchmark's "
-                'server; those here are of the validation images.'
+                f"The paper's accuracy on {_ON_A_SERVER[dataset]} is from the benchmark's "
+                'server; here, it is measured on the validation images.'
             )
     if level and table.note:
         yield ''

@@ -75,7 +75,7 @@ def test_paper_figures_of_a_server():
     study = read_study(ROOT / 'configs/paper_tables.yml', ROOT)
     results = Results(study, [])
     for name, dataset in (('3', 'Cityscapes'), ('5', 'COCO test-dev'), ('4', None)):
-        found = re.findall("paper's figures for (.*) are from", render_table(results, name))
+        found = re.findall("paper's accuracy on (.*) is from", render_table(results, name))
         assert found == ([dataset] if dataset else [])
 
 

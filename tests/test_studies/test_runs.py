@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmgcnl.studies import StudyError, read_study
+from mmgcnl.studies import StudyError, other_batch_sizes, read_study
 from mmgcnl.studies.records import append_records
 from mmgcnl.studies.runs import LAST_ABLATION, LAST_METRIC, Options, plan
 
@@ -31,3 +31,30 @@ def test_models_to_ablate(study_file, record, tmp_path):
     trained.checkpoint.touch()
     left, _ = plan(study, rows, [0, 1], options)
     assert [run.key for run in left] == [trained.key]
+
+
+@pytest.mark.parametrize(
+    ('settings', 'gpus', 'remedies'),
+    [
+        ('auto_scale_lr = dict(base_batch_size=8)', 4, []),
+        ('auto_scale_lr = dict(base_batch_size=8)', 2, ['give --gpus 4']),
+        ('auto_scale_lr = dict(base_batch_size=7)', 2, ['change its batch size']),
+        ('auto_scale_lr = dict(base_batch_size=8, enable=True)', 2, []),
+        ('', 2, []),
+        (
+            'auto_scale_lr = dict(base_batch_size=8)\n'
+            'optim_wrapper = dict(accumulative_counts=2)',
+            2,
+            [],
+        ),
+    ],
+)
+def test_processes_that_do_not_fit_the_learning_rate(
+    study_file, tmp_path, settings, gpus, remedies
+):
+    with open(tmp_path / 'plain.py', 'a') as config:
+        config.write(f'train_dataloader = dict(batch_size=2)\n{settings}\n')
+    study = read_study(study_file, tmp_path)
+    options = Options(tmp_path, tmp_path, tmp_path / 'results.csv', gpus=gpus)
+    runs, _ = plan(study, [study.rows['plain']], [0, 1], options)
+    assert [message.split(': ')[-1] for message in other_batch_sizes(runs)] == remedies
