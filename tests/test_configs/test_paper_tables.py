@@ -115,7 +115,7 @@ def test_trained_rows_stand_beside_the_papers(tmp_path):
     assert list(here) == ['4', '8']  # a config of two tables, trained once
     squeezed = re.sub(' +', ' ', here['4'])
     assert '| mask-rcnn | 1 | 37.1 | 37.5 | 34.1 | |' in squeezed
-    assert 'of the validation images' in here['8']
+    assert 'measured on the validation images' in here['8']
     page = render_results(list(TABLES.values()), ASSUMPTIONS, here=here)
     assert page.count('Trained here:') == 2
     assert 'no weights were trained' not in page
