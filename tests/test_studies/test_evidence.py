@@ -12,7 +12,14 @@ from mmgcnl.studies.spec import digest
 ROOT = Path(__file__).parents[2]
 STUDIES = [
     ROOT / f'configs/studies/{n}.yml'
-    for n in ('camvid-selection', 'camvid', 'camvid-again', 'camvid-xavier', 'probe')
+    for n in (
+        'camvid-selection',
+        'camvid',
+        'camvid-again',
+        'camvid-xavier',
+        'probe',
+        'probe-again',
+    )
 ]
 
 
