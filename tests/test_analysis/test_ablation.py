@@ -71,10 +71,10 @@ def test_offsets_shuffled(form):
     """The codes of each query are the same, at other keys."""
     x = torch.randn(2, 8, 12, 14, dtype=torch.float64)
     block = filled(GCNonLocal2d(8, num_heads=2, position=form, kv_stride=2))
-    before = block.logits(x).position
+    before = block.attention_inputs(x).position
     with ablated(block, 'offsets shuffled'):
-        after = block.logits(x).position
-        assert torch.equal(after.rows, block.logits(x).position.rows)
+        after = block.attention_inputs(x).position
+        assert torch.equal(after.rows, block.attention_inputs(x).position.rows)
         output = block(x)
     with ablated(block, 'offsets shuffled', seed=1):
         assert not torch.allclose(output, block(x))
