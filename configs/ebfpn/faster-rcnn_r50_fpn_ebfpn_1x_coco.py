@@ -1,8 +1,9 @@
 _base_ = [
     'mmdet::_base_/models/faster-rcnn_r50_fpn.py',
     '../_base_/datasets/coco_detection.py',
+    '../_base_/models/refined_fpn.py',
     '../_base_/schedules/schedule_1x.py',
     'mmdet::_base_/default_runtime.py',
 ]
 custom_imports = dict(imports=['mmgcnl'], allow_failed_imports=False)
-model = dict(neck=[_base_.model.neck, dict(type='EBFPN', in_channels=256, num_levels=5)])
+model = dict(neck=[_base_.model.neck, _base_.ebfpn])

@@ -1,13 +1,2 @@
-_base_ = './mask-rcnn_r101_fpn_1x_coco.py'
-model = dict(
-    neck=[
-        _base_.model.neck,
-        dict(
-            type='BFP',
-            in_channels=256,
-            num_levels=5,
-            refine_level=2,
-            refine_type='non_local',
-        ),
-    ]
-)
+_base_ = ['./mask-rcnn_r101_fpn_1x_coco.py', '../_base_/models/refined_fpn.py']
+model = dict(neck=[_base_.model.neck, _base_.bfpn])

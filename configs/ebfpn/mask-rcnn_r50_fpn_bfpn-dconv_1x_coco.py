@@ -1,12 +1,3 @@
-_base_ = './mask-rcnn_r50_fpn_1x_coco.py'
-model = dict(
-    neck=[
-        _base_.model.neck,
-        dict(
-            type='EBFPN',
-            in_channels=256,
-            num_levels=5,
-            refine=dict(type='DCN', out_channels=256, kernel_size=3, padding=1),
-        ),
-    ]
-)
+_base_ = ['./mask-rcnn_r50_fpn_1x_coco.py', '../_base_/models/refined_fpn.py']
+refine = dict(type='DCN', out_channels=256, kernel_size=3, padding=1)
+model = dict(neck=[_base_.model.neck, dict(_base_.bfpn, refine=refine)])

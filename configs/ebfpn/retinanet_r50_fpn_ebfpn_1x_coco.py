@@ -1,11 +1,11 @@
 _base_ = [
     'mmdet::_base_/models/retinanet_r50_fpn.py',
     '../_base_/datasets/coco_detection.py',
+    '../_base_/models/refined_fpn.py',
     '../_base_/schedules/schedule_1x.py',
     'mmdet::_base_/default_runtime.py',
 ]
 custom_imports = dict(imports=['mmgcnl'], allow_failed_imports=False)
 # The pyramid begins at stride 8: level 1 has stride 16, as level 2 in Mask R-CNN. mmdet's
 # Libra RetinaNet refines the same level.
-ebfpn = dict(type='EBFPN', in_channels=256, num_levels=5, refine_level=1)
-model = dict(neck=[_base_.model.neck, ebfpn])
+model = dict(neck=[_base_.model.neck, dict(_base_.ebfpn, refine_level=1)])

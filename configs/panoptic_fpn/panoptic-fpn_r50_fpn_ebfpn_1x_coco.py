@@ -1,2 +1,2 @@
-_base_ = './panoptic-fpn_r50_fpn_1x_coco.py'
-model = dict(neck=[_base_.model.neck, dict(type='EBFPN', in_channels=256, num_levels=5)])
+_base_ = ['./panoptic-fpn_r50_fpn_1x_coco.py', '../_base_/models/refined_fpn.py']
+model = dict(neck=[_base_.model.neck, _base_.ebfpn])

@@ -6,6 +6,7 @@ from .blocks import Grid, block_type, find_blocks, grids, iter_attention
 from .cosine_distance import DistanceRecorder, mean_cosine_distance, measure_distances
 from .figures import Query, draw_attention, draw_panels
 from .geometry import PixelMap
+from .norm_statistics import set_norm_statistics
 from .panels import prediction_panels
 from .samples import Sample, Split, label_map, read_label_map
 
@@ -35,4 +36,5 @@ __all__ = [
     'measure_distances',
     'prediction_panels',
     'read_label_map',
+    'set_norm_statistics',
 ]

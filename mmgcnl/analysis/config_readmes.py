@@ -32,7 +32,7 @@ the backbone, the neck, the schedule, the data set and the image size:
   like the ablations between them, `fcn` a network without a block. `ebfpn` and `bfpn` are
   the necks.
 - `r50-d8` is a ResNet-50 with output stride 8, `r50_fpn` one with an FPN.
-- `4xb2-80k` is 80,000 iterations on 4 GPUs with 2 images each. `1x` and `3x` are 12 and 36
+- `4xb2-50k` is 50,000 iterations on 4 GPUs with 2 images each. `1x` and `3x` are 12 and 36
   epochs on 8 GPUs with 2 images each.
 
 The learning rate of a config is for that total batch size. With another one, training

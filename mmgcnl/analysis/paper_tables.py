@@ -41,9 +41,9 @@ With other numbers, training warns that the batch size has changed and names the
 
 Figures 4 and 5 of the paper compare predictions with those of an FCN without a block, for
 which no table has a row:
-[fcn_r50-d8_4xb2-160k_ade20k-512x512](../configs/ade20k/fcn_r50-d8_4xb2-160k_ade20k-512x512.py)
+[fcn_r50-d8_4xb2-303k_ade20k-480x480](../configs/ade20k/fcn_r50-d8_4xb2-303k_ade20k-480x480.py)
 and
-[fcn_r50-d8_4xb2-80k_cityscapes-769x769](../configs/cityscapes/fcn_r50-d8_4xb2-80k_cityscapes-769x769.py).
+[fcn_r50-d8_4xb2-89k_cityscapes-769x769](../configs/cityscapes/fcn_r50-d8_4xb2-89k_cityscapes-769x769.py).
 """
 SERVERS = """\
 ## Evaluation servers

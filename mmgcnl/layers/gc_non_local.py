@@ -14,7 +14,7 @@ d = E / n, (H, W) the map, (h, w) the key grid of stride kv_stride.
 
 from __future__ import annotations
 
-import warnings
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -28,18 +28,21 @@ from .checks import check_number_above, check_rate, check_whole_number
 from .context import GlobalContext
 from .position import PositionTerm
 
-#: Initialisation of the query, key, value and position layers.
+#: Initialisation of the query, key, value and position layers. 'torch' is that of PyTorch's
+#: own layers: uniform, with a variance of 1 / (3 fan_in).
 INITS: dict[str, Callable[[Tensor], Tensor]] = {
-    'normal': partial(nn.init.normal_, std=0.01),
     'xavier': nn.init.xavier_uniform_,
+    'torch': partial(nn.init.kaiming_uniform_, a=math.sqrt(5)),
+    'normal': partial(nn.init.normal_, std=0.01),
 }
 
 
 class GCNonLocal2d(nn.Module):
     """Non-local block with global context and geometric priors.
 
-    With ``context=None, position=None, num_heads=1, attn_drop_rate=0`` it is mmcv's
-    NonLocal2d (mode 'embedded_gaussian'). A fresh block is the identity.
+    With ``context=None, position=None, num_heads=1, attn_drop_rate=0, init='normal'`` it is
+    mmcv's NonLocal2d (mode 'embedded_gaussian'). A fresh block is the identity, and its
+    attention already depends on the query.
 
     Args:
         in_channels: C.
@@ -58,8 +61,12 @@ class GCNonLocal2d(nn.Module):
         wavelength: Base of the sinusoid code. 10000 is the Transformer's (assumed), 1000
             that of mmcv's GeneralizedAttention.
         init: Distribution that the query, key, value and position layers are initialised
-            with. 'normal' is N(0, 0.01), as in mmcv's NonLocal2d, so that the attention is
-            uniform at first; with 'xavier', Xavier's uniform distribution, it is not.
+            with: 'xavier', Xavier's uniform distribution; 'torch', as PyTorch initialises
+            a new layer; or 'normal', N(0, 0.01), as in mmcv's NonLocal2d. From 'normal'
+            the attention starts uniform and may stay so.
+        zeros_init: Whether the last layer, ``out`` or its norm, starts at zero, so that a
+            fresh block is the identity. If not, it starts as ``init`` says; a norm starts
+            as PyTorch's does, with 'normal' as mmcv's NonLocal2d does.
         implementation: A key of :data:`mmgcnl.layers.IMPLEMENTATIONS`; None to choose by
             device and size.
         norm_layer: Called with C to create the norm behind the output layer, for example
@@ -84,7 +91,8 @@ class GCNonLocal2d(nn.Module):
         kv_stride: int = 1,
         scale: float | None = None,
         wavelength: float = 10000.0,
-        init: str = 'normal',
+        init: str = 'xavier',
+        zeros_init: bool = True,
         implementation: str | None = None,
         norm_layer: Callable[[int], nn.Module] | None = None,
     ) -> None:
@@ -109,8 +117,10 @@ class GCNonLocal2d(nn.Module):
             )
         check_rate('attn_drop_rate', attn_drop_rate)
         check_number_above('scale', scale, 0, or_none=True)
-        if init not in INITS:
+        if not isinstance(init, str) or init not in INITS:
             raise ValueError(f'init={init!r}: give one of {", ".join(map(repr, INITS))}')
+        if not isinstance(zeros_init, bool):
+            raise ValueError(f'zeros_init={zeros_init!r}: give True or False')
         if implementation not in (None, *IMPLEMENTATIONS):
             raise ValueError(
                 f'implementation={implementation!r}: give None or one of '
@@ -119,6 +129,7 @@ class GCNonLocal2d(nn.Module):
 
         self.in_channels = in_channels
         self.init = init
+        self.zeros_init = zeros_init
         self.implementation = implementation
         self.num_heads = num_heads
         self.attn_drop_rate = attn_drop_rate
@@ -146,28 +157,35 @@ class GCNonLocal2d(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialise the block to be the identity: its last layer, norm or output, is zero.
+        """Initialise the block as ``init`` and ``zeros_init`` say.
 
         With ``init='normal'`` all layers of a plain block have the distributions of mmcv's
         NonLocal2d, including the output layer in front of a norm.
         """
         draw = INITS[self.init]
-        for conv in (self.query, self.key, self.value):
-            draw(conv.weight)
-        if self.init == 'normal':
-            nn.init.kaiming_normal_(self.out.weight, mode='fan_out', nonlinearity='relu')
-        else:
-            draw(self.out.weight)
+        norm = list(self.norm.parameters())
         for conv in (self.query, self.key, self.value, self.out):
+            if self.init == 'torch':
+                conv.reset_parameters()
+                continue
+            if self.init == 'normal' and norm and conv is self.out:  # as mmcv's ConvModule
+                nn.init.kaiming_normal_(conv.weight, mode='fan_out', nonlinearity='relu')
+            else:
+                draw(conv.weight)
             if conv.bias is not None:
                 nn.init.zeros_(conv.bias)
         if self.context is not None:
             self.context.reset_parameters()
         if self.position is not None:
             self.position.reset_parameters(draw)
-        norm = list(self.norm.parameters())
-        for last in norm if norm else [self.out.weight]:
-            nn.init.zeros_(last)
+        if self.zeros_init:
+            for last in norm or self.out.parameters():
+                nn.init.zeros_(last)
+        elif norm:
+            if hasattr(self.norm, 'reset_parameters'):
+                self.norm.reset_parameters()
+            if self.init == 'normal':
+                draw(norm[0])
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H, W).
@@ -216,16 +234,6 @@ class GCNonLocal2d(nn.Module):
         self._check_input(x)
         return self._attention_inputs(x, self.kv_pool(x))
 
-    def logits(self, x: Tensor) -> AttentionInputs:
-        """The former name of :meth:`attention_inputs`. It goes with the next version."""
-        warnings.warn(
-            'GCNonLocal2d.logits is deprecated and will be removed in the next version: '
-            'use GCNonLocal2d.attention_inputs',
-            DeprecationWarning,
-            stacklevel=2,
-        )
-        return self.attention_inputs(x)
-
     def _attention_inputs(self, x: Tensor, keys: Tensor) -> AttentionInputs:
         dtype = torch.promote_types(x.dtype, torch.float32)
         query = self._split_heads(self.query(x))
@@ -269,5 +277,6 @@ class GCNonLocal2d(nn.Module):
     def extra_repr(self) -> str:
         return (
             f'num_heads={self.num_heads}, attn_drop_rate={self.attn_drop_rate}, '
-            f'kv_stride={self.kv_stride}, scale={self.scale:.4g}, init={self.init!r}'
+            f'kv_stride={self.kv_stride}, scale={self.scale:.4g}, init={self.init!r}, '
+            f'zeros_init={self.zeros_init}'
         )

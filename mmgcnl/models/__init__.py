@@ -6,8 +6,9 @@ from mmgcnl.utils.libraries import usable
 from .blocks import GCNonLocal2dAdapter, SEBlock
 from .conv_net import ConvNet
 from .ebfpn import EBFPN
+from .efficientnet_lite import EfficientNetLite0
 
-__all__ = ['ConvNet', 'EBFPN', 'GCNonLocal2dAdapter', 'SEBlock']
+__all__ = ['ConvNet', 'EBFPN', 'EfficientNetLite0', 'GCNonLocal2dAdapter', 'SEBlock']
 
 if usable('mmseg'):
     from .gcnl_head import GCNLHead  # noqa: F401

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, initialize
 from mmengine.registry import MODELS
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -39,8 +39,11 @@ class EBFPN(BaseModule):
         refine: Config of the block that refines the mean; ``in_channels`` is the neck's
             unless given. None: no refinement. Default: the paper's block with a key grid
             of stride 2.
-        init_cfg: See mmengine's BaseModule. The neck itself has no weights; the default
-            keeps the block's own initialisation, unlike the Xavier default of BFP.
+        init_cfg: See mmengine's BaseModule; it has the last word, over the block's own
+            initialisation, too. With ``dict(type='Xavier', layer='Conv2d',
+            distribution='uniform')`` the neck starts as mmdet 1.x's BFP, whatever its
+            block: all convolutions are drawn, the output layer included. Default: the
+            block's own initialisation, as in today's BFP.
 
     Raises:
         TypeError: ``refine`` is not a dict.
@@ -72,6 +75,17 @@ class EBFPN(BaseModule):
         self.refine = (
             None if refine is None else MODELS.build({'in_channels': in_channels, **refine})
         )
+
+    def init_weights(self) -> None:
+        """Initialise the block, then what ``init_cfg`` names.
+
+        mmengine would do it the other way round, and the block would draw again what
+        ``init_cfg`` has drawn.
+        """
+        first = not self.is_init
+        super().init_weights()
+        if first and self.init_cfg:
+            initialize(self, self.init_cfg)
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Refine a pyramid.

@@ -14,7 +14,7 @@ from typing import Any
 from mmengine.config import Config, DictAction
 from mmengine.fileio import dump
 
-from mmgcnl.analysis import Split, find_blocks, measure_distances
+from mmgcnl.analysis import Split, find_blocks, measure_distances, set_norm_statistics
 from mmgcnl.apis import image_pipeline, init_model
 
 _KINDS = dict(cos_input='input', cos_output='output', cos_att='attention')
@@ -25,7 +25,8 @@ def measure_run(cfg: Config, checkpoint: str, number: int | None = None) -> dict
 
     Returns:
         ``cos_input``, ``cos_output`` and ``cos_att`` (the paper's Tables 3 and 4), and the
-        same of the model as it was initialised, with ``_initial`` appended to the names.
+        same of the model as it was initialised, with ``_initial`` appended to the names;
+        its batch norm has the statistics of some training images.
         With several blocks, ``@`` and the name of the block follow; without any, the
         result is empty.
 
@@ -39,6 +40,8 @@ def measure_run(cfg: Config, checkpoint: str, number: int | None = None) -> dict
             find_blocks(model)
         except ValueError:
             return {}
+        if weights is None:
+            set_norm_statistics(model, cfg)
         split = Split(cfg, 'test', number)
         blocks = measure_distances(model, image_pipeline(cfg), split)['blocks']
         for name, block in blocks.items():

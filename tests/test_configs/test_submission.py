@@ -50,7 +50,7 @@ def test_coco(drawn, submit, tmp_path):
 
 def test_cityscapes(drawn, submit, tmp_path):
     labels = pytest.importorskip('cityscapesscripts.helpers.labels')
-    submit('configs/cityscapes/gcnl_r50-d8_4xb2-80k_cityscapes-769x769.py')
+    submit('configs/cityscapes/gcnl_r50-d8_4xb2-89k_cityscapes-769x769.py')
     images = (drawn / 'cityscapes/leftImg8bit/test').rglob('*.png')
     files = sorted((tmp_path / 'out').glob('*.png'))
     assert [path.name for path in files] == sorted(path.name for path in images)

@@ -135,6 +135,46 @@ def test_plain_block_starts_as_bfps():
     assert distances[0] == pytest.approx(distances[1], rel=0.05)
 
 
+XAVIER = dict(type='Xavier', layer='Conv2d', distribution='uniform')
+
+
+@pytest.mark.parametrize(
+    'refine',
+    [
+        dict(type='GCNonLocal2d', reduction=1, kv_stride=2),
+        dict(type='NonLocal2d', reduction=1, use_scale=False),
+        dict(type='ContextBlock', ratio=4),
+        dict(type='SEBlock'),
+        dict(type='DCN', out_channels=256, kernel_size=3, padding=1),
+    ],
+    ids=lambda refine: refine['type'],
+)
+def test_init_cfg_has_the_last_word_over_any_block(refine):
+    """As in mmdet 1.x's BFP: every convolution is drawn, the output layer included."""
+    torch.manual_seed(0)
+    neck = EBFPN(256, 2, 0, refine=refine, init_cfg=XAVIER)
+    neck.init_weights()
+    convs = [m for m in neck.modules() if isinstance(m, nn.Conv2d)]
+    assert convs
+    for conv in convs:
+        fans = torch.nn.init._calculate_fan_in_and_fan_out(conv.weight)
+        bound = (6 / sum(fans)) ** 0.5
+        assert 0.9 * bound < conv.weight.abs().max() <= bound
+        assert conv.bias is None or not conv.bias.any()
+    inputs = pyramid(256, (8, 8), (4, 4), dtype=torch.float32)
+    plain = EBFPN(256, 2, 0, refine=None)
+    with torch.no_grad():
+        assert not torch.allclose(neck(inputs)[0], plain(inputs)[0], atol=1e-3)
+
+
+def test_fresh_neck_without_init_cfg_adds_the_mean_alone():
+    neck = EBFPN(64, 2, 0)
+    neck.init_weights()
+    inputs = pyramid(64, (8, 8), (4, 4), dtype=torch.float32)
+    for ours, mean in zip(neck(inputs), EBFPN(64, 2, 0, refine=None)(inputs)):
+        assert torch.equal(ours, mean)
+
+
 def test_default_refine_is_the_papers():
     neck = EBFPN(256, 5)
     block = neck.refine

@@ -8,8 +8,9 @@ of the attention falls on the query's own class.
 python tools/analysis_tools/cosine_distance.py CONFIG CHECKPOINT --num-images 50
 bash tools/analysis_tools/dist_cosine_distance.sh CONFIG CHECKPOINT GPUS
 
-Without CHECKPOINT it measures the model as initialised. How a block is initialised sets
-these distances as much as training does: compare a trained model with its own start.
+Without CHECKPOINT it measures the model as initialised, with batch norm's statistics set on
+some training images. How a block is initialised sets these distances as much as training
+does: compare a trained model with its own start.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from mmengine.dist import is_main_process
 from mmengine.fileio import dump
 from prettytable import PrettyTable
 
-from mmgcnl.analysis import Split, find_blocks, measure_distances
+from mmgcnl.analysis import Split, find_blocks, measure_distances, set_norm_statistics
 from mmgcnl.apis import image_pipeline, init_model
 from mmgcnl.engine import close_process_group
 from mmgcnl.engine.processes import connect_processes
@@ -129,11 +130,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         connect_processes(args.launcher)
         model = init_model(cfg, args.checkpoint, args.device)
         find_blocks(model)  # before the data is read
+        if args.checkpoint is None:
+            set_norm_statistics(model, model.cfg)
         split = Split(model.cfg, args.split, args.num_images, not args.no_classes)
         workers = split.num_workers if args.num_workers is None else args.num_workers
         pipeline = image_pipeline(model.cfg, split=args.split)
         report = measure_distances(model, pipeline, split, workers)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
         parser.error(str(error).replace('\n', ' '))
     if is_main_process():
         show(report)

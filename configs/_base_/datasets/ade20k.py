@@ -1,16 +1,15 @@
-# As in mmseg, with batches of 2 for 4 GPUs. Class 0 of the files is the background: it is
-# ignored.
+# Augmented and tested as in PyTorch-Encoding, with batches of 2 for 4 GPUs. Class 0 of the
+# files is the background: it is ignored.
 dataset_type = 'ADE20KDataset'
 data_root = '{{$ADE20K_ROOT:data/ade/ADEChallengeData2016}}'
-crop_size = (512, 512)
-img_scale = (2048, 512)
+crop_size = (480, 480)
+img_scale = (520, 520)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='RandomResize', scale=img_scale, ratio_range=(0.5, 2.0), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
+    dict(type='RandomCrop', crop_size=crop_size),
     dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [

@@ -1,4 +1,4 @@
-# As in mmseg, with the data root from the environment and batches of 2 for 4 GPUs.
+# Augmented as in PyTorch-Encoding, with batches of 2 for 4 GPUs.
 dataset_type = 'PascalContextDataset59'
 data_root = '{{$PASCAL_CONTEXT_ROOT:data/VOCdevkit/VOC2010}}'
 img_scale = (520, 520)
@@ -7,9 +7,8 @@ train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
     dict(type='RandomResize', scale=img_scale, ratio_range=(0.5, 2.0), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
+    dict(type='RandomCrop', crop_size=crop_size),
     dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [

@@ -1,5 +1,5 @@
 # The block after the last convolution of every bottleneck of the third stage.
-_base_ = '../pascal_context/fcn_r50-d8_4xb2-80k_pascal-context-59-480x480.py'
+_base_ = '../pascal_context/fcn_r50-d8_4xb2-50k_pascal-context-59-480x480.py'
 model = dict(
     backbone=dict(
         plugins=[

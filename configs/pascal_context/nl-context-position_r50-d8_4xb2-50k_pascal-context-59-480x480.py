@@ -1,2 +1,2 @@
-_base_ = './nl_r50-d8_4xb2-80k_pascal-context-59-480x480.py'
+_base_ = './nl-context_r50-d8_4xb2-50k_pascal-context-59-480x480.py'
 model = dict(decode_head=dict(block=dict(position='relative_sinusoid')))

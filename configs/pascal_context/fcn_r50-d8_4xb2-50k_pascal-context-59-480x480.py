@@ -1,7 +1,7 @@
 _base_ = [
     '../_base_/models/fcn_r50-d8.py',
     '../_base_/datasets/pascal_context_59.py',
-    '../_base_/schedules/schedule_80k.py',
+    '../_base_/schedules/schedule_50k.py',
     '../_base_/default_runtime.py',
 ]
 model = dict(
@@ -9,5 +9,3 @@ model = dict(
     decode_head=dict(num_classes=59),
     test_cfg=dict(mode='slide', crop_size=_base_.crop_size, stride=(320, 320)),
 )
-# mmseg's on this data set; 0.0005 on the others.
-optim_wrapper = dict(optimizer=dict(weight_decay=0.0001))

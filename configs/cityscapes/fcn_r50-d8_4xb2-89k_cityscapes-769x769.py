@@ -1,7 +1,7 @@
 _base_ = [
     '../_base_/models/fcn_r50-d8.py',
     '../_base_/datasets/cityscapes_769x769.py',
-    '../_base_/schedules/schedule_80k.py',
+    '../_base_/schedules/schedule_89k.py',
     '../_base_/default_runtime.py',
 ]
 model = dict(

@@ -1,7 +1,0 @@
-# Plain non-local attention: mmseg's NLHead.
-_base_ = './gcnl_r50-d8_4xb2-160k_ade20k-512x512.py'
-model = dict(
-    decode_head=dict(
-        block=dict(num_heads=1, context=None, position=None, attn_drop_rate=0.0)
-    )
-)

@@ -1,2 +1,0 @@
-_base_ = './nl-context-position_r50-d8_4xb2-80k_pascal-context-59-480x480.py'
-model = dict(decode_head=dict(block=dict(num_heads=16)))

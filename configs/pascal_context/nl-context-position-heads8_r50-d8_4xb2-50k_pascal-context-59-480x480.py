@@ -1,0 +1,2 @@
+_base_ = './nl-context-position_r50-d8_4xb2-50k_pascal-context-59-480x480.py'
+model = dict(decode_head=dict(block=dict(num_heads=8)))
