@@ -15,7 +15,7 @@ from mmengine.registry import MODELS
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mmgcnl.layers.checks import check_whole_number
+from mmgcnl.layers.arguments import check_whole_number
 
 from .checks import check_layer_cfg, is_index
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .dropout import KeepMask
+from ..dropout import KeepMask
 from .tiles import KeyBlock, Tiling
 
 #: Queries and position queries are multiplied with it, so that the weights are exp2 of the
@@ -79,7 +79,7 @@ class Heads:
 
     Args:
         index: Which images and which heads: two slices.
-        query: And the other inputs as in :mod:`.blockwise`.
+        query: And the other inputs as in :mod:`.operator`.
     """
 
     def __init__(

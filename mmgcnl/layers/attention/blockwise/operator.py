@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .dropout import KeepMask
-from .heads import Heads, Scratch, compute_dtype
-from .inputs import AttentionInputs
+from ..dropout import KeepMask
+from ..inputs import AttentionInputs
+from .head_group import Heads, Scratch, compute_dtype
 from .passes import backward_heads, forward_heads
 from .threads import map_groups
 from .tiles import divide
@@ -29,7 +29,7 @@ def blockwise_attention(
     dropout_p: float = 0.0,
     seed: Tensor | None = None,
 ) -> Tensor:
-    """As :func:`.dense.dense_attention`, in memory that does not grow with N x M.
+    """As :func:`..reference.dense_attention`, in memory that does not grow with N x M.
 
     It computes in float32 at least, whatever the precision of the input. Second
     derivatives are not supported.
