@@ -4,8 +4,8 @@ from mmgcnl.utils.deprecation import moved_names
 from mmgcnl.utils.libraries import usable
 
 from .blocks import GCNonLocal2dAdapter, SEBlock
-from .conv_net import ConvNet
 from .ebfpn import EBFPN
+from .probe_backbone import ConvNet
 
 __all__ = ['ConvNet', 'EBFPN', 'GCNonLocal2dAdapter', 'SEBlock']
 

@@ -11,7 +11,7 @@ from torch import nn
 from mmgcnl.layers import GCNonLocal2d
 from mmgcnl.utils.libraries import how_to_install
 
-from .checks import build_norm, check_layer_cfg
+from .layer_cfgs import build_norm, check_layer_cfg
 
 
 @MODELS.register_module(name='GCNonLocal2d')
