@@ -16,7 +16,7 @@ from mmengine.structures import BaseDataElement, PixelData
 from torch.utils.data import Dataset
 
 from mmgcnl.datasets import build_dataloader
-from mmgcnl.datasets.checks import leaves
+from mmgcnl.datasets.loading import leaves
 from mmgcnl.utils.config_types import scope_of
 
 

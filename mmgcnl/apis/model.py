@@ -17,7 +17,7 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import set_random_seed
 from torch import nn
 
-from mmgcnl.datasets.checks import leaves
+from mmgcnl.datasets.loading import leaves
 from mmgcnl.engine.checkpoint import CheckpointLoader, install_safe_loading
 from mmgcnl.engine.initialization import explain_missing_weights
 from mmgcnl.utils.config_types import class_of, scope_of, type_name

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from mmengine.config import Config
 
-from mmgcnl.datasets.checks import leaves
+from mmgcnl.datasets.loading import leaves
 from tests.builders import ROOT, call_tool, draw_every_data_set
 
 CROP = (48, 48)
