@@ -18,8 +18,11 @@ from mmengine.runner import set_random_seed
 from torch import nn
 
 from mmgcnl.datasets.loading import leaves
-from mmgcnl.engine.checkpoint import CheckpointLoader, install_safe_loading
-from mmgcnl.engine.initialization import explain_missing_weights
+from mmgcnl.engine.checkpoints import (
+    CheckpointLoader,
+    explain_missing_weights,
+    install_safe_loading,
+)
 from mmgcnl.utils.config_types import class_of, scope_of, type_name
 from mmgcnl.utils.text import first_names
 

@@ -17,8 +17,8 @@ from mmengine.hooks import EarlyStoppingHook as _EarlyStoppingHook
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from .checkpoints import check_loadable, plain
 from .random_state import get_random_state, set_random_state
-from .saving import check_loadable, plain
 
 
 class CheckpointNotSaved(OSError):
