@@ -204,7 +204,7 @@ def _outside(one: dict[str, Any], image: dict[str, Any]) -> Iterator[str]:
     width, height = image['width'], image['height']
     if 'bbox' in one:
         x, y, w, h = one['bbox']
-        if _leaves(np.array([[x, y], [x + w, y + h]]), width, height):
+        if _is_outside(np.array([[x, y], [x + w, y + h]]), width, height):
             yield f'the box {one["bbox"]} is not inside the image, {width}x{height}'
     shape = one.get('segmentation')
     if isinstance(shape, dict):
@@ -213,12 +213,12 @@ def _outside(one: dict[str, Any], image: dict[str, Any]) -> Iterator[str]:
             yield f'the mask is {columns}x{rows}, but the image {width}x{height}'
     elif shape:
         for polygon in shape:
-            if _leaves(np.reshape(polygon, (-1, 2)), width, height):
+            if _is_outside(np.reshape(polygon, (-1, 2)), width, height):
                 yield f'the mask is not inside the image, {width}x{height}'
                 break
 
 
-def _leaves(points: np.ndarray, width: int, height: int) -> bool:
+def _is_outside(points: np.ndarray, width: int, height: int) -> bool:
     inside = (points >= -TOLERANCE) & (points <= np.array([width, height]) + TOLERANCE)
     return not inside.all()  # also for NaN
 

@@ -45,7 +45,7 @@ from .loading import (
     check_folders,
     describe,
     explain,
-    leaves,
+    leaf_datasets,
 )
 
 SPLITS = ('train', 'val', 'test')
@@ -77,7 +77,7 @@ def inspect_data(cfg: Config, num_samples: int = 0) -> Iterator[Report]:
     for name, config in seen.items():
         workers = cfg[f'{name.split(",")[0]}_dataloader'].get('num_workers', 0)
         evaluators = _check_evaluators(cfg, name.split(', '))
-        parts = list(leaves(config))
+        parts = list(leaf_datasets(config))
         for index, part in enumerate(parts):
             title = f'{name} {index + 1}/{len(parts)}' if len(parts) > 1 else name
             report = Report(title, describe(part), faults=evaluators)

@@ -35,7 +35,13 @@ from .checkpoints import (
     survive_failing_logs,
     write_whole,
 )
-from .hooks import CheckpointHook, EarlyStoppingHook, GuardHook, PlainCheckpointHook
+from .hooks import (
+    CheckpointHook,
+    EarlyStoppingHook,
+    FiniteLossHook,
+    LoadableCheckpointHook,
+    RandomStateHook,
+)
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from .num_classes import NumClassesHook
 from .preemption import PreemptionHook, protect_workers
@@ -166,11 +172,12 @@ class Runner(_Runner):
     ) -> None:
         """Register the config's hooks and those that every training has."""
         super().register_hooks(default_hooks, custom_hooks)
-        self.register_hook(GuardHook())
+        self.register_hook(FiniteLossHook())
+        self.register_hook(RandomStateHook())
         self.register_hook(NumClassesHook())
         self._preemption = PreemptionHook()
         self.register_hook(self._preemption)
-        self.register_hook(PlainCheckpointHook())
+        self.register_hook(LoadableCheckpointHook())
 
     @staticmethod
     def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:

@@ -3,11 +3,11 @@
 from mmgcnl.utils.deprecation import moved_names
 from mmgcnl.utils.libraries import usable
 
-from .blocks import GCNonLocal2dAdapter, SEBlock
+from .blocks import GCNonLocal2dAdapter, build_se_refine
 from .ebfpn import EBFPN
-from .probe_backbone import ConvNet
+from .probe_backbone import ProbeBackbone
 
-__all__ = ['ConvNet', 'EBFPN', 'GCNonLocal2dAdapter', 'SEBlock']
+__all__ = ['EBFPN', 'GCNonLocal2dAdapter', 'ProbeBackbone', 'build_se_refine']
 
 if usable('mmseg'):
     from .gcnl_head import GCNLHead  # noqa: F401

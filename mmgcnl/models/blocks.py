@@ -50,9 +50,9 @@ class GCNonLocal2dAdapter(GCNonLocal2d):
         return GCNonLocal2d.__name__
 
 
-@MODELS.register_module()
-def SEBlock(in_channels: int, **kwargs: Any) -> nn.Module:
-    """A squeeze-and-excitation layer in a non-local block's place (Table 8, 'SE').
+@MODELS.register_module(name='SEBlock')
+def build_se_refine(in_channels: int, **kwargs: Any) -> nn.Module:
+    """What ``type='SEBlock'`` builds: a squeeze-and-excitation layer (Table 8, 'SE').
 
     Args:
         in_channels: Channels of the map, in and out.

@@ -7,8 +7,8 @@ from .saving import (
     check_finite,
     check_loadable,
     default_statistics,
-    plain,
     survive_failing_logs,
+    to_builtin_types,
     write_whole,
 )
 
@@ -21,7 +21,7 @@ __all__ = [
     'explain_missing_weights',
     'find_checkpoints',
     'install_safe_loading',
-    'plain',
     'survive_failing_logs',
+    'to_builtin_types',
     'write_whole',
 ]

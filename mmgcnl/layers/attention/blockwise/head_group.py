@@ -74,7 +74,7 @@ class Queries(NamedTuple):
         return out.baddbmm_(self.query, keys.key_t)
 
 
-class Heads:
+class HeadGroup:
     """The inputs of a few heads, in the precision of the computation.
 
     Args:
