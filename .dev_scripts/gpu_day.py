@@ -99,7 +99,7 @@ def exactness(step: Step) -> None:
 
 def check(step: Step, dtype, kind: dict, error: Callable[[], float]) -> None:
     """Write the largest relative error of a kind of input, or how it failed."""
-    from mmgcnl.layers.attention import validation
+    from mmgcnl.layers.attention.triton import validation
 
     limit = validation._MAX_ERRORS[dtype]
     row = dict(dtype=str(dtype), **kind, limit=limit)
@@ -115,8 +115,9 @@ def error_of(size: tuple[int, int], dtype, device: str) -> float:
     """The largest error over a map of ``size`` with two heads, position and dropout."""
     import torch
 
-    from mmgcnl.layers.attention import AttentionInputs, Position, fused
-    from mmgcnl.layers.attention.dense import dense_attention
+    from mmgcnl.layers.attention import AttentionInputs, Position
+    from mmgcnl.layers.attention.reference import dense_attention
+    from mmgcnl.layers.attention.triton import triton_attention
 
     generator = torch.Generator().manual_seed(0)
     shapes = [(1, 2, *size, 32)] * 3 + [(n, n, 2, 32) for n in size]
@@ -124,7 +125,7 @@ def error_of(size: tuple[int, int], dtype, device: str) -> float:
     tensors = [t.to(dtype) for t in tensors[:3]] + [t / 32 for t in tensors[3:]]
     weight = torch.randn(shapes[0], generator=generator).to(device)
     results = []
-    for function, double in ((dense_attention, True), (fused.triton_attention, False)):
+    for function, double in ((dense_attention, True), (triton_attention, False)):
         leaves = [(t.double() if double else t).to(device) for t in tensors]
         query, key, value, *codes = (leaf.requires_grad_() for leaf in leaves)
         scale = torch.full((1, 1, 1, 1, 1), 32**-0.5, device=device)
@@ -140,7 +141,8 @@ def check_tiles(step: Step, dtypes: tuple) -> None:
     """The comparison that users' first forward pass makes, for every kind of input."""
     import torch
 
-    from mmgcnl.layers.attention import kernel_tiles, validation
+    from mmgcnl.layers.attention.triton import validation
+    from mmgcnl.layers.attention.triton.tiles import tile_options
 
     kinds = []
     for d in (8,) if step.dry_run else (32, 64, 128, 256, 16, 24, 96, 512):
@@ -148,7 +150,7 @@ def check_tiles(step: Step, dtypes: tuple) -> None:
             if d > validation._MAX_HEAD_DIMS[dtype]:
                 continue
             grids = itertools.product((1, 3, 33, 97), range(1, 130))
-            options = (kernel_tiles.tile_options(d, dtype, grid) for grid in grids)
+            options = (tile_options(d, dtype, grid) for grid in grids)
             tiles = sorted({(o['BLOCK_N'], o['TAIL']) for o in options}, reverse=True)
             kinds += [(dtype, d, *tile, True, True) for tile in tiles]
     # The kinds with less are parts of these, and follow them. Without position, there are
@@ -416,7 +418,7 @@ def tuning(step: Step) -> None:
     """Time of other tiles than those of the code; entries for its table of tiles."""
     import torch
 
-    from mmgcnl.layers.attention import fused, kernel_tiles
+    from mmgcnl.layers.attention.triton import operator, tiles
 
     date = time.strftime('%Y-%m-%d')
     dtypes = (torch.bfloat16, torch.float16, torch.float32)
@@ -428,17 +430,17 @@ def tuning(step: Step) -> None:
         step.write(note='dry run: the times are those of the interpreter')
         gpu, capability, event = 'none (dry run)', (0, 0), CpuEvent
         inputs, size, sizes = [(8, torch.float32)], (3, 33), [(64, 4, 1), (128, 4, 1)]
-        fused._capability = lambda device: capability
+        operator._capability = lambda device: capability
     else:
         gpu, capability = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
         event = functools.partial(torch.cuda.Event, enable_timing=True)
-    timed = Timed(fused.kernels(), event)
-    fused.kernels = lambda: timed
-    kernel_tiles.MEASURED.clear()  # compared with what was counted
+    timed = Timed(operator.load_kernels(), event)
+    operator.load_kernels = lambda: timed
+    tiles.MEASURED.clear()  # compared with what was counted
     for dims, dtype in step.within_time(inputs, 'inputs'):
         keys = {}
         for kernel in ('forward', 'query_gradient', 'key_gradient', 'key_gradient_tail'):
-            option = kernel_tiles.tile_options(dims, dtype, size, kernel)
+            option = tiles.tile_options(dims, dtype, size, kernel)
             tile = option['BLOCK_D'], option['BLOCK_N']
             keys[kernel] = (capability, dtype, *tile, kernel)
         counted = time_kernels(step, dims, dtype, size, timed)
@@ -446,8 +448,8 @@ def tuning(step: Step) -> None:
         best = {kernel: 0.97 * ms for kernel, (ms, _) in counted.items()}
         entries = {}
         for m, warps, stages in step.within_time(sizes, f'tiles: {dtype}, d = {dims}'):
-            tried = kernel_tiles.Measured(m, warps, stages, 0, gpu, date)
-            kernel_tiles.MEASURED.update(dict.fromkeys(keys.values(), tried))
+            tried = tiles.Measured(m, warps, stages, 0, gpu, date)
+            tiles.MEASURED.update(dict.fromkeys(keys.values(), tried))
             found = time_kernels(step, dims, dtype, size, timed)
             row = dict(dtype=str(dtype), dims=dims, BLOCK_M=m, warps=warps, stages=stages)
             row.update({kernel: ms for kernel, (ms, _) in found.items()})
@@ -456,13 +458,13 @@ def tuning(step: Step) -> None:
                 if ms < best.get(kernel, 0.0):
                     best[kernel] = ms
                     entries[kernel] = tried._replace(shared_bytes=shared)
-        kernel_tiles.MEASURED.clear()
-        kernel_tiles.MEASURED.update({keys[k]: entry for k, entry in entries.items()})
+        tiles.MEASURED.clear()
+        tiles.MEASURED.update({keys[k]: entry for k, entry in entries.items()})
         if entries:
             write_entries(step, keys, entries, best, counted, size)
         else:
             step.write(note=f'{dtype}, d = {dims}: nothing is faster by 3 %')
-        kernel_tiles.MEASURED.clear()
+        tiles.MEASURED.clear()
 
 
 def time_kernels(
@@ -474,7 +476,8 @@ def time_kernels(
     """
     import torch
 
-    from mmgcnl.layers.attention import AttentionInputs, Position, fused
+    from mmgcnl.layers.attention import AttentionInputs, Position
+    from mmgcnl.layers.attention.triton import triton_attention
 
     images, heads, turns = (1, 1, 2) if step.dry_run else (2, 8, 8)
     wait = (lambda: None) if step.dry_run else torch.cuda.synchronize
@@ -497,7 +500,7 @@ def time_kernels(
             if turn < 2:  # the first one compiles
                 wait()
                 timed.clear()
-            fused.triton_attention(inputs, value, dropout_p, seed).sum().backward()
+            triton_attention(inputs, value, dropout_p, seed).sum().backward()
         wait()
         failures |= timed.failures
         found.append(
@@ -523,11 +526,11 @@ def write_entries(
     """Write the entries for the table of tiles, and whether the kernels are exact so."""
     import torch
 
-    from mmgcnl.layers.attention import kernel_tiles, validation
+    from mmgcnl.layers.attention.triton import tiles, validation
 
     # Heads that fill BLOCK_D: those that were timed.
     _, dtype, dims, tile, _ = keys['forward']
-    tail = kernel_tiles.tile_options(dims, dtype, size)['TAIL']
+    tail = tiles.tile_options(dims, dtype, size)['TAIL']
     device = torch.device(step.device)
     error = max(
         validation._largest_error(device, dtype, dims, tile, tail, True, dropout)
@@ -596,7 +599,7 @@ def page(result: dict) -> str:
                 text += f'\n- {row["note"]}'
         entries = [row['entry'] for row in rows if 'entry' in row and row['ok']]
         if entries:
-            text += '\n\nFor `MEASURED` in mmgcnl/layers/attention/kernel_tiles.py:\n\n'
+            text += '\n\nFor `MEASURED` in mmgcnl/layers/attention/triton/tiles.py:\n\n'
             text += '```python\n' + '\n'.join(entries) + '\n```\n'
         text += '\n' + table([row for row in rows if not row.keys() & {'note', 'entry'}])
         if 'log' in step:

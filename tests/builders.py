@@ -395,7 +395,7 @@ def _segmentor(backbone: Mapping[str, Any]) -> dict[str, Any]:
             mean=[128.0] * 3,
             std=[64.0] * 3,
         ),
-        backbone=dict(type='ConvNet', channels=(8, 8, 8), **backbone),
+        backbone=dict(type='ProbeBackbone', channels=(8, 8, 8), **backbone),
         decode_head=dict(
             type='GCNLHead',
             in_channels=8,

@@ -16,7 +16,8 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmgcnl.apis import build_model
-from mmgcnl.datasets.inspection import SPLITS, Report, draw_samples, inspect_data
+from mmgcnl.datasets.annotations import Report
+from mmgcnl.datasets.inspection import SPLITS, draw_samples, inspect_data
 from mmgcnl.engine.num_classes import compare_num_classes
 from mmgcnl.utils.cli import (
     add_cfg_options,

@@ -11,7 +11,7 @@ from mmgcnl.engine import (
     close_process_group,
     load_config,
 )
-from mmgcnl.engine.config import (
+from mmgcnl.engine.options import (
     draw_predictions,
     is_detector,
     save_predictions,

@@ -15,7 +15,7 @@ from mmgcnl.engine import (
     close_process_group,
     load_config,
 )
-from mmgcnl.engine.config import (
+from mmgcnl.engine.options import (
     make_watchable,
     resume_training,
     scale_learning_rate,

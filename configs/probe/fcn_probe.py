@@ -10,7 +10,7 @@ model = dict(
         size=(48, 48),
         seg_pad_val=255,
     ),
-    backbone=dict(type='ConvNet'),
+    backbone=dict(type='ProbeBackbone'),
     decode_head=dict(
         type='FCNHead',
         in_channels=32,

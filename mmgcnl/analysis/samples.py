@@ -16,7 +16,7 @@ from mmengine.structures import BaseDataElement, PixelData
 from torch.utils.data import Dataset
 
 from mmgcnl.datasets import build_dataloader
-from mmgcnl.datasets.checks import leaves
+from mmgcnl.datasets.loading import leaf_datasets
 from mmgcnl.utils.config_types import scope_of
 
 
@@ -65,7 +65,7 @@ class Split(Dataset):
             )
         ).dataset
         self.number = min(len(self.dataset), number or len(self.dataset))
-        first = next(leaves(self.dataset))  # of several data sets
+        first = next(leaf_datasets(self.dataset))  # of several data sets
         self.pipeline = first.pipeline
         steps = self.pipeline.transforms
         names = [type(step).__name__ for step in steps]

@@ -17,9 +17,12 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import set_random_seed
 from torch import nn
 
-from mmgcnl.datasets.checks import leaves
-from mmgcnl.engine.checkpoint import CheckpointLoader, install_safe_loading
-from mmgcnl.engine.initialization import explain_missing_weights
+from mmgcnl.datasets.loading import leaf_datasets
+from mmgcnl.engine.checkpoints import (
+    CheckpointLoader,
+    explain_missing_weights,
+    install_safe_loading,
+)
 from mmgcnl.utils.config_types import class_of, scope_of, type_name
 from mmgcnl.utils.text import first_names
 
@@ -147,7 +150,7 @@ def image_pipeline(cfg: Config, annotations: bool = False, split: str = 'test') 
 def _data_set(cfg: Config, split: str) -> dict[str, Any]:
     """Return the config of a split's data set, of several the first."""
     loader = cfg.get(f'{split}_dataloader') or {}
-    return next(leaves(loader.get('dataset') or {}))
+    return next(leaf_datasets(loader.get('dataset') or {}))
 
 
 def _read(checkpoint: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from mmgcnl.utils.deprecation import moved_names
 from mmgcnl.utils.libraries import usable
 
-from .checks import build_dataloader, check_dataset
+from .loading import build_dataloader, check_dataset
 
 __all__ = ['build_dataloader', 'check_dataset']
 

@@ -13,7 +13,7 @@ from typing import Any
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from .checks import check_dataset, check_folders
+from .loading import check_dataset, check_folders
 
 UNLABELLED = 11
 
@@ -36,7 +36,7 @@ class CamVidDataset(BaseSegDataset):
 
     Raises:
         RuntimeError: A folder is missing or has no image, an image has no label map, or
-            a sample is faulty (see :class:`~mmgcnl.datasets.checks.CheckedCompose`).
+            a sample is faulty (see :class:`~mmgcnl.datasets.loading.CheckedCompose`).
     """
 
     METAINFO = dict(

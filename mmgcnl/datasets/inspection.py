@@ -1,6 +1,6 @@
 """Inspection of all the data that a config trains and evaluates on.
 
-Shape shorthand: H, W: pixels; C: classes.
+Shape shorthand: H, W: pixels.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -32,57 +31,24 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmgcnl.utils.config_types import scope_of, type_name, visualizer_of
 
-from .checks import (
+from .annotations import (
+    Report,
+    check_annotations,
+    compare_splits,
+    find_absent_classes,
+    find_mismatches,
+)
+from .loading import (
     NO_SAMPLE,
     SET_ROOT,
     CheckedCompose,
     check_folders,
     describe,
     explain,
-    leaves,
-)
-from .consistency import (
-    check_annotations,
-    compare_splits,
-    find_absent_classes,
-    find_mismatches,
+    leaf_datasets,
 )
 
 SPLITS = ('train', 'val', 'test')
-
-
-@dataclass
-class Report:
-    """What a split of a config contains.
-
-    Attributes:
-        name: Name of the split, or the names of several that are the same.
-        dataset: Class and paths of the data set.
-        num_images: Images that the config uses, faulty ones included.
-        classes: Names of the C classes.
-        metainfo: ``metainfo`` of the data set, with the classes.
-        images: (C,), number of images in which each class occurs.
-        amounts: (C,), number of pixels, or of objects, of each class.
-        unit: 'pixels' or 'objects'; empty without annotations.
-        faults: A line for each fault, which names the file.
-        notes: A line for what is unusual but may be intended: classes without objects,
-            objects without a class, training images in another split.
-        digests: File of each image by the digest of its pixels.
-        samples: Name and RGB image (H, W, 3) of a few images with their annotation.
-    """
-
-    name: str
-    dataset: str
-    num_images: int = 0
-    classes: tuple[str, ...] = ()
-    metainfo: dict[str, Any] = field(default_factory=dict)
-    images: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
-    amounts: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
-    unit: str = ''
-    faults: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    digests: dict[str, str] = field(default_factory=dict)
-    samples: list[tuple[str, np.ndarray]] = field(default_factory=list)
 
 
 def inspect_data(cfg: Config, num_samples: int = 0) -> Iterator[Report]:
@@ -111,7 +77,7 @@ def inspect_data(cfg: Config, num_samples: int = 0) -> Iterator[Report]:
     for name, config in seen.items():
         workers = cfg[f'{name.split(",")[0]}_dataloader'].get('num_workers', 0)
         evaluators = _check_evaluators(cfg, name.split(', '))
-        parts = list(leaves(config))
+        parts = list(leaf_datasets(config))
         for index, part in enumerate(parts):
             title = f'{name} {index + 1}/{len(parts)}' if len(parts) > 1 else name
             report = Report(title, describe(part), faults=evaluators)

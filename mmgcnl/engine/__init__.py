@@ -3,10 +3,10 @@
 from mmgcnl.utils.deprecation import moved_names
 
 from .build import build_runner
-from .checkpoint import CheckpointError, install_safe_loading
+from .checkpoints import CheckpointError, install_safe_loading
 from .cli import add_common_arguments, load_config
-from .config import ConfigError
 from .optim import Bfloat16OptimWrapper
+from .options import ConfigError
 from .processes import close_process_group
 from .runner import Runner
 

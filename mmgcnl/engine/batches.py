@@ -12,7 +12,7 @@ from mmengine.dataset import InfiniteSampler
 from torch.utils.data import DataLoader, get_worker_info
 
 
-class Batches:
+class NumberedBatchSampler:
     """A batch sampler that numbers its batches, and that can start in the middle.
 
     Worker processes load ahead, so that their random states cannot be saved. Instead, each
@@ -93,8 +93,8 @@ class _GetItems:
         return [self.dataset[index] for index in batch]
 
 
-def number_batches(loader: DataLoader, seed: int, rank: int) -> Batches:
-    """Replace the batch sampler of a loader by :class:`Batches`.
+def number_batches(loader: DataLoader, seed: int, rank: int) -> NumberedBatchSampler:
+    """Replace the batch sampler of a loader by :class:`NumberedBatchSampler`.
 
     Args:
         loader: The loader, not iterated over yet.
@@ -106,7 +106,7 @@ def number_batches(loader: DataLoader, seed: int, rank: int) -> Batches:
     loader._iterator = None
     if isinstance(sampler, InfiniteSampler):
         sampler.indices = sampler._indices_of_rank()
-    batches = Batches(loader.batch_sampler, seed, rank)
+    batches = NumberedBatchSampler(loader.batch_sampler, seed, rank)
     # A DataLoader forbids assignment, but its iterators read the attribute each time.
     vars(loader)['batch_sampler'] = batches
     loader.dataset.__getitems__ = _GetItems(loader.dataset)  # type: ignore[attr-defined]

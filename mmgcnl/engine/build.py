@@ -12,8 +12,8 @@ from mmengine.runner import Runner as _Runner
 
 from mmgcnl.utils.config_types import class_of, type_name
 
-from .checkpoint import install_safe_loading
-from .config import ConfigError
+from .checkpoints import install_safe_loading
+from .options import ConfigError
 from .runner import Runner
 
 

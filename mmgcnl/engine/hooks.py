@@ -17,8 +17,8 @@ from mmengine.hooks import EarlyStoppingHook as _EarlyStoppingHook
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from .checkpoints import check_loadable, to_builtin_types
 from .random_state import get_random_state, set_random_state
-from .saving import check_loadable, plain
 
 
 class CheckpointNotSaved(OSError):
@@ -195,11 +195,8 @@ class EarlyStoppingHook(_EarlyStoppingHook):
             runner.train_loop.stop_training = state['stop_training']
 
 
-class GuardHook(Hook):
-    """Stops at a loss that is not finite, and restores the random state after validation.
-
-    Resuming needs the latter: a validation after the checkpoint must make no difference.
-    """
+class FiniteLossHook(Hook):
+    """Stops a training at a loss that is not finite."""
 
     priority = 'VERY_HIGH'  # before a checkpoint is saved
 
@@ -231,6 +228,15 @@ class GuardHook(Hook):
             f'the data. Last checkpoint: {last or "none"}'
         )
 
+
+class RandomStateHook(Hook):
+    """Restores the random state of the training after a validation.
+
+    Resuming needs this: a validation after the checkpoint must make no difference.
+    """
+
+    priority = 'VERY_HIGH'  # before a checkpoint is saved
+
     def after_val_epoch(self, runner: Any, metrics: dict | None = None) -> None:
         """Note that the validation has taken place."""
         runner.validated_iter = runner.iter
@@ -245,17 +251,17 @@ class GuardHook(Hook):
         runner.state_before_val = None
 
 
-class PlainCheckpointHook(Hook):
+class LoadableCheckpointHook(Hook):
     """Makes sure that the checkpoints of a training can be loaded again."""
 
     priority = 'LOWEST'  # after hooks that add to a checkpoint
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Reduce the checkpoint to plain values, and check it.
+        """Reduce the checkpoint to built-in types, and check it.
 
         Raises:
             CheckpointError: A hook or a data set has added something else.
         """
         for key, value in checkpoint.items():
-            checkpoint[key] = value if key == 'state_dict' else plain(value)
+            checkpoint[key] = value if key == 'state_dict' else to_builtin_types(value)
         check_loadable(checkpoint)

@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
-from .config import ConfigError
+from .options import ConfigError
 
 # Modules whose number of classes differs from the data set's by design, and what inherits
 # from them: those that mmdet's hook skips, mmseg's boundary and depth heads, ...

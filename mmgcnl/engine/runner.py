@@ -25,16 +25,29 @@ from torch.utils.data import DataLoader
 from mmgcnl.datasets import build_dataloader
 from mmgcnl.utils.config_types import class_of
 
-from .checkpoint import CheckpointError, find_checkpoints, install_safe_loading
-from .hooks import CheckpointHook, EarlyStoppingHook, GuardHook, PlainCheckpointHook
-from .initialization import explain_missing_weights
+from .checkpoints import (
+    CheckpointError,
+    check_finite,
+    default_statistics,
+    explain_missing_weights,
+    find_checkpoints,
+    install_safe_loading,
+    survive_failing_logs,
+    write_whole,
+)
+from .hooks import (
+    CheckpointHook,
+    EarlyStoppingHook,
+    FiniteLossHook,
+    LoadableCheckpointHook,
+    RandomStateHook,
+)
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from .num_classes import NumClassesHook
 from .preemption import PreemptionHook, protect_workers
 from .processes import connect_without_gpu
 from .random_state import set_random_state
 from .resume import collect_progress, restore_progress, unwrapped
-from .saving import check_finite, default_statistics, survive_failing_logs, write_whole
 
 # Classes of mmengine, and those that resume exactly.
 _OURS = {
@@ -159,11 +172,12 @@ class Runner(_Runner):
     ) -> None:
         """Register the config's hooks and those that every training has."""
         super().register_hooks(default_hooks, custom_hooks)
-        self.register_hook(GuardHook())
+        self.register_hook(FiniteLossHook())
+        self.register_hook(RandomStateHook())
         self.register_hook(NumClassesHook())
         self._preemption = PreemptionHook()
         self.register_hook(self._preemption)
-        self.register_hook(PlainCheckpointHook())
+        self.register_hook(LoadableCheckpointHook())
 
     @staticmethod
     def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:

@@ -23,8 +23,8 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from .arguments import check_number_above, check_rate, check_whole_number
 from .attention import IMPLEMENTATIONS, AttentionInputs, attention, attention_weights
-from .checks import check_number_above, check_rate, check_whole_number
 from .context import GlobalContext
 from .position import PositionTerm
 

@@ -19,8 +19,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from .arguments import check_number_above
 from .attention import Position
-from .checks import check_number_above
 from .precision import no_autocast
 
 #: form -> (distance, encoding, whether r_ij is multiplied with the query).

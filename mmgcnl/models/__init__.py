@@ -3,12 +3,18 @@
 from mmgcnl.utils.deprecation import moved_names
 from mmgcnl.utils.libraries import usable
 
-from .blocks import GCNonLocal2dAdapter, SEBlock
-from .conv_net import ConvNet
+from .blocks import GCNonLocal2dAdapter, build_se_refine
 from .ebfpn import EBFPN
 from .efficientnet_lite import EfficientNetLite0
+from .probe_backbone import ProbeBackbone
 
-__all__ = ['ConvNet', 'EBFPN', 'EfficientNetLite0', 'GCNonLocal2dAdapter', 'SEBlock']
+__all__ = [
+    'EBFPN',
+    'EfficientNetLite0',
+    'GCNonLocal2dAdapter',
+    'ProbeBackbone',
+    'build_se_refine',
+]
 
 if usable('mmseg'):
     from .gcnl_head import GCNLHead  # noqa: F401

@@ -11,7 +11,7 @@ from torch import nn
 from mmgcnl.layers import GCNonLocal2d
 from mmgcnl.utils.libraries import how_to_install
 
-from .checks import build_norm, check_layer_cfg
+from .layer_cfgs import build_norm, check_layer_cfg
 
 
 @MODELS.register_module(name='GCNonLocal2d')
@@ -50,9 +50,9 @@ class GCNonLocal2dAdapter(GCNonLocal2d):
         return GCNonLocal2d.__name__
 
 
-@MODELS.register_module()
-def SEBlock(in_channels: int, **kwargs: Any) -> nn.Module:
-    """A squeeze-and-excitation layer in a non-local block's place (Table 8, 'SE').
+@MODELS.register_module(name='SEBlock')
+def build_se_refine(in_channels: int, **kwargs: Any) -> nn.Module:
+    """What ``type='SEBlock'`` builds: a squeeze-and-excitation layer (Table 8, 'SE').
 
     Args:
         in_channels: Channels of the map, in and out.

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from mmengine.config import Config
 
-from mmgcnl.datasets.checks import leaves
+from mmgcnl.datasets.loading import leaf_datasets
 from tests.builders import ROOT, call_tool, draw_every_data_set
 
 CROP = (48, 48)
@@ -56,7 +56,7 @@ def reduce(cfg: Config) -> None:
             loader = cfg[f'{split}_dataloader']
             loader.update(num_workers=0, persistent_workers=False)
             loader.batch_size = min(loader.batch_size, 2)
-            for dataset in leaves(loader.dataset):
+            for dataset in leaf_datasets(loader.dataset):
                 reduce_pipeline(dataset.pipeline)
                 dataset.pop('sequences', None)  # of CamVid; the drawn data has none
     if 'submission' in cfg:
@@ -81,7 +81,7 @@ def reduce_pipeline(pipeline: Any) -> None:
 
 def reduce_model(model: Any) -> None:
     backbone = model.backbone
-    if 'ConvNet' in backbone.type:
+    if 'ProbeBackbone' in backbone.type:
         return
     backbone.init_cfg = None
     if backbone.type == 'HRNet':

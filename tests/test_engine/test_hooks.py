@@ -16,7 +16,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import runner
 
 from mmgcnl.engine import CheckpointError
-from mmgcnl.engine.saving import write_whole
+from mmgcnl.engine.checkpoints import write_whole
 from tests.test_engine.conftest import Noise
 
 

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
@@ -14,7 +13,6 @@ from mmengine.utils import get_installed_path  # noqa: E402
 import mmgcnl  # noqa: E402
 from mmgcnl import EBFPN  # noqa: E402
 from mmgcnl.analysis import iter_attention, mean_cosine_distance  # noqa: E402
-from mmgcnl.models import ebfpn  # noqa: E402
 
 
 def randomize(module):
@@ -236,18 +234,6 @@ def test_wrong_inputs():
 
 
 # --- tracing, compiling, exporting: sizes are symbols, resizing goes by indices ---------
-
-
-def test_resizing_by_indices_is_exact():
-    sizes = [*range(1, 40), 50, 64, 75, 100, 167, 200, 333]
-    for n in sizes:
-        x = torch.randn(1, 1, n, 1)
-        index = torch.arange(n, dtype=torch.float32).view(1, 1, n, 1)
-        for size in sizes:
-            pooled = ebfpn._max_of_windows(x, 2, size)
-            assert torch.equal(pooled, F.adaptive_max_pool2d(x, (size, 1)))
-            nearest = ebfpn._nearest(index, 2, size)
-            assert torch.equal(nearest, F.interpolate(index, (size, 1), mode='nearest'))
 
 
 @pytest.mark.parametrize('refine_level', [0, 1, 2])

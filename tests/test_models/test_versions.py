@@ -57,7 +57,7 @@ def test_init_model_reads_the_version(tmp_path, wrapped):
             default_scope='mmseg',
             model=dict(
                 type='EncoderDecoder',
-                backbone=dict(type='ConvNet', channels=(4, 8)),
+                backbone=dict(type='ProbeBackbone', channels=(4, 8)),
                 decode_head=dict(
                     type='GCNLHead', in_channels=8, in_index=0, channels=16, num_classes=3
                 ),

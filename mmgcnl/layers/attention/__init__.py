@@ -6,7 +6,6 @@ kernel for NVIDIA GPUs. ``row_wise`` is a loop over the rows of the map that
 can be exported.
 """
 
-from .dense import attention_weights
 from .dispatch import (
     IMPLEMENTATION_VARIABLE,
     IMPLEMENTATIONS,
@@ -14,6 +13,7 @@ from .dispatch import (
     choose_implementation,
 )
 from .inputs import AttentionInputs, Position
+from .reference import attention_weights
 
 __all__ = [
     'IMPLEMENTATIONS',

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from .blockwise import blockwise_attention
-from .dense import dense_attention
-from .fused import triton_attention
 from .inputs import AttentionInputs
+from .reference import dense_attention
 from .row_wise import is_exporting, row_wise_attention
-from .validation import why_unsupported
+from .triton import triton_attention, why_unsupported
 
 IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
     'dense': dense_attention,

@@ -11,9 +11,9 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from .dense import weights_of_scaled
 from .dropout import KeepMask
 from .inputs import AttentionInputs, Position
+from .reference import weights_of_scaled
 
 _HAS_SCAN = find_spec('torch._higher_order_ops.scan') is not None
 
@@ -24,7 +24,7 @@ def row_wise_attention(
     dropout_p: float = 0.0,
     seed: Tensor | None = None,
 ) -> Tensor:
-    """As :func:`.dense.dense_attention`, with W x M weights in memory instead of N x M.
+    """As :func:`.reference.dense_attention`, with W x M weights in memory instead of N x M.
 
     It consists of standard operators. While exporting, the loop over the rows is one
     operator, too, which torch.export calls scan and ONNX calls Scan: the number of rows

@@ -17,8 +17,9 @@ from mmgcnl.layers import (
     GCNonLocal2d,
     Position,
 )
-from mmgcnl.layers.attention import fused, tiles
-from mmgcnl.layers.attention.dense import dense_attention
+from mmgcnl.layers.attention.blockwise import tiles
+from mmgcnl.layers.attention.reference import dense_attention
+from mmgcnl.layers.attention.triton import triton_attention
 
 CUDA = torch.cuda.is_available()
 TRITON = version('triton') if find_spec('triton') else None
@@ -207,7 +208,7 @@ def compare_with_dense(
         loss = (out * weight.to(out)).sum()
         return [out.detach(), *torch.autograd.grad(loss, leaves)]
 
-    results = zip(run(fused.triton_attention, False), run(dense_attention, True))
+    results = zip(run(triton_attention, False), run(dense_attention, True))
     for a, b in results:
         error = float((a.double() - b).norm() / b.norm())
         assert error <= (tolerance or TOLERANCE[dtype]), (key_grid, error)

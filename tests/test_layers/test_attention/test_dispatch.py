@@ -11,7 +11,10 @@ from mmgcnl.layers import (
     attention,
     choose_implementation,
 )
-from mmgcnl.layers.attention import blockwise, dispatch, fused, validation
+from mmgcnl.layers.attention import dispatch
+from mmgcnl.layers.attention.blockwise import operator as blockwise
+from mmgcnl.layers.attention.triton import operator as triton
+from mmgcnl.layers.attention.triton import validation
 from tests.test_layers.test_attention.cases import (
     CUDA,
     NAMES,
@@ -89,9 +92,9 @@ def test_operator_is_registered_soundly(name):
     codes = [t.requires_grad_() for t in codes]
     tensors = [t.requires_grad_() for t in (query, key, value)]
     if name == 'triton':
-        tables = fused.kernel_tables(Position(*codes))
+        tables = triton.kernel_tables(Position(*codes))
         tables = [t.detach().requires_grad_() for t in tables]
-        operator = fused.forward_operator
+        operator = triton.forward_operator
         keys = [t.detach().flatten(2, 3).requires_grad_() for t in tensors[1:]]
         args = (query, *keys, scale.flatten(), *tables, [3, 5], 0.2, torch.tensor(3))
     else:

@@ -1,7 +1,7 @@
 """Checkpoints with random changes are refused, or loaded as they were.
 
-``MMGCNL_FUZZ=500 pytest -s tests/test_engine/test_fuzzed_checkpoints.py`` makes 500 changes
-of each kind, and prints how many were refused.
+``MMGCNL_FUZZ=500 pytest -s tests/test_engine/test_checkpoints/test_fuzzed.py`` makes 500
+changes of each kind, and prints how many were refused.
 """
 
 import os

@@ -14,7 +14,8 @@ from mmgcnl.layers import (
     attention,
     choose_implementation,
 )
-from mmgcnl.layers.attention import dense, fused, kernel_tiles, validation
+from mmgcnl.layers.attention.reference import dense_attention
+from mmgcnl.layers.attention.triton import operator, tiles, validation
 from tests.test_layers.test_attention.cases import (
     CUDA,
     compare_with_dense,
@@ -31,7 +32,7 @@ def untried():
 
 TF32 = """
 import torch
-from mmgcnl.layers.attention.validation import _without_tf32
+from mmgcnl.layers.attention.triton.validation import _without_tf32
 
 matmul = torch.backends.cuda.matmul
 {setting}
@@ -69,11 +70,11 @@ def test_a_kernel_that_fails_or_errs_is_not_used(inputs, monkeypatch, untried):
     def broken(*args):
         raise RuntimeError('out of resource: shared memory')
 
-    monkeypatch.setattr(fused, 'triton_attention', broken)
+    monkeypatch.setattr(operator, 'triton_attention', broken)
     assert 'RuntimeError: out of resource' in validation.why_unsupported(inputs)
     validation._validate.cache_clear()
-    wrong = lambda *args: 1.001 * dense.dense_attention(*args)  # noqa: E731
-    monkeypatch.setattr(fused, 'triton_attention', wrong)
+    wrong = lambda *args: 1.001 * dense_attention(*args)  # noqa: E731
+    monkeypatch.setattr(operator, 'triton_attention', wrong)
     assert 'off by 1.0e-03' in validation.why_unsupported(inputs)
 
 
@@ -83,7 +84,7 @@ def test_a_full_gpu_does_not_rule_a_kernel_out_for_good(inputs, monkeypatch, unt
         raise torch.cuda.OutOfMemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(fused, 'triton_attention', full)
+        patch.setattr(operator, 'triton_attention', full)
         assert 'no memory left' in validation.why_unsupported(inputs)
     assert validation.why_unsupported(inputs) is None
 
@@ -94,13 +95,13 @@ def test_a_kernel_that_works_is_used(inputs, untried):
     inputs = AttentionInputs(*(t.to('cuda' if CUDA else 'cpu') for t in inputs[:3]), None)
     assert choose_implementation(inputs, 'triton') == 'triton'
     out = attention(inputs, inputs.key, implementation='triton')
-    torch.testing.assert_close(out, dense.dense_attention(inputs, inputs.key))
+    torch.testing.assert_close(out, dense_attention(inputs, inputs.key))
 
 
 @needs_triton
 def test_a_triton_that_crashes_is_not_used(inputs, monkeypatch, untried):
-    monkeypatch.setattr(fused.kernels().triton, '__version__', '3.0.0')
-    monkeypatch.setattr(fused, 'triton_attention', lambda *args: pytest.fail('called'))
+    monkeypatch.setattr(operator.load_kernels().triton, '__version__', '3.0.0')
+    monkeypatch.setattr(operator, 'triton_attention', lambda *args: pytest.fail('called'))
     assert 'Triton 3.0.0 crashes' in validation.why_unsupported(inputs)
 
 
@@ -131,7 +132,7 @@ def test_every_kind_is_validated_with_its_own_tile_and_dropout(inputs, monkeypat
     validation.why_unsupported(inputs._replace(position=position))
     validation.why_unsupported(inputs, dropout_p=0.1)
     assert [kind[3:] for kind in seen] == [
-        (*kernel_tiles.tile_of_keys(32, grid), *flags)
+        (*tiles.tile_of_keys(32, grid), *flags)
         for grid, flags in [((40, 40), (True, False)), ((1, 1600), (False, True))]
     ]
 
@@ -140,7 +141,7 @@ def test_what_cannot_be_computed_is_refused_by_name(inputs):
     half = inputs._replace(key=inputs.key.half())
     assert 'but key has torch.float16' in validation.why_unsupported(half)
     with pytest.raises(TypeError, match='value has dtype torch.float16'):
-        fused.triton_attention(inputs, inputs.key.half())
+        operator.triton_attention(inputs, inputs.key.half())
     large = torch.empty(1, 1, 2**12, 2**12, 4, device='meta')
     keys = torch.empty(1, 1, 2, 128, 4, device='meta')
     codes = torch.empty(0), torch.empty(0)
@@ -158,17 +159,15 @@ def test_every_tile_in_use_can_be_validated(dtype, dims):
     used = set()
     for grid in itertools.product((1, 2, 3, 17, 33, 65, 128), range(1, 200)):
         kernels = ('forward', 'query_gradient', 'key_gradient')
-        options = [
-            kernel_tiles.tile_options(dims, dtype, grid, kernel) for kernel in kernels
-        ]
+        options = [tiles.tile_options(dims, dtype, grid, kernel) for kernel in kernels]
         # One validation is for all three.
         (tile,) = {(option['BLOCK_N'], option['TAIL']) for option in options}
-        assert max(option['BLOCK_M'] for option in options) <= kernel_tiles.MAX_QUERIES
+        assert max(option['BLOCK_M'] for option in options) <= tiles.MAX_QUERIES
         used.add(tile)
     assert {tail for _, tail in used} == {False, True}
     for tile in used:
         grid = validation._grid_of_tile(dims, dtype, *tile)
-        assert kernel_tiles.tile_of_keys(max(n for n, _ in used), grid) == tile
+        assert tiles.tile_of_keys(max(n for n, _ in used), grid) == tile
 
 
 def test_what_does_not_fit_the_shared_memory_is_refused_from_the_limits(monkeypatch):
@@ -192,9 +191,9 @@ def test_what_does_not_fit_the_shared_memory_is_refused_from_the_limits(monkeypa
     assert validation.why_unsupported(narrow) is None
     assert len(tried) == 1
     # Tiles that were measured on another GPU of the same capability, with more memory.
-    entry = kernel_tiles.Measured(128, 8, 3, 70000, 'NVIDIA T5', '2027-01-31')
+    entry = tiles.Measured(128, 8, 3, 70000, 'NVIDIA T5', '2027-01-31')
     key = (7, 5), torch.float16, 32, 64, 'forward'
-    monkeypatch.setitem(kernel_tiles.MEASURED, key, entry)
+    monkeypatch.setitem(tiles.MEASURED, key, entry)
     reason = validation.why_unsupported(narrow)
     assert 'need 70000 bytes of shared memory, and NVIDIA T4 has 65536' in reason
     assert len(tried) == 1
@@ -204,15 +203,15 @@ def test_what_does_not_fit_the_shared_memory_is_refused_from_the_limits(monkeypa
 def test_measured_tiles_are_used(monkeypatch):
     """Those of the GPU's capability, kernel by kernel; with them, the kernels are exact."""
     grid = (3, 19)
-    before = kernel_tiles.tile_options(8, torch.float32, grid)
+    before = tiles.tile_options(8, torch.float32, grid)
     tile = before['BLOCK_D'], before['BLOCK_N']
-    entry = kernel_tiles.Measured(16, 8, 3, 20000, 'a GPU', '2027-01-31')
+    entry = tiles.Measured(16, 8, 3, 20000, 'a GPU', '2027-01-31')
     for kernel in ('forward', 'key_gradient'):
         key = (8, 0), torch.float32, *tile, kernel
-        monkeypatch.setitem(kernel_tiles.MEASURED, key, entry)
+        monkeypatch.setitem(tiles.MEASURED, key, entry)
     capability = (8, 0)
-    monkeypatch.setattr(fused, '_capability', lambda device: capability)
-    kernels, launched = fused.kernels(), {}
+    monkeypatch.setattr(operator, '_capability', lambda device: capability)
+    kernels, launched = operator.load_kernels(), {}
 
     class Recorder:
         def __getattr__(self, name):
@@ -226,12 +225,12 @@ def test_measured_tiles_are_used(monkeypatch):
 
             return Launcher()
 
-    monkeypatch.setattr(fused, 'kernels', Recorder)
+    monkeypatch.setattr(operator, 'load_kernels', Recorder)
     compare_with_dense((3, 7), grid)
     names = ('BLOCK_M', 'num_warps', 'num_stages')
     sizes = {k: tuple(o[name] for name in names) for k, o in launched.items()}
     assert sizes['forward_kernel'] == sizes['key_gradient_kernel'] == entry[:3]
-    own = kernel_tiles.tile_options(8, torch.float32, grid, 'query_gradient')
+    own = tiles.tile_options(8, torch.float32, grid, 'query_gradient')
     assert sizes['query_gradient_kernel'] == tuple(own[name] for name in names) != entry[:3]
     capability = (9, 0)
     compare_with_dense((3, 7), grid)

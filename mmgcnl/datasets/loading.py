@@ -46,7 +46,7 @@ def build_dataloader(
     try:
         loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
     except (AssertionError, KeyError, OSError, ValueError) as error:
-        places = '; '.join(map(describe, leaves(dataloader['dataset'])))
+        places = '; '.join(map(describe, leaf_datasets(dataloader['dataset'])))
         raise RuntimeError(f'{places}: {explain(error)}') from error
     check_dataset(loader.dataset)
     return loader
@@ -66,7 +66,7 @@ def check_dataset(dataset: Dataset) -> None:
         RuntimeError: A folder is missing, there is no sample, or the first one cannot
             be loaded.
     """
-    for leaf in leaves(dataset):
+    for leaf in leaf_datasets(dataset):
         if not isinstance(leaf, BaseDataset):
             continue
         check_folders(leaf)
@@ -141,14 +141,14 @@ class CheckedCompose(Compose):
             )
 
 
-def leaves(dataset: Any) -> Iterator[Any]:
+def leaf_datasets(dataset: Any) -> Iterator[Any]:
     """Yield the data sets inside a wrapper, or their configs inside its config."""
     get = dataset.get if isinstance(dataset, dict) else vars(dataset).get
     if get('datasets') is not None:
         for part in get('datasets'):
-            yield from leaves(part)
+            yield from leaf_datasets(part)
     elif get('dataset') is not None:
-        yield from leaves(get('dataset'))
+        yield from leaf_datasets(get('dataset'))
     else:
         yield dataset
 

@@ -3,7 +3,7 @@
 The weights exist for one tile of queries and one block of keys at a time. The forward pass
 adds up the weights and the weighted values, and keeps the logarithm of the sum of the
 weights (lse); the backward pass computes the weights again from it (Dao et al., 2022).
-Logits and lse are in base 2, see :data:`.heads.LOG2_E`.
+Logits and lse are in base 2, see :data:`.head_group.LOG2_E`.
 
 Shape shorthand: G = b * g, heads g of images b, (H, W) the query grid, (h, w) the key grid,
 d channels, T queries of a tile, K keys of a block.
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .heads import LOG2_E, Heads, Keys, Queries, Scratch
+from .head_group import LOG2_E, HeadGroup, Keys, Queries, Scratch
 from .tiles import Tiling
 
 #: Up to this magnitude of lse, its rounding to float32 changes the weights by less than
@@ -93,7 +93,7 @@ def _attend(tile: Queries, all_keys: list[Keys], scratch: Scratch, sums: _Sums) 
 
 
 def forward_heads(
-    heads: Heads, tiling: Tiling, scratch: Scratch, results: tuple[Tensor, ...]
+    heads: HeadGroup, tiling: Tiling, scratch: Scratch, results: tuple[Tensor, ...]
 ) -> None:
     """Fill ``results``: output (b, g, H, W, d) and lse (b, g, H, W, 1)."""
     mask = scratch.mask
@@ -147,7 +147,7 @@ def _transposed(x: Tensor) -> Tensor:
 
 
 def backward_heads(
-    heads: Heads,
+    heads: HeadGroup,
     tiling: Tiling,
     scratch: Scratch,
     saved: list[Tensor],

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .dropout import KeepMask
+from ..dropout import KeepMask
 from .tiles import KeyBlock, Tiling
 
 #: Queries and position queries are multiplied with it, so that the weights are exp2 of the
@@ -74,12 +74,12 @@ class Queries(NamedTuple):
         return out.baddbmm_(self.query, keys.key_t)
 
 
-class Heads:
+class HeadGroup:
     """The inputs of a few heads, in the precision of the computation.
 
     Args:
         index: Which images and which heads: two slices.
-        query: And the other inputs as in :mod:`.blockwise`.
+        query: And the other inputs as in :mod:`.operator`.
     """
 
     def __init__(

@@ -25,7 +25,8 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from mmgcnl.layers import AttentionInputs, Position
-from mmgcnl.layers.attention import fused, kernel_tiles, triton_kernels, validation
+from mmgcnl.layers.attention.triton import kernels, operator, validation
+from mmgcnl.layers.attention.triton.tiles import shared_bytes, tile_options
 
 CUOBJDUMP = Path(triton.__file__).parent / 'backends/nvidia/bin/cuobjdump'
 #: Bytes of shared memory that a block can have, by compute capability.
@@ -56,7 +57,7 @@ class Recorder:
         self.compiled = []
 
     def __getattr__(self, name: str):
-        return Launcher(getattr(triton_kernels, name), self.compiled)
+        return Launcher(getattr(kernels, name), self.compiled)
 
 
 class Launcher:
@@ -105,8 +106,8 @@ def compiled(spec: dict) -> list[dict]:
     """What is known of each kernel that an attention of this kind would launch."""
     driver.set_active(Driver(spec['arch']))
     recorder = Recorder()
-    fused.kernels = lambda: recorder
-    fused._capability = lambda device: divmod(spec['arch'], 10)
+    operator.load_kernels = lambda: recorder
+    operator._capability = lambda device: divmod(spec['arch'], 10)
     width, dims = spec['width'], spec['dims']
     shape, dtype = (1, 1, width, width, dims), getattr(torch, spec['dtype'])
     tensors = [torch.zeros(shape, dtype=dtype).requires_grad_() for _ in range(3)]
@@ -117,7 +118,7 @@ def compiled(spec: dict) -> list[dict]:
     scale = torch.ones(1, 1, 1, 1, 1)
     inputs = AttentionInputs(tensors[0], tensors[1], scale, position)
     seed = torch.tensor(1) if spec['dropout'] else None
-    out = fused.triton_attention(inputs, tensors[2], spec['dropout'], seed)
+    out = operator.triton_attention(inputs, tensors[2], spec['dropout'], seed)
     out.sum().backward()
     assert {name for name, _, _ in recorder.compiled} == set(KERNELS)
     results = []
@@ -163,7 +164,7 @@ def faults(kernel: dict) -> list[str]:
     half = spec['dtype'] != 'float32'
     most = SHARED[spec['arch']]
     if spec['arch'] < 90:  # which keeps more in shared memory, and has more
-        needed = kernel_tiles.shared_bytes(spec['dims'], getattr(torch, spec['dtype']))
+        needed = shared_bytes(spec['dims'], getattr(torch, spec['dtype']))
         most = min(most, needed)
     found = []
     if kernel['shared'] > most:
@@ -205,7 +206,7 @@ def every_kind() -> list[dict]:
         if dims > validation._MAX_HEAD_DIMS[numbers]:
             continue
         grid = (width, width) if position else (1, width * width)
-        tiles = kernel_tiles.tile_options(dims, numbers, grid)
+        tiles = tile_options(dims, numbers, grid)
         # Two widths that are cut in the same tiles take the same code.
         code = arch, dtype, dims, position, dropout, tiles['BLOCK_N'], tiles['TAIL']
         spec = dict(

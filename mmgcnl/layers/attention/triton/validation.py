@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.torch_version import TorchVersion
 
-from . import fused, kernel_tiles
-from .dense import dense_attention
-from .inputs import AttentionInputs, Position
+from ..inputs import AttentionInputs, Position
+from ..reference import dense_attention
+from . import operator, tiles
 
 #: Triton 3.0 ends the process with a segmentation fault in the compiler.
 _MIN_TRITON = '3.1'
@@ -26,7 +26,7 @@ _MAX_OFFSET, _MAX_HEADS = 2**31 - 1, 2**16 - 1
 
 
 def why_unsupported(inputs: AttentionInputs, dropout_p: float = 0.0) -> str | None:
-    """Why :func:`.fused.triton_attention` cannot compute this, or None.
+    """Why :func:`.operator.triton_attention` cannot compute this, or None.
 
     The first time that a kind of input is met, the kernels are compiled and their output
     and gradients compared with the reference on a small input of that kind.
@@ -49,8 +49,8 @@ def why_unsupported(inputs: AttentionInputs, dropout_p: float = 0.0) -> str | No
     position = inputs.position is not None
     key_grid = key.shape[2:4] if position else (1, key.shape[2:4].numel())
     queries, keys = query.shape[2:4].numel(), key.shape[2:4].numel()
-    entries = max(key_grid[0], kernel_tiles.padded_width(key_grid[1])) if position else 0
-    beyond = kernel_tiles.MAX_QUERIES
+    entries = max(key_grid[0], tiles.padded_width(key_grid[1])) if position else 0
+    beyond = tiles.MAX_QUERIES
     if max((queries + beyond) * max(dims, entries), (keys + beyond) * dims) > _MAX_OFFSET:
         return (
             f'{queries} queries and {keys} keys need offsets beyond 2^31; take a larger '
@@ -58,7 +58,7 @@ def why_unsupported(inputs: AttentionInputs, dropout_p: float = 0.0) -> str | No
         )
     if query.shape[:2].numel() > _MAX_HEADS:
         return f'{query.shape[:2].numel()} heads of all images, more than {_MAX_HEADS}'
-    options = kernel_tiles.tile_options(dims, query.dtype, key_grid)
+    options = tiles.tile_options(dims, query.dtype, key_grid)
     tile, tail = options['BLOCK_N'], options['TAIL']
     dropout = True if dropout_p > 0 else False
     if torch.compiler.is_compiling():
@@ -80,7 +80,7 @@ def _missing_shared_memory(
     gpu = torch.cuda.get_device_properties(device)
     # What a block can have if it asks for it. torch before 2.6 does not tell.
     limit = getattr(gpu, 'shared_memory_per_block_optin', None)
-    needed = kernel_tiles.shared_bytes(dims, dtype, (gpu.major, gpu.minor))
+    needed = tiles.shared_bytes(dims, dtype, (gpu.major, gpu.minor))
     if limit is None or needed <= limit:
         return None
     return (
@@ -130,7 +130,7 @@ def _validate(
     dropout: bool,
 ) -> str | None:
     try:
-        triton = fused.kernels().triton
+        triton = operator.load_kernels().triton
     except ImportError as error:
         return f'Triton cannot be imported ({error})'
     if TorchVersion(triton.__version__) < _MIN_TRITON:
@@ -192,7 +192,7 @@ def _largest_error(
     grid is one that the kernels cut in these tiles.
     """
     generator = torch.Generator().manual_seed(0)
-    query_grid = 3, 2 * kernel_tiles.MAX_QUERIES // 3 + 7
+    query_grid = 3, 2 * tiles.MAX_QUERIES // 3 + 7
     key_grid = _grid_of_tile(dims, dtype, tile, tail)
 
     def random(*shape: int) -> Tensor:
@@ -217,7 +217,7 @@ def _largest_error(
     results = []
     for function, precision in (
         (dense_attention, torch.float64),
-        (fused.triton_attention, dtype),
+        (operator.triton_attention, dtype),
     ):
         inputs = AttentionInputs(query, key, scale, part)
         if precision == torch.float64:
@@ -235,7 +235,7 @@ def _grid_of_tile(dims: int, dtype: torch.dtype, tile: int, tail: bool) -> tuple
     """A grid of keys that is cut in such tiles, none of which fits a row or a column."""
     for height in (3, tile + 1):
         for width in (2 * tile + 1, 2 * tile + 3, tile + 1, 2 * tile - 3, tile - 3):
-            options = kernel_tiles.tile_options(dims, dtype, (height, width))
+            options = tiles.tile_options(dims, dtype, (height, width))
             if (options['BLOCK_N'], options['TAIL']) == (tile, tail):
                 return height, width
     raise ValueError(

@@ -68,7 +68,7 @@ def write_whole(path: str, write: Callable[[str], None]) -> None:
         _flush(os.path.dirname(path) or '.', os.O_RDONLY)
 
 
-def plain(node: Any) -> Any:
+def to_builtin_types(node: Any) -> Any:
     """Reduce a part of a checkpoint to what :func:`safe_globals` lets the loader take.
 
     Configs become dicts. Functions are left out: a scheduler has its own when it is built.
@@ -76,9 +76,11 @@ def plain(node: Any) -> Any:
     if isinstance(node, ConfigDict):
         node = node.to_dict()
     if type(node) in (dict, OrderedDict):
-        return type(node)((k, plain(v)) for k, v in node.items() if not callable(v))
+        return type(node)(
+            (k, to_builtin_types(v)) for k, v in node.items() if not callable(v)
+        )
     if type(node) in (list, tuple):
-        return type(node)(map(plain, node))
+        return type(node)(map(to_builtin_types, node))
     return node
 
 

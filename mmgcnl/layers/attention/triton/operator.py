@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..precision import no_autocast
-from . import kernel_tiles
-from .dropout import KeepMask
-from .inputs import AttentionInputs, Position
+from ...precision import no_autocast
+from ..dropout import KeepMask
+from ..inputs import AttentionInputs, Position
+from .tiles import padded_width, tile_options
 
 
 def triton_attention(
@@ -26,7 +26,7 @@ def triton_attention(
     dropout_p: float = 0.0,
     seed: Tensor | None = None,
 ) -> Tensor:
-    """As :func:`.dense.dense_attention`, with no N x M tensor in memory.
+    """As :func:`..reference.dense_attention`, with no N x M tensor in memory.
 
     Second derivatives are not supported.
     """
@@ -71,7 +71,7 @@ def kernel_tables(position: Position) -> tuple[Tensor, Tensor]:
     with no_autocast(position.query.device.type):
         query, rows, columns = (term.to(dtype) for term in position)
         rows, columns = (term * math.log2(math.e) for term in (rows, columns))
-        padding = kernel_tiles.padded_width(columns.shape[1]) - columns.shape[1]
+        padding = padded_width(columns.shape[1]) - columns.shape[1]
         last = columns[:, -1:].expand(-1, padding, -1, -1)
         columns = torch.cat([columns, last], dim=1)
         by_row = rows.permute(2, 0, 1, 3) @ query.transpose(3, 4)
@@ -80,10 +80,10 @@ def kernel_tables(position: Position) -> tuple[Tensor, Tensor]:
 
 
 @functools.cache
-def kernels() -> ModuleType:
-    from . import triton_kernels
+def load_kernels() -> ModuleType:
+    from . import kernels
 
-    return triton_kernels
+    return kernels
 
 
 def _common(
@@ -98,7 +98,7 @@ def _common(
     if seed is not None:
         mask = KeepMask(dropout_p, seed, query.shape[:4], key_grid, query.device)
         dropout = [mask.queries, mask.keys, mask.threshold, mask.scale]
-    sizes = [*query.shape[2:4], *key_grid, kernel_tiles.padded_width(key_grid[1])]
+    sizes = [*query.shape[2:4], *key_grid, padded_width(key_grid[1])]
     sizes.append(1 if row_table is None else row_table.shape[:2].numel())
     constants = dict(
         d=query.shape[-1],
@@ -146,7 +146,7 @@ def forward_operator(
     if out.numel() == 0 or key.numel() == 0:
         return out.zero_(), lse.zero_()
     dropout, sizes, constants = _common(query, key_grid, row_table, dropout_p, seed)
-    constants |= kernel_tiles.tile_options(
+    constants |= tile_options(
         query.shape[-1], query.dtype, key_grid, 'forward', _capability(query.device)
     )
     inputs = _contiguous(query, key, value, row_table, column_table, content_scale)
@@ -154,7 +154,9 @@ def forward_operator(
     launch = (tiles, query.shape[:2].numel())
     # Triton launches on the current device, which need not be that of the tensors.
     with torch.cuda.device_of(query):
-        kernels().forward_kernel[launch](*inputs, out, lse, *dropout, *sizes, **constants)
+        load_kernels().forward_kernel[launch](
+            *inputs, out, lse, *dropout, *sizes, **constants
+        )
     return out, lse
 
 
@@ -215,9 +217,7 @@ def backward_operator(
     height, width = key_grid
 
     def options_of(kernel: str) -> dict[str, Any]:
-        return kernel_tiles.tile_options(
-            query.shape[-1], query.dtype, key_grid, kernel, capability
-        )
+        return tile_options(query.shape[-1], query.dtype, key_grid, kernel, capability)
 
     options = options_of('query_gradient')
     tiles = -(-query.shape[2:4].numel() // options['BLOCK_M'])
@@ -226,19 +226,19 @@ def backward_operator(
         n = options['BLOCK_N']
         tables[1][..., width if options['TAIL'] else -(-width // n) * n :] = 0
     with torch.cuda.device_of(query):
-        kernels().query_gradient_kernel[(tiles, heads)](
+        load_kernels().query_gradient_kernel[(tiles, heads)](
             *inputs, *dropout, d_query, *(tables or (query, query)), *sizes,
             **constants, **options,
         )  # fmt: skip
         options = options_of('key_gradient')
         n, tail = options['BLOCK_N'], options['TAIL']
         whole = width // n * n if tail else width
-        kernels().key_gradient_kernel[(height * -(-whole // n), heads)](
+        load_kernels().key_gradient_kernel[(height * -(-whole // n), heads)](
             *inputs, *dropout, d_key, d_value, *sizes, DOWN=False, **constants, **options
         )
         if tail:
             options = options_of('key_gradient_tail')
-            kernels().key_gradient_kernel[((width - whole) * -(-height // n), heads)](
+            load_kernels().key_gradient_kernel[((width - whole) * -(-height // n), heads)](
                 *inputs, *dropout, d_key, d_value, *sizes, DOWN=True, **constants, **options
             )
     if row_table is not None and row_table.shape[0] < query.shape[0]:

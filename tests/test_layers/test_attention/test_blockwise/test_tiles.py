@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from mmgcnl.layers.attention import tiles
+from mmgcnl.layers.attention.blockwise import tiles
 
 
 def test_tiles_cover_both_grids_once():

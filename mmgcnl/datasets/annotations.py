@@ -3,13 +3,16 @@
 Nothing in mmdet or mmseg stops at what is found here: a misspelt class has no objects,
 and mmdet numbers the others differently; a metric is computed over other classes than
 those that were trained; a validation image that was trained on looks like a good result.
+
+Shape shorthand: H, W: pixels; C: classes.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from mmengine.dataset import BaseDataset
@@ -18,12 +21,43 @@ from mmengine.fileio import list_dir_or_file, load
 from mmgcnl.structures import read_segment_ids
 from mmgcnl.utils.text import first_names
 
-if TYPE_CHECKING:
-    from .inspection import Report
-
 #: How far outside of its image an annotation may be, in pixels: corners are rounded.
 TOLERANCE = 1.0
 _MALFORMED = (AttributeError, KeyError, TypeError, ValueError)
+
+
+@dataclass
+class Report:
+    """What a split of a config contains.
+
+    Attributes:
+        name: Name of the split, or the names of several that are the same.
+        dataset: Class and paths of the data set.
+        num_images: Images that the config uses, faulty ones included.
+        classes: Names of the C classes.
+        metainfo: ``metainfo`` of the data set, with the classes.
+        images: (C,), number of images in which each class occurs.
+        amounts: (C,), number of pixels, or of objects, of each class.
+        unit: 'pixels' or 'objects'; empty without annotations.
+        faults: A line for each fault, which names the file.
+        notes: A line for what is unusual but may be intended: classes without objects,
+            objects without a class, training images in another split.
+        digests: File of each image by the digest of its pixels.
+        samples: Name and RGB image (H, W, 3) of a few images with their annotation.
+    """
+
+    name: str
+    dataset: str
+    num_images: int = 0
+    classes: tuple[str, ...] = ()
+    metainfo: dict[str, Any] = field(default_factory=dict)
+    images: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    amounts: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    unit: str = ''
+    faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    digests: dict[str, str] = field(default_factory=dict)
+    samples: list[tuple[str, np.ndarray]] = field(default_factory=list)
 
 
 def check_annotations(dataset: BaseDataset) -> tuple[list[str], list[str]]:
@@ -170,7 +204,7 @@ def _outside(one: dict[str, Any], image: dict[str, Any]) -> Iterator[str]:
     width, height = image['width'], image['height']
     if 'bbox' in one:
         x, y, w, h = one['bbox']
-        if _leaves(np.array([[x, y], [x + w, y + h]]), width, height):
+        if _is_outside(np.array([[x, y], [x + w, y + h]]), width, height):
             yield f'the box {one["bbox"]} is not inside the image, {width}x{height}'
     shape = one.get('segmentation')
     if isinstance(shape, dict):
@@ -179,12 +213,12 @@ def _outside(one: dict[str, Any], image: dict[str, Any]) -> Iterator[str]:
             yield f'the mask is {columns}x{rows}, but the image {width}x{height}'
     elif shape:
         for polygon in shape:
-            if _leaves(np.reshape(polygon, (-1, 2)), width, height):
+            if _is_outside(np.reshape(polygon, (-1, 2)), width, height):
                 yield f'the mask is not inside the image, {width}x{height}'
                 break
 
 
-def _leaves(points: np.ndarray, width: int, height: int) -> bool:
+def _is_outside(points: np.ndarray, width: int, height: int) -> bool:
     inside = (points >= -TOLERANCE) & (points <= np.array([width, height]) + TOLERANCE)
     return not inside.all()  # also for NaN
 

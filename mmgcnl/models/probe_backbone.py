@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 @MODELS.register_module()
-class ConvNet(BaseModule):
+class ProbeBackbone(BaseModule):
     """3x3 convolutions of stride 2, for the probe.
 
     Two of them see 7 x 7 pixels. Whatever depends on more distant pixels is left to the

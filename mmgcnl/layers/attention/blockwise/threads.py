@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from ..precision import no_autocast
+from ...precision import no_autocast
 from .tiles import Tiling
 
 _S = TypeVar('_S')

@@ -1,4 +1,4 @@
-"""The fused attention as Triton kernels. :mod:`.fused` imports it when it is first needed.
+"""The fused attention as Triton kernels. :mod:`.operator` imports it when first needed.
 
 Shape shorthand: G heads of all images, (H, W) the query grid, N = H * W queries, (h, w)
 the key grid, M = h * w keys, d channels of a head. All tensors are contiguous. Without

@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.visualization import TensorboardVisBackend
 
-from mmgcnl.engine import config as edits
+from mmgcnl.engine import options as edits
 
 
 def detector(**settings):

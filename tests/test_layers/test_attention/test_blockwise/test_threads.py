@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from mmgcnl.layers.attention import blockwise
-from mmgcnl.layers.attention.threads import map_groups
-from mmgcnl.layers.attention.tiles import divide
+from mmgcnl.layers.attention.blockwise import blockwise_attention, operator
+from mmgcnl.layers.attention.blockwise.threads import map_groups
+from mmgcnl.layers.attention.blockwise.tiles import divide
 from tests.test_layers.test_attention.cases import (
     Case,
     block_and_input,
@@ -31,9 +31,9 @@ def test_heads_on_threads_of_their_own_in_the_modes_of_the_caller(two_threads):
     block, x = block_and_input()
     with torch.inference_mode(), torch.autocast('cpu', dtype=torch.bfloat16):
         inputs, value = block.attention_inputs(x), block._split_heads(block.value(x))
-        on_two = blockwise.blockwise_attention(inputs, value)
+        on_two = blockwise_attention(inputs, value)
         torch.set_num_threads(1)
-        on_one = blockwise.blockwise_attention(inputs, value)
+        on_one = blockwise_attention(inputs, value)
     assert on_one.dtype == torch.bfloat16 and torch.equal(on_one, on_two)
 
 
@@ -44,7 +44,7 @@ def test_an_error_stops_all_threads_and_restores_their_number(two_threads, monke
         calls.append(args)
         raise FloatingPointError('here')
 
-    monkeypatch.setattr(blockwise, 'forward_heads', fail)
+    monkeypatch.setattr(operator, 'forward_heads', fail)
     case = Case(2, 40, 6, (7, 9), 1, True, 3.0, 0.0, 0)
     with tiles_of(500, 20), pytest.raises(FloatingPointError, match='here'):
         case.run('blockwise', torch.float32)

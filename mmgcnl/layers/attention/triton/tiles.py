@@ -83,7 +83,7 @@ def tile_of_keys(widest: int, key_grid: Sequence[int]) -> tuple[int, bool]:
         key_grid: h and w.
 
     Returns:
-        BLOCK_N and TAIL, see :mod:`.triton_kernels`.
+        BLOCK_N and TAIL, see :mod:`.kernels`.
     """
     height, width = key_grid
     best = (0, 0.0), 0, False

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmgcnl.layers import AttentionInputs, Position
-from mmgcnl.layers.attention import fused, kernel_tiles, validation
-from mmgcnl.layers.attention.dense import dense_attention
+from mmgcnl.layers.attention.reference import dense_attention
+from mmgcnl.layers.attention.triton import operator, tiles, validation
 from tests.test_layers.test_attention.cases import (
     CUDA,
     TOLERANCE,
@@ -76,7 +76,7 @@ def test_triton_is_exact_at_every_width(remainder):
 def test_triton_is_exact_with_a_tail_of_several_tiles(dtype, grid, dropout_p):
     """Several tiles of queries and of rows, and columns of more than a tile that remain."""
     widest = 64 if dtype == torch.float16 else 32
-    assert kernel_tiles.tile_of_keys(widest, grid) == (widest, True)
+    assert tiles.tile_of_keys(widest, grid) == (widest, True)
     compare_with_dense((5, 15), grid, heads=2, dims=24, dtype=dtype, dropout_p=dropout_p)
 
 
@@ -85,13 +85,13 @@ def test_triton_is_exact_with_a_tail_of_several_tiles(dtype, grid, dropout_p):
 def test_triton_shares_tables_between_images(grids, monkeypatch):
     """Position that does not depend on the content has one image's tables."""
     shapes = []
-    operator = fused.forward_operator
+    forward = operator.forward_operator
 
     def record(*args):
         shapes.extend(table.shape[0] for table in args[4:6])
-        return operator(*args)
+        return forward(*args)
 
-    monkeypatch.setattr(fused, 'forward_operator', record)
+    monkeypatch.setattr(operator, 'forward_operator', record)
     compare_with_dense(*grids, batch=3, heads=2, position_batch=1)
     assert shapes == [1, 1]
 
@@ -121,7 +121,7 @@ def test_triton_takes_strided_inputs_and_any_subset_of_gradients():
 
     for wanted in ([0], [1], [2], [3, 5], [4], [0, 2, 5], range(6)):
         pairs = zip(
-            gradients(fused.triton_attention, wanted), gradients(dense_attention, wanted)
+            gradients(operator.triton_attention, wanted), gradients(dense_attention, wanted)
         )
         for a, b in pairs:
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
@@ -136,7 +136,7 @@ def test_triton_takes_empty_maps(empty):
     key = torch.randn(sizes['batch'], 1, 2, sizes['keys'], 8, requires_grad=True)
     codes = [torch.randn(2, 2, 1, 8), torch.randn(sizes['queries'], sizes['keys'], 1, 8)]
     inputs = AttentionInputs(query, key, torch.ones(1, 1, 1, 1, 1), Position(query, *codes))
-    for function in (fused.triton_attention, dense_attention):
+    for function in (operator.triton_attention, dense_attention):
         out = function(inputs, key)
         assert out.shape == query.shape
         assert not out.any()
@@ -158,7 +158,7 @@ def test_unstored_weights_do_not_overflow():
 @pytest.mark.parametrize('widest', [32, 64])
 def test_keys_are_padded_by_a_quarter_at_most(width, widest):
     for height in (width, width // 2 + 1):
-        tile, tail = kernel_tiles.tile_of_keys(widest, (height, width))
+        tile, tail = tiles.tile_of_keys(widest, (height, width))
         whole = width // tile * tile if tail else width
         keys = -(-whole // tile) * tile * height
         keys += (width - whole) * -(-height // tile) * tile
@@ -169,7 +169,7 @@ def test_keys_are_padded_by_a_quarter_at_most(width, widest):
 @pytest.mark.parametrize('widest', [16, 32, 64])
 def test_tiles_hold_every_key_once(grid, widest):
     """A model of the kernels' tiles: rows, and columns of a tail."""
-    (height, width), (tile, tail) = grid, kernel_tiles.tile_of_keys(widest, grid)
+    (height, width), (tile, tail) = grid, tiles.tile_of_keys(widest, grid)
     whole = width // tile * tile if tail else width
     keys = [row * width + x for row in range(height) for x in range(whole)]
     keys += [y * width + x for x in range(whole, width) for y in range(height)]
@@ -197,7 +197,7 @@ def test_offsets_of_large_maps_fit_their_type(size):
     Where a head starts is computed in int64.
     """
     height, width = size
-    stride = kernel_tiles.padded_width(width)
+    stride = tiles.padded_width(width)
     queries = torch.arange(height * width, dtype=torch.int32)
     rows = torch.arange(height, dtype=torch.int32) * width
     by_row = queries // width * (height * width) + queries % width

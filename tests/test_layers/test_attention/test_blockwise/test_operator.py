@@ -10,8 +10,8 @@ from mmgcnl.layers import (
     GCNonLocal2d,
     Position,
 )
-from mmgcnl.layers.attention import blockwise, heads, passes
-from mmgcnl.layers.attention.dense import dense_attention
+from mmgcnl.layers.attention.blockwise import blockwise_attention, head_group, passes
+from mmgcnl.layers.attention.reference import dense_attention
 from tests.test_layers.test_attention.cases import (
     TILES,
     TOLERANCE,
@@ -79,7 +79,7 @@ def test_largest_logit_is_subtracted_where_exp2_could_overflow(
     # One channel. The keys are +1 and -1 in turn, and the logits' content is plus or minus
     # the limit: half of the queries have it negative where their position is largest.
     ones = torch.tensor([1.0, -1.0]).repeat(6).view(1, 1, 3, 4, 1)
-    query, key = (ones * content * passes.MAX_CONTENT / heads.LOG2_E).roll(1, 2), ones
+    query, key = (ones * content * passes.MAX_CONTENT / head_group.LOG2_E).roll(1, 2), ones
     random = torch.Generator().manual_seed(0)
     value = torch.randn(1, 1, 3, 4, 1, generator=random)
     rows, columns = torch.zeros(3, 3, 1, 1), torch.zeros(4, 4, 1, 1)
@@ -95,7 +95,7 @@ def test_largest_logit_is_subtracted_where_exp2_could_overflow(
 
     expected = run(dense_attention, torch.float64)
     with tiles_of(40, 4):
-        results = run(blockwise.blockwise_attention, torch.float32)
+        results = run(blockwise_attention, torch.float32)
     assert set(found) == {bounded}
     of_output, *of_gradients = errors(results, expected)
     # Those of query and position cancel; the dense one's own errors reach 2.6e-4, too.
@@ -109,7 +109,7 @@ def test_gradcheck_of_blockwise():
 
     def function(query, key, value, *position):
         inputs = AttentionInputs(query, key, scale.double(), Position(*position))
-        return blockwise.blockwise_attention(inputs, value, 0.4, torch.tensor(1))
+        return blockwise_attention(inputs, value, 0.4, torch.tensor(1))
 
     with tiles_of(12, 4):
         assert torch.autograd.gradcheck(function, tensors)

@@ -17,8 +17,8 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 
-from mmgcnl.engine import CheckpointError, checkpoint, install_safe_loading
-from mmgcnl.engine.checkpoint import find_checkpoints
+from mmgcnl.engine import CheckpointError, install_safe_loading
+from mmgcnl.engine.checkpoints import find_checkpoints, loading
 
 
 class Call:
@@ -49,7 +49,7 @@ assert {k: v.__wrapped__ for k, v in installed.items()} == before
 mmgcnl.engine.install_safe_loading()
 assert CheckpointLoader._schemes == installed
 """
-    env = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[2])}
+    env = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[3])}
     subprocess.run([sys.executable, '-c', code], env=env, check=True)
 
 
@@ -403,7 +403,7 @@ def test_threads_load_one_after_another(tmp_path):
             second_loads.set()
         found.append(os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'])
 
-    load = checkpoint._safe(load_slowly)
+    load = loading._safe(load_slowly)
     threads = [threading.Thread(target=load, args=['a.pth']) for _ in range(2)]
     threads[0].start()
     assert first_loads.wait(60)

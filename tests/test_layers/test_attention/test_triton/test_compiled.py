@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
     not (cuobjdump and cuobjdump.exists() and TRITON.startswith('3.7.')),
     reason='needs Triton 3.7 and its cuobjdump',
 )
-REPO = Path(__file__).parents[3]
+REPO = Path(__file__).parents[4]
 SPECS = {
     f'sm{arch}-{dtype}-{dims}-{width}' + ('-dropout' if dropout else ''): dict(
         arch=arch, dtype=dtype, dims=dims, width=width, position=True, dropout=dropout

@@ -14,7 +14,7 @@ from mmengine.config import Config
 
 from mmgcnl.utils.config_types import scope_of, type_name
 
-from .checkpoint import find_checkpoints
+from .checkpoints import find_checkpoints
 
 
 class ConfigError(ValueError):

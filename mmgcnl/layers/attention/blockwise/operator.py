@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .dropout import KeepMask
-from .heads import Heads, Scratch, compute_dtype
-from .inputs import AttentionInputs
+from ..dropout import KeepMask
+from ..inputs import AttentionInputs
+from .head_group import HeadGroup, Scratch, compute_dtype
 from .passes import backward_heads, forward_heads
 from .threads import map_groups
 from .tiles import divide
@@ -29,7 +29,7 @@ def blockwise_attention(
     dropout_p: float = 0.0,
     seed: Tensor | None = None,
 ) -> Tensor:
-    """As :func:`.dense.dense_attention`, in memory that does not grow with N x M.
+    """As :func:`..reference.dense_attention`, in memory that does not grow with N x M.
 
     It computes in float32 at least, whatever the precision of the input. Second
     derivatives are not supported.
@@ -76,7 +76,7 @@ def forward_operator(
 
     def compute(index: tuple[slice, slice], scratch: Scratch) -> None:
         of_group = tuple(result[index] for result in results)
-        forward_heads(Heads(index, *tensors), tiling, scratch, of_group)
+        forward_heads(HeadGroup(index, *tensors), tiling, scratch, of_group)
 
     def make_scratch() -> Scratch:
         return Scratch(query, tiling, mask, backward=False)
@@ -134,7 +134,7 @@ def backward_operator(
         mask = _keep_mask(query, key, dropout_p, seed)
 
         def compute(index: tuple[slice, slice], scratch: Scratch) -> list[Tensor]:
-            heads = Heads(index, *tensors)
+            heads = HeadGroup(index, *tensors)
             saved = [t[index].to(lse.dtype) for t in (grad, out, lse)]
             of_group = [t[index] for t in grads]
             return backward_heads(heads, tiling, scratch, saved, of_group)
