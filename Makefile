@@ -31,7 +31,7 @@ help:
 	@echo '                work_dirs/probe; compiles nothing'
 	@echo 'make test       make lint and the tests, without the slow ones'
 	@echo 'make test-slow  the slow tests: trainings in several processes, killed and resumed'
-	@echo 'make lint       ruff, codespell and mypy'
+	@echo 'make lint       ruff, codespell, import-linter and mypy'
 	@echo 'make docs       build the documentation in docs/_build/html and check its links'
 	@echo 'make install    only make the environment, $(VENV); the other targets do so when needed'
 	@echo 'make clean      remove $(VENV), builds and caches, but not work_dirs'
@@ -66,6 +66,7 @@ lint: $(stamp)
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
 	$(python) -m codespell_lib
+	$(VENV)/bin/lint-imports --no-logo --no-cache
 	$(python) -m mypy
 
 # Warnings, among them links that lead nowhere inside the repository, are errors.

@@ -47,6 +47,10 @@ def assert_import_error(result, *parts):
         assert part in last_line
 
 
+def test_the_block_is_that_of_the_layers():
+    assert mmgcnl.GCNonLocal2d is mmgcnl.layers.GCNonLocal2d
+
+
 # --- import with libraries missing --------------------------------------------
 
 

@@ -16,7 +16,7 @@ from mmengine.logging import MMLogger
 
 from mmgcnl.studies import (
     CsvError,
-    Options,
+    Execution,
     Results,
     Scheduler,
     Study,
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     study = read_study(args.study, ROOT)
     rows = study.select(args.table, args.rows)
     work_dir = (args.work_dir or study.folder).resolve()
-    options = Options(
+    options = Execution(
         root=ROOT,
         work_dir=work_dir,
         csv=args.csv or study.csv or work_dir / 'results.csv',

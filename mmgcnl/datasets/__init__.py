@@ -1,6 +1,5 @@
 """Data sets that mmseg and mmdet do not have, and checks of any data set."""
 
-from mmgcnl.utils.deprecation import moved_names
 from mmgcnl.utils.libraries import usable
 
 from .loading import build_dataloader, check_dataset
@@ -18,5 +17,3 @@ if usable('mmdet'):
     from .panoptic import LoadPanopticSegments  # noqa: F401
 
     __all__ += ['LoadPanopticSegments']
-
-__getattr__ = moved_names(__name__, {'ProbeMetric': 'mmgcnl.evaluation.ProbeMetric'})

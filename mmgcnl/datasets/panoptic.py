@@ -8,7 +8,6 @@ from mmdet.datasets.transforms import LoadAnnotations, LoadPanopticAnnotations
 from mmdet.registry import TRANSFORMS
 
 from mmgcnl.structures import rgb2id
-from mmgcnl.utils.deprecation import moved_names
 
 
 @TRANSFORMS.register_module()
@@ -27,9 +26,3 @@ class LoadPanopticSegments(LoadPanopticAnnotations):
         # The parent's __init__ does the same and imports panopticapi's rgb2id.
         LoadAnnotations.__init__(self, with_mask=with_mask, with_seg=with_seg, **kwargs)
         self.rgb2id = rgb2id
-
-
-__getattr__ = moved_names(
-    __name__,
-    {name: f'mmgcnl.structures.{name}' for name in ('id2rgb', 'read_segment_ids')},
-)

@@ -36,8 +36,6 @@ from mmengine.utils import track_iter_progress
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from mmgcnl.utils.deprecation import moved_names
-
 CELL = 4  # pixels
 GRID = 12  # cells
 SKY = 3  # rows of cells
@@ -155,8 +153,3 @@ class ProbeDataset(BaseSegDataset):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(img_suffix='.png', seg_map_suffix='.png', **kwargs)
-
-
-__getattr__ = moved_names(
-    __name__, {'ProbeMetric': 'mmgcnl.evaluation.probe_metric.ProbeMetric'}
-)

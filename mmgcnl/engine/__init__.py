@@ -1,7 +1,5 @@
 """Training and testing: what tools/train.py and tools/test.py share."""
 
-from mmgcnl.utils.deprecation import moved_names
-
 from .build import build_runner
 from .checkpoints import CheckpointError, install_safe_loading
 from .cli import add_common_arguments, load_config
@@ -21,5 +19,3 @@ __all__ = [
     'install_safe_loading',
     'load_config',
 ]
-
-__getattr__ = moved_names(__name__, {'check_file': 'mmgcnl.utils.cli.check_file'})

@@ -1,8 +1,5 @@
 """The block and its parts in plain PyTorch: nothing here imports an mm* package."""
 
-import warnings
-from typing import Any
-
 from .attention import (
     IMPLEMENTATIONS,
     AttentionInputs,
@@ -27,19 +24,3 @@ __all__ = [
     'attention_weights',
     'choose_implementation',
 ]
-
-#: Former public names and their successors. They go with the next version.
-_RENAMED = {'Logits': 'AttentionInputs'}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _RENAMED:
-        successor = _RENAMED[name]
-        warnings.warn(
-            f'mmgcnl.layers.{name} is deprecated and will be removed in the next '
-            f'version: use mmgcnl.layers.{successor}',
-            DeprecationWarning,
-            stacklevel=2,
-        )
-        return globals()[successor]
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

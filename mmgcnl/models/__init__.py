@@ -1,6 +1,5 @@
 """Adapters that register the block with mmengine, mmdet and mmseg."""
 
-from mmgcnl.utils.deprecation import moved_names
 from mmgcnl.utils.libraries import usable
 
 from .blocks import GCNonLocal2dAdapter, build_se_refine
@@ -20,5 +19,3 @@ if usable('mmseg'):
     from .gcnl_head import GCNLHead  # noqa: F401
 
     __all__ += ['GCNLHead']
-
-__getattr__ = moved_names(__name__, {'GCNonLocal2d': 'mmgcnl.models.GCNonLocal2dAdapter'})

@@ -5,13 +5,13 @@ from .reading import read_study
 from .records import CsvError, Record, append_records, read_records
 from .report import render, render_table
 from .results import Results
-from .runs import Options, Run, other_batch_sizes, plan
+from .runs import Execution, Run, other_batch_sizes, plan
 from .scheduler import Scheduler
 from .spec import Study, StudyError
 
 __all__ = [
     'CsvError',
-    'Options',
+    'Execution',
     'Record',
     'Results',
     'Run',

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from .metrics import PAPER_METRICS
-from .spec import Line, Row, Study, StudyError, Table, check_keys, find_file, listed
+from .spec import Study, StudyError, Table, TableRow, Variant, check_keys, find_file, listed
 
 # Keys that are no results of a training: costs, which are counted or timed, and text.
 _NOT_TRAINED = {'params', 'flops', 'memory_gb', 'fps'}
@@ -16,7 +16,7 @@ _NOT_FIGURES = {'row', 'config', 'dataset', 'shape', 'reproduced', 'misprint', '
 
 def read_tables(content: list, path: Path, root: Path) -> Study:
     """Read a study from a list of tables, such as configs/paper_tables.yml."""
-    rows: dict[str, Row] = {}
+    rows: dict[str, Variant] = {}
     tables = []
     for entry in content:
         check_keys(entry, path, ('table', 'rows'), ('title', 'dataset', 'note'))
@@ -28,13 +28,15 @@ def read_tables(content: list, path: Path, root: Path) -> Study:
             check_keys(figures, where, ('row', 'config'), tuple(allowed))
             place = f'{where}, row {figures["row"]!r}'
             config = find_file('config', figures['config'], place, path, root)
-            row = rows.setdefault(config.stem, Row(config.stem, config, {}, config.stem))
+            row = rows.setdefault(
+                config.stem, Variant(config.stem, config, {}, config.stem)
+            )
             if row.config != config:
                 raise StudyError(
                     f'{place}: two configs are called {config.stem}: {row.config} and '
                     f'{config}; rename one'
                 )
-            lines.append(Line(row.name, figures['row'], _figures(figures)))
+            lines.append(TableRow(row.name, figures['row'], _figures(figures)))
             keys.update((key, None) for key in figures if key in PAPER_METRICS)
         entries = (entry, *entry['rows'])
         tables.append(

@@ -46,11 +46,11 @@ from .metrics import DISTANCES, MEASURED, Metric, metric_names
 from .paper import paper_rows, read_tables
 from .spec import (
     Comparison,
-    Line,
-    Row,
     Study,
     StudyError,
     Table,
+    TableRow,
+    Variant,
     check_keys,
     find_file,
     format_option,
@@ -180,7 +180,9 @@ def _from_mapping(
     )
 
 
-def _rows(content: dict, path: Path, root: Path, repeats: Study | None) -> dict[str, Row]:
+def _rows(
+    content: dict, path: Path, root: Path, repeats: Study | None
+) -> dict[str, Variant]:
     if repeats is not None:
         taken = [key for key in ('options', 'prepare', 'environment') if key in content]
         if not isinstance(content['rows'], list) or taken:
@@ -196,12 +198,16 @@ def _rows(content: dict, path: Path, root: Path, repeats: Study | None) -> dict[
         check_keys(entry, where, ('config',), ('options', 'label'))
         options = {**common, **dict(_flat(entry.get('options', {}), where))}
         config = find_file('config', entry['config'], where, path, root)
-        rows[str(name)] = Row(str(name), config, options, entry.get('label', str(name)))
+        rows[str(name)] = Variant(str(name), config, options, entry.get('label', str(name)))
     return rows
 
 
 def _table(
-    entry: dict, path: Path, root: Path, rows: dict[str, Row], metrics: tuple[Metric, ...]
+    entry: dict,
+    path: Path,
+    root: Path,
+    rows: dict[str, Variant],
+    metrics: tuple[Metric, ...],
 ) -> Table:
     where = f'{path}, table {entry.get("table") if isinstance(entry, dict) else entry!r}'
     check_keys(entry, where, ('table', 'rows'), ('title', 'note', 'paper', 'metrics'))
@@ -219,7 +225,7 @@ def _table(
                 f'{where}, row {name!r}: the paper has no row {label!r} there; it has '
                 f'{listed(figures)}'
             )
-        lines.append(Line(name, rows[name].label, figures.get(label, {})))
+        lines.append(TableRow(name, rows[name].label, figures.get(label, {})))
     by_name = {metric.name: metric for metric in metrics}
     for name in entry.get('metrics', ()):
         if name not in by_name:
@@ -236,7 +242,7 @@ def _table(
     )
 
 
-def _comparison(entry: dict, where: str, rows: dict[str, Row]) -> Comparison:
+def _comparison(entry: dict, where: str, rows: dict[str, Variant]) -> Comparison:
     check_keys(entry, where, ('row', 'than', 'metric'), ('expect',))
     for name in (entry['row'], entry['than']):
         _check_row(name, where, rows)
@@ -292,7 +298,7 @@ def _check_metrics(study: Study) -> None:
         )
 
 
-def _check_row(name: Any, where: str, rows: dict[str, Row]) -> None:
+def _check_row(name: Any, where: str, rows: dict[str, Variant]) -> None:
     if name not in rows:
         raise StudyError(f'{where}: no row {name!r}; the study has {listed(rows)}')
 

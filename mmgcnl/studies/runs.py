@@ -22,7 +22,7 @@ from mmengine.config import Config
 from mmgcnl.utils.logs import read_log
 
 from .records import read_records
-from .spec import Row, Study, StudyError, digest, length
+from .spec import Study, StudyError, Variant, digest, training_length
 
 #: Metric in the last line that a run appends to the CSV file. It marks the run as complete.
 LAST_METRIC = 'train_seconds'
@@ -31,7 +31,7 @@ LAST_ABLATION = 'ablate_seconds'
 
 
 @dataclass(frozen=True)
-class Options:
+class Execution:
     """How the runs of a study are carried out.
 
     Attributes:
@@ -66,9 +66,9 @@ class Run:
     """One row with one seed."""
 
     study: Study
-    row: Row
+    row: Variant
     seed: int
-    options: Options
+    options: Execution
     cfg: Config
     settings: str = field(init=False)
 
@@ -98,7 +98,7 @@ class Run:
     @property
     def checkpoint(self) -> Path:
         """The checkpoint at the end of the training."""
-        number, unit = length(self.cfg)
+        number, unit = training_length(self.cfg)
         return self.folder / f'{unit}_{number}.pth'
 
     @property
@@ -188,7 +188,7 @@ class Run:
 
     def progress(self) -> float:
         """Return the finished share of the training, 0 to 1, according to its log."""
-        number, unit = length(self.cfg)
+        number, unit = training_length(self.cfg)
         lines = self.log_lines()
         if not lines:
             return 0.0
@@ -198,7 +198,7 @@ class Run:
 
 
 def plan(
-    study: Study, rows: Sequence[Row], seeds: Sequence[int], options: Options
+    study: Study, rows: Sequence[Variant], seeds: Sequence[int], options: Execution
 ) -> tuple[list[Run], list[str]]:
     """Return the runs that are left, seed by seed, and messages about broken CSV lines.
 
@@ -256,7 +256,7 @@ def other_batch_sizes(runs: Sequence[Run]) -> Iterator[str]:
             )
 
 
-def _to_ablate(runs: Sequence[Run], options: Options) -> list[Run]:
+def _to_ablate(runs: Sequence[Run], options: Execution) -> list[Run]:
     """Return the trained runs with non-local blocks that were not ablated yet."""
     trained, _ = completed(runs[0].study, options.csv)
     with_blocks, _ = completed(runs[0].study, options.csv, 'cos_att')

@@ -21,7 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from .runs import Options, Run
+from .runs import Execution, Run
 from .worker import POLL, Locked, RunFailed, Worker, lock_file
 
 
@@ -35,7 +35,7 @@ class Scheduler:
     """
 
     def __init__(
-        self, runs: Sequence[Run], options: Options, console: Console | None = None
+        self, runs: Sequence[Run], options: Execution, console: Console | None = None
     ) -> None:
         self.runs = list(runs)
         self.options = options

@@ -20,7 +20,7 @@ class StudyError(ValueError):
 
 
 @dataclass(frozen=True)
-class Row:
+class Variant:
     """A config to train, with options that override its settings."""
 
     name: str
@@ -41,7 +41,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Line:
+class TableRow:
     """A line of a table: a row of the study and the paper's figures for it."""
 
     row: str
@@ -55,7 +55,7 @@ class Table:
 
     name: str
     title: str
-    lines: tuple[Line, ...]
+    lines: tuple[TableRow, ...]
     metrics: tuple[Metric, ...]
     note: str = ''
     datasets: tuple[str, ...] = ()
@@ -82,7 +82,7 @@ class Study:
 
     name: str
     path: Path
-    rows: dict[str, Row]
+    rows: dict[str, Variant]
     tables: tuple[Table, ...]
     metrics: tuple[Metric, ...]
     seeds: tuple[int, ...] = (0,)
@@ -103,7 +103,7 @@ class Study:
 
     def select(
         self, table: str | None = None, rows: Sequence[str] | None = None
-    ) -> list[Row]:
+    ) -> list[Variant]:
         """Return the rows of a table, or those named by ``rows``, each once.
 
         Raises:
@@ -179,7 +179,7 @@ def _plain(node: Any, roots: tuple[str, ...]) -> Any:
     return node
 
 
-def length(cfg: Config) -> tuple[int, str]:
+def training_length(cfg: Config) -> tuple[int, str]:
     """Return the number of iterations or epochs of a training, and 'iter' or 'epoch'."""
     train_cfg = cfg.train_cfg
     if train_cfg.get('max_iters') is not None:

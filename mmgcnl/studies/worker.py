@@ -24,7 +24,7 @@ from mmgcnl.utils.provenance import git_revision, provenance
 from mmgcnl.version import __version__
 
 from .records import Record, append_records
-from .runs import LAST_ABLATION, LAST_METRIC, Options, Run, completed
+from .runs import LAST_ABLATION, LAST_METRIC, Execution, Run, completed
 from .spec import StudyError
 
 POLL = 0.5  # seconds
@@ -46,7 +46,7 @@ class Worker:
         StudyError: There are too few GPUs for the jobs.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Execution) -> None:
         self.options = options
         self._stopping = threading.Event()
         self._processes: set[subprocess.Popen] = set()
@@ -250,7 +250,7 @@ def _port(slot: int) -> str:
         return str(free.getsockname()[1])
 
 
-def _gpu_groups(options: Options) -> list[str]:
+def _gpu_groups(options: Execution) -> list[str]:
     """Return the GPUs of each job; empty on a machine without GPUs."""
     given = os.environ.get('CUDA_VISIBLE_DEVICES')
     names = (

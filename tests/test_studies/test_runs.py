@@ -4,14 +4,14 @@ import pytest
 
 from mmgcnl.studies import StudyError, other_batch_sizes, read_study
 from mmgcnl.studies.records import append_records
-from mmgcnl.studies.runs import LAST_ABLATION, LAST_METRIC, Options, plan
+from mmgcnl.studies.runs import LAST_ABLATION, LAST_METRIC, Execution, plan
 
 
 def test_models_to_ablate(study_file, record, tmp_path):
     """Those that were trained and not ablated need a checkpoint; the others do not."""
     study = read_study(study_file, study_file.parent)
     rows = list(study.rows.values())
-    options = Options(study_file.parent, tmp_path, tmp_path / 'results.csv')
+    options = Execution(study_file.parent, tmp_path, tmp_path / 'results.csv')
     runs, _ = plan(study, rows, [0, 1], options)
 
     def measured(run, *metrics):
@@ -22,7 +22,7 @@ def test_models_to_ablate(study_file, record, tmp_path):
     measured(ablated, LAST_METRIC, 'cos_att', LAST_ABLATION)
     measured(trained, LAST_METRIC, 'cos_att')
     measured(without_block, LAST_METRIC)
-    options = Options(study_file.parent, tmp_path, options.csv, ablate=True)
+    options = Execution(study_file.parent, tmp_path, options.csv, ablate=True)
     with pytest.raises(StudyError, match='no such checkpoint') as error:
         plan(study, rows, [0, 1], options)
     assert str(trained.checkpoint) in str(error.value)
@@ -55,6 +55,6 @@ def test_processes_that_do_not_fit_the_learning_rate(
     with open(tmp_path / 'plain.py', 'a') as config:
         config.write(f'train_dataloader = dict(batch_size=2)\n{settings}\n')
     study = read_study(study_file, tmp_path)
-    options = Options(tmp_path, tmp_path, tmp_path / 'results.csv', gpus=gpus)
+    options = Execution(tmp_path, tmp_path, tmp_path / 'results.csv', gpus=gpus)
     runs, _ = plan(study, [study.rows['plain']], [0, 1], options)
     assert [message.split(': ')[-1] for message in other_batch_sizes(runs)] == remedies

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mmgcnl.studies.runs import Options
+from mmgcnl.studies.runs import Execution
 from mmgcnl.studies.worker import Worker, _measured, _port
 
 
@@ -44,7 +44,7 @@ def test_revisions_of_training_and_measurement(run, monkeypatch, trained, expect
     run.state()['revisions'] = trained
     run.study, run.row, run.seed = SimpleNamespace(name='a'), SimpleNamespace(name='b'), 0
     run.attention, run.settings = 'auto', '01234567'
-    worker = Worker(Options(run.folder, run.folder, run.folder / 'results.csv'))
+    worker = Worker(Execution(run.folder, run.folder, run.folder / 'results.csv'))
     assert worker._records(run, dict(mIoU=50.0))[0].revision == expected
 
 

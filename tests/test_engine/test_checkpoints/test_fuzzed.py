@@ -58,7 +58,7 @@ def change(content: bytes, draw: random.Random) -> bytes:
     )
 
 
-def test_changed_file(checkpoint):
+def test_changed_file_is_refused_or_loaded_unchanged(checkpoint):
     """No change of a weight goes unnoticed."""
     content, draw = checkpoint.read_bytes(), random.Random(0)
     outcomes = Counter()
@@ -74,7 +74,7 @@ def test_changed_file(checkpoint):
     print(dict(outcomes))
 
 
-def test_changed_pickle_with_right_checksums(checkpoint):
+def test_changed_pickle_with_right_checksums_is_refused_or_loaded(checkpoint):
     """As somebody would make it: it is refused or loaded, and nothing else happens."""
     with zipfile.ZipFile(checkpoint) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}

@@ -36,7 +36,7 @@ def load(path: Path | str):
     return CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
 
 
-def test_importing_changes_nothing_and_installing_twice_no_more():
+def test_install_safe_loading_is_explicit_and_idempotent():
     """In a new process, since every other test here may have installed it."""
     code = """
 from mmengine.runner import CheckpointLoader
@@ -69,7 +69,7 @@ def test_what_mmengine_saves_is_loaded(tmp_path):
     assert (loaded['palette'] == saved['palette']).all()
 
 
-def test_of_numpy_1(tmp_path):
+def test_checkpoint_of_numpy_1_is_loaded(tmp_path):
     """It calls numpy._core by the name numpy.core."""
     saved = dict(score=np.float64(0.5), array=np.arange(3))
     torch.save(saved, tmp_path / 'a.pth', _use_new_zipfile_serialization=False)
@@ -110,7 +110,7 @@ def test_code_is_refused_and_does_not_run(tmp_path, monkeypatch, zipped, scheme)
         Call(eval, '1'),
     ],
 )
-def test_other_ways_to_code_are_refused(tmp_path, attack):
+def test_malicious_call_is_refused(tmp_path, attack):
     torch.save(attack, tmp_path / 'evil.pth')
     with pytest.raises(CheckpointError, match='refused: it asks for '):
         load(tmp_path / 'evil.pth')
@@ -128,12 +128,12 @@ def test_truncated_file_is_named(tmp_path, keep):
         load(tmp_path / 'a.pth')
 
 
-def test_missing_file_is_a_missing_file(tmp_path):
+def test_missing_file_raises_file_not_found_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         load(tmp_path / 'none.pth')
 
 
-def test_finds_checkpoints(tmp_path):
+def test_find_checkpoints(tmp_path):
     names = ['iter_9.pth', 'iter_10.pth', 'iter_8.pth']
     for age, name in enumerate(names):
         (tmp_path / name).touch()
@@ -188,9 +188,7 @@ def test_config_in_a_checkpoint_does_not_run(build, tmp_path):
     assert not left.exists()
 
 
-def test_checkpoints_of_the_current_folder_are_not_those_of_the_training(
-    tmp_path, monkeypatch
-):
+def test_find_checkpoints_ignores_the_current_folder(tmp_path, monkeypatch):
     """Also when the work dir has no file last_checkpoint."""
     elsewhere = tmp_path / 'elsewhere'
     elsewhere.mkdir()
@@ -312,7 +310,7 @@ class Built:
     ],
     ids=lambda write: write.__name__,
 )
-def test_trick_is_refused(tmp_path, monkeypatch, write):
+def test_malicious_checkpoint_is_refused(tmp_path, monkeypatch, write):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / 'a.pth')
     with pytest.raises(CheckpointError, match='a.pth (refused|is not a checkpoint)'):
@@ -371,7 +369,7 @@ def server(tmp_path):
         server.shutdown()
 
 
-def test_redirected_urls(tmp_path, monkeypatch, server):
+def test_redirected_urls_are_loaded_safely(tmp_path, monkeypatch, server):
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
     monkeypatch.chdir(tmp_path)
     torch.save(dict(weight=torch.ones(1)), tmp_path / 'good.pth')

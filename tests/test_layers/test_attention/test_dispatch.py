@@ -24,7 +24,7 @@ from tests.test_layers.test_attention.cases import (
 )
 
 
-def test_choice(inputs, monkeypatch):
+def test_choose_implementation(inputs, monkeypatch):
     monkeypatch.delenv('MMGCNL_ATTENTION', raising=False)
     assert choose_implementation(inputs) == 'blockwise'
     assert choose_implementation(inputs.of_queries(slice(3))) == 'dense'
@@ -45,7 +45,7 @@ def test_choice(inputs, monkeypatch):
         attention(inputs, inputs.key, implementation='quick')
 
 
-def test_choice_is_what_runs(inputs, monkeypatch):
+def test_attention_runs_the_chosen_implementation(inputs, monkeypatch):
     ran = []
     for name, function in list(IMPLEMENTATIONS.items()):
         spy = lambda *args, _name=name, _f=function: ran.append(_name) or _f(*args)  # noqa: E731
@@ -69,9 +69,7 @@ def test_traced_block_is_made_of_standard_operators():
     torch.testing.assert_close(traced(x), block(x), rtol=1e-4, atol=1e-4)
 
 
-def test_without_the_kernel_the_blockwise_one_steps_in_and_says_so_once(
-    inputs, monkeypatch, recwarn
-):
+def test_triton_falls_back_to_blockwise_with_one_warning(inputs, monkeypatch, recwarn):
     monkeypatch.setattr(dispatch, '_warned', set())
     half = inputs._replace(query=inputs.query.double())
     for _ in range(2):

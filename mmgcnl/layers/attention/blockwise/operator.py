@@ -29,7 +29,7 @@ def blockwise_attention(
     dropout_p: float = 0.0,
     seed: Tensor | None = None,
 ) -> Tensor:
-    """As :func:`..reference.dense_attention`, in memory that does not grow with N x M.
+    """As :func:`.reference.dense_attention`, in memory that does not grow with N x M.
 
     It computes in float32 at least, whatever the precision of the input. Second
     derivatives are not supported.

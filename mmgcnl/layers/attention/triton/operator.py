@@ -26,7 +26,7 @@ def triton_attention(
     dropout_p: float = 0.0,
     seed: Tensor | None = None,
 ) -> Tensor:
-    """As :func:`..reference.dense_attention`, with no N x M tensor in memory.
+    """As :func:`.reference.dense_attention`, with no N x M tensor in memory.
 
     Second derivatives are not supported.
     """

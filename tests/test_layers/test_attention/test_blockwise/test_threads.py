@@ -17,7 +17,7 @@ from tests.test_layers.test_attention.cases import (
 
 
 @pytest.mark.parametrize('dropout_p', [0.0, 0.3])
-def test_heads_on_threads_of_their_own_give_the_same(dropout_p, two_threads):
+def test_threads_change_no_result(dropout_p, two_threads):
     case = Case(2, 3, 6, (7, 9), 1, True, 3.0, dropout_p, 0)
     with tiles_of(500, 20):
         on_two = case.run('blockwise', torch.float32)
@@ -27,7 +27,7 @@ def test_heads_on_threads_of_their_own_give_the_same(dropout_p, two_threads):
     assert all(torch.equal(a, b) for a, b in zip(on_two, on_one))
 
 
-def test_heads_on_threads_of_their_own_in_the_modes_of_the_caller(two_threads):
+def test_threads_have_the_modes_of_the_caller(two_threads):
     block, x = block_and_input()
     with torch.inference_mode(), torch.autocast('cpu', dtype=torch.bfloat16):
         inputs, value = block.attention_inputs(x), block._split_heads(block.value(x))
@@ -37,7 +37,7 @@ def test_heads_on_threads_of_their_own_in_the_modes_of_the_caller(two_threads):
     assert on_one.dtype == torch.bfloat16 and torch.equal(on_one, on_two)
 
 
-def test_an_error_stops_all_threads_and_restores_their_number(two_threads, monkeypatch):
+def test_error_stops_all_threads_and_restores_the_thread_count(two_threads, monkeypatch):
     calls = []
 
     def fail(*args):
@@ -51,7 +51,7 @@ def test_an_error_stops_all_threads_and_restores_their_number(two_threads, monke
     assert len(calls) <= 2 and torch.get_num_threads() == 2
 
 
-def test_a_thread_that_started_meanwhile_does_not_keep_the_small_number(two_threads):
+def test_thread_started_meanwhile_gets_the_default_thread_count(two_threads):
     """It is new to PyTorch, which gives it the number at that time."""
     torch.set_num_threads(4)
     started, finished = threading.Event(), threading.Event()

@@ -66,7 +66,7 @@ def test_validation_is_without_tf32(setting, reading):
 
 
 @needs_triton
-def test_a_kernel_that_fails_or_errs_is_not_used(inputs, monkeypatch, untried):
+def test_failing_or_inexact_kernels_are_refused(inputs, monkeypatch, untried):
     def broken(*args):
         raise RuntimeError('out of resource: shared memory')
 
@@ -79,7 +79,7 @@ def test_a_kernel_that_fails_or_errs_is_not_used(inputs, monkeypatch, untried):
 
 
 @needs_triton
-def test_a_full_gpu_does_not_rule_a_kernel_out_for_good(inputs, monkeypatch, untried):
+def test_out_of_memory_is_not_remembered(inputs, monkeypatch, untried):
     def full(*args):
         raise torch.cuda.OutOfMemoryError
 
@@ -90,7 +90,7 @@ def test_a_full_gpu_does_not_rule_a_kernel_out_for_good(inputs, monkeypatch, unt
 
 
 @needs_triton
-def test_a_kernel_that_works_is_used(inputs, untried):
+def test_validated_kernels_are_used(inputs, untried):
     inputs = inputs.of_queries(slice(1))
     inputs = AttentionInputs(*(t.to('cuda' if CUDA else 'cpu') for t in inputs[:3]), None)
     assert choose_implementation(inputs, 'triton') == 'triton'
@@ -99,7 +99,7 @@ def test_a_kernel_that_works_is_used(inputs, untried):
 
 
 @needs_triton
-def test_a_triton_that_crashes_is_not_used(inputs, monkeypatch, untried):
+def test_triton_version_that_crashes_is_refused(inputs, monkeypatch, untried):
     monkeypatch.setattr(operator.load_kernels().triton, '__version__', '3.0.0')
     monkeypatch.setattr(operator, 'triton_attention', lambda *args: pytest.fail('called'))
     assert 'Triton 3.0.0 crashes' in validation.why_unsupported(inputs)
@@ -109,7 +109,7 @@ def test_a_triton_that_crashes_is_not_used(inputs, monkeypatch, untried):
 @pytest.mark.parametrize(
     'mode', [torch.inference_mode, lambda: torch.autocast('cpu', dtype=torch.bfloat16)]
 )
-def test_the_modes_of_the_first_call_do_not_matter(inputs, untried, mode):
+def test_validation_ignores_the_modes_of_the_caller(inputs, untried, mode):
     # With position: it is the tables that autocast would round.
     codes = torch.randn(40, 40, 2, 4) / 4
     inputs = inputs._replace(position=Position(inputs.query, codes, codes))
@@ -137,7 +137,7 @@ def test_every_kind_is_validated_with_its_own_tile_and_dropout(inputs, monkeypat
     ]
 
 
-def test_what_cannot_be_computed_is_refused_by_name(inputs):
+def test_unsupported_inputs_are_refused_with_the_reason(inputs):
     half = inputs._replace(key=inputs.key.half())
     assert 'but key has torch.float16' in validation.why_unsupported(half)
     with pytest.raises(TypeError, match='value has dtype torch.float16'):
@@ -170,7 +170,7 @@ def test_every_tile_in_use_can_be_validated(dtype, dims):
         assert tiles.tile_of_keys(max(n for n, _ in used), grid) == tile
 
 
-def test_what_does_not_fit_the_shared_memory_is_refused_from_the_limits(monkeypatch):
+def test_heads_beyond_the_shared_memory_are_refused_without_compiling(monkeypatch):
     """As on a T4, which has less than the kernels need for wide heads."""
     gpu = SimpleNamespace(name='NVIDIA T4', shared_memory_per_block_optin=65536, major=7)
     gpu.minor = 5
