@@ -1,7 +1,7 @@
 dataset_type = 'MSRC21Dataset'
 data_root = '{{$MSRC21_ROOT:data/msrc21}}'
 img_scale = (320, 320)
-crop_size = (224, 224)
+crop_size = (160, 160)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
