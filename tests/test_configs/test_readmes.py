@@ -32,7 +32,7 @@ def test_every_config_has_a_row(pages):
 @pytest.mark.parametrize(
     'config, expected',
     [
-        ('pascal_context/nl_r50-d8_4xb2-50k_pascal-context-59-480x480', (4, 2, '80,000')),
+        ('pascal_context/nl_r50-d8_4xb2-50k_pascal-context-59-480x480', (4, 2, '50,000')),
         ('camvid/gcnl_r50-d8_1xb8-20k_camvid-360x480', (1, 8, '20,000')),
         ('ebfpn/mask-rcnn_r50_fpn_ebfpn_3x_coco', (8, 2, '36 epochs')),
     ],

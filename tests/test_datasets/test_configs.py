@@ -20,7 +20,10 @@ def test_ebfpn_adds_the_neck_and_nothing_else(path):
     assert fpn == base.model.neck
     # Stride 16 is refined: level 2, or 1 where the pyramid begins at stride 8.
     level = dict(refine_level=1) if fpn.get('start_level') else {}
-    assert ebfpn == dict(type='EBFPN', in_channels=256, num_levels=5, **level)
+    xavier = dict(type='Xavier', layer='Conv2d', distribution='uniform')
+    assert ebfpn == dict(
+        type='EBFPN', in_channels=256, num_levels=5, init_cfg=xavier, **level
+    )
     assert cfg.optim_wrapper.optimizer.lr == 0.01
     base.model.neck = cfg.model.neck
     base.optim_wrapper.optimizer.lr = 0.01
