@@ -535,6 +535,11 @@ def draw_every_data_set(root: Path) -> None:
         for name in ('camvid', 'probe'):
             folders = root / name / 'images' / split, root / name / 'annotations' / split
             draw_segmentation(split, '{}.png', '{}.png', 7, *folders)
+    for split in ('train', 'val'):
+        for name in ('msrc21', 'voc_animals'):
+            folders = root / name / 'images' / split, root / name / 'annotations' / split
+            draw_segmentation(split, '{}.jpg', '{}.png', 9, *folders)
+        draw_boxes(root / f'voc_animals/annotations/instances_{split}.json', split)
     for split, folder in (('train', 'training'), ('val', 'validation')):
         folders = root / 'ade/images' / folder, root / 'ade/annotations' / folder
         draw_segmentation(split, '{}.jpg', '{}.png', 151, *folders)
@@ -568,6 +573,22 @@ def draw_segmentation(
         values = rng.integers(0, classes, (6, 8), np.uint8).repeat(8, 0).repeat(8, 1)
         Image.fromarray(values[..., None].repeat(3, 2)).save(images / image.format(i))
         Image.fromarray(values).save(labels / label.format(i))
+
+
+def draw_boxes(path: Path, split: str) -> None:
+    """A box of a dog in every image that draw_segmentation has drawn."""
+    images = [
+        dict(id=i + 1, file_name=f'{i}.jpg', width=64, height=48)
+        for i in range(NUMBER[split])
+    ]
+    box = dict(category_id=1, bbox=[8, 8, 40, 32], area=1280, iscrowd=0)
+    animals = ('dog', 'cat', 'sheep', 'horse', 'cow')
+    content = dict(
+        images=images,
+        annotations=[dict(id=i['id'], image_id=i['id'], **box) for i in images],
+        categories=[dict(id=i, name=name) for i, name in enumerate(animals, 1)],
+    )
+    path.write_text(json.dumps(content))
 
 
 def draw_coco(root: Path) -> None:

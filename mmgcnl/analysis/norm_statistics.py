@@ -66,5 +66,7 @@ def _average(
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for indices in order[:num_images].split(max(cfg.train_dataloader.batch_size, 2)):
+            if len(indices) < min(2, len(dataset)):
+                continue  # one image alone may have one value per channel
             data = pseudo_collate([dataset[i] for i in indices.tolist()])
             model(**model.data_preprocessor(data, True), mode='loss')

@@ -1,7 +1,8 @@
 """EfficientNet-Lite0, a backbone whose ImageNet weights come as a Python package.
 
-M. Tan, Q. V. Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks",
-ICML 2019, in the Lite variant of TensorFlow's TPU models: no squeeze-and-excitation, ReLU6.
+M. Tan, Q. V. Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural
+Networks", ICML 2019, in the Lite variant of TensorFlow's TPU models: no
+squeeze-and-excitation, ReLU6.
 
 Shape shorthand: B images, C channels, (H, W) the map.
 """

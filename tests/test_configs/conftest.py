@@ -16,8 +16,10 @@ FOLDERS = dict(
     CAMVID_ROOT='camvid',
     CITYSCAPES_ROOT='cityscapes',
     COCO_ROOT='coco',
+    MSRC21_ROOT='msrc21',
     PASCAL_CONTEXT_ROOT='pascal_context',
     PROBE_ROOT='probe',
+    VOC_ANIMALS_ROOT='voc_animals',
 )
 
 
@@ -58,7 +60,10 @@ def reduce(cfg: Config) -> None:
             loader.batch_size = min(loader.batch_size, 2)
             for dataset in leaf_datasets(loader.dataset):
                 reduce_pipeline(dataset.pipeline)
-                dataset.pop('sequences', None)  # of CamVid; the drawn data has none
+                # of CamVid and MSRC-21; the drawn data has none, and fewer images
+                dataset.pop('sequences', None)
+                if isinstance(dataset.get('indices'), list):
+                    del dataset['indices']
     if 'submission' in cfg:
         reduce_pipeline(cfg.submission.test_dataloader.dataset.get('pipeline', ()))
     if 'max_epochs' in cfg.train_cfg:
@@ -82,6 +87,13 @@ def reduce_pipeline(pipeline: Any) -> None:
 def reduce_model(model: Any) -> None:
     backbone = model.backbone
     if 'ProbeBackbone' in backbone.type:
+        return
+    if 'EfficientNet' in backbone.type:
+        backbone.pretrained = False
+        if model.type == 'EncoderDecoder':
+            model.data_preprocessor.size = CROP
+        else:
+            model.test_cfg.update(score_thr=0.0, max_per_img=5)
         return
     backbone.init_cfg = None
     if backbone.type == 'HRNet':

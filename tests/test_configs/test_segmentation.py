@@ -91,7 +91,13 @@ def test_recipe_of_the_papers_rows(config):
     assert cfg.train_dataloader.batch_size * 4 == cfg.auto_scale_lr.base_batch_size == 8
 
     *steps, pack = Compose(cfg.train_dataloader.dataset.pipeline).transforms
-    names = ['LoadImageFromFile', 'LoadAnnotations', 'RandomResize', 'RandomCrop', 'RandomFlip']
+    names = [
+        'LoadImageFromFile',
+        'LoadAnnotations',
+        'RandomResize',
+        'RandomCrop',
+        'RandomFlip',
+    ]
     assert [type(step).__name__ for step in steps] == names
     _, _, resize, cropping, flip = steps
     assert (resize.scale, resize.ratio_range) == (scale, (0.5, 2.0))

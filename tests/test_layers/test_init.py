@@ -16,7 +16,9 @@ def distance(weights: torch.Tensor) -> float:
 
 @pytest.mark.parametrize('init', ['gaussian', '', None, 0, ['torch']])
 def test_unknown_init_is_named(init):
-    with pytest.raises(ValueError, match="init=.*: give one of 'xavier', 'torch', 'normal'"):
+    with pytest.raises(
+        ValueError, match="init=.*: give one of 'xavier', 'torch', 'normal'"
+    ):
         GCNonLocal2d(16, init=init)
 
 
@@ -78,9 +80,7 @@ def test_norm_starts_as_zeros_init_says():
     for init in INITS:
         zero = GCNonLocal2d(64, init=init, norm_layer=nn.BatchNorm2d).norm
         assert not zero.weight.any() and not zero.bias.any()
-        norm = GCNonLocal2d(
-            64, init=init, norm_layer=nn.BatchNorm2d, zeros_init=False
-        ).norm
+        norm = GCNonLocal2d(64, init=init, norm_layer=nn.BatchNorm2d, zeros_init=False).norm
         assert not norm.bias.any()
         if init == 'normal':  # as mmcv's NonLocal2d
             assert 0.005 < norm.weight.std() < 0.02
@@ -94,9 +94,7 @@ def test_attention_of_a_fresh_block_depends_on_the_query(form):
     torch.manual_seed(0)
     x = torch.randn(1, 128, 12, 10).relu()  # as behind a convolution, a norm and ReLU
     found = {
-        init: distance(
-            GCNonLocal2d(128, position=form, init=init).attention_weights(x)
-        )
+        init: distance(GCNonLocal2d(128, position=form, init=init).attention_weights(x))
         for init in INITS
     }
     assert found['xavier'] > 0.02

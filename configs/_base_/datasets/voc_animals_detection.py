@@ -2,7 +2,7 @@
 dataset_type = 'CocoDataset'
 data_root = '{{$VOC_ANIMALS_ROOT:data/voc_animals}}'
 metainfo = dict(classes=('dog', 'cat', 'sheep', 'horse', 'cow'))
-img_scale = (320, 320)
+img_scale = (256, 256)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),

@@ -1,5 +1,5 @@
-# The necks behind the FPN. All convolutions of their blocks start from Xavier's distribution,
-# the output layers included, as in the mmdet 1.x of the paper.
+# The necks behind the FPN. All convolutions of their blocks start from Xavier's
+# distribution, the output layers included, as in the mmdet 1.x of the paper.
 xavier = dict(type='Xavier', layer='Conv2d', distribution='uniform')
 # mmdet's BFP: the plain non-local block, without a scale on its logits.
 bfpn = dict(

@@ -7,8 +7,9 @@ import mmcv
 import numpy as np
 import pytest
 from mmengine.config import Config
-from mmengine.runner.loops import _InfiniteDataloaderIterator
 
+from mmgcnl.analysis import Split, measure_distances, set_norm_statistics
+from mmgcnl.apis import image_pipeline, init_model
 from tests.builders import ROOT, free_port, write_segmentor
 
 
@@ -118,24 +119,31 @@ def test_images_are_decoded_once(call, trained, tmp_path, segmentor, monkeypatch
 
 
 def test_distances_at_iteration_0(call, capsys, tmp_path, segmentor):
-    """Without a checkpoint the model is the one that a training starts from."""
-    options = ['--cfg-options', 'model.backbone.init_cfg=None', 'randomness.seed=3']
-    fresh, started = tmp_path / 'fresh.json', tmp_path / 'started.json'
-    call('analysis_tools/cosine_distance', segmentor, '--json', fresh, *options)
-    lr = 'optim_wrapper.optimizer.lr=0.0'
-    call('train', segmentor, '--work-dir', tmp_path / 'run', *options, lr)
-    checkpoint = tmp_path / 'run/iter_1.pth'
-    call('analysis_tools/cosine_distance', segmentor, checkpoint, '--json', started)
-    heads = []
-    for path in (fresh, started):
-        (block,) = json.loads(path.read_text())['blocks'].values()
-        heads.append(block['attention']['heads'])
-        assert block['output'] == dict(mean=None, std=None)  # it adds nothing yet
-        assert 0 < block['input']['mean'] < 0.5
-    assert min(heads[0]) > 0
-    # OpenMMLab's mmengine draws a random number before it initialises such a training.
-    if hasattr(_InfiniteDataloaderIterator, '_ensure_iterator'):
-        assert heads[0] == pytest.approx(heads[1], rel=0.02)
+    """Without a checkpoint: the fresh model, with statistics of training images."""
+    cfg = Config.fromfile(segmentor)
+    cfg.model.backbone.update(init_cfg=None, norm_eval=False)
+    cfg.randomness = dict(seed=3)
+    cfg.dump(tmp_path / 'fresh.py')
+    found = []
+    for name in ('one.json', 'again.json'):
+        out = tmp_path / name
+        call('analysis_tools/cosine_distance', tmp_path / 'fresh.py', '--json', out)
+        found.append(json.loads(out.read_text())['blocks'])
+    assert found[0] == found[1]
+    (block,) = found[0].values()
+    assert block['output'] == dict(mean=None, std=None)  # it adds nothing yet
+    assert 0 < block['input']['mean'] < 0.5
+
+    model = init_model(cfg, None, 'cpu')
+    split = Split(cfg, 'val')
+    distances = []
+    for _ in range(2):
+        report = measure_distances(model, image_pipeline(cfg, split='val'), split)
+        distances.append(report['blocks']['decode_head.block']['attention']['mean'])
+        set_norm_statistics(model, cfg)
+    without, with_statistics = distances
+    assert block['attention']['mean'] == pytest.approx(with_statistics, rel=1e-6)
+    assert with_statistics != pytest.approx(without, rel=0.05)
 
     capsys.readouterr()
     with pytest.raises(SystemExit, match='2'):
