@@ -17,6 +17,9 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 import tests.shortcuts  # noqa: F401  for speed
+from mmgcnl.engine import preemption
+
+preemption.TRAIN_INTERVAL = 2  # the trainings of the tests are short
 
 
 @HOOKS.register_module()
@@ -45,6 +48,9 @@ def meet(kind: str, runner: Any) -> None:
         os.fsync = lambda descriptor: time.sleep(seconds)
     elif kind == 'preempted':  # torchrun passes it on to all processes
         os.kill(os.getppid(), signal.SIGTERM)
+        (hook,) = (h for h in runner.hooks if isinstance(h, preemption.PreemptionHook))
+        while not hook.asked:
+            time.sleep(0.01)
     else:
         os.kill(os.getpid(), signal.Signals[kind])
 

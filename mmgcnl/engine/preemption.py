@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object, all_reduce, barrier
+from mmengine.dist import all_gather_object, all_reduce, barrier, get_world_size
 from mmengine.hooks import EMAHook, Hook
 from torch.utils.data import DataLoader
 
@@ -19,7 +20,12 @@ from .processes import close_process_group
 
 # What a shell reports for a process that SIGTERM ended.
 EXIT_CODE = 128 + signal.SIGTERM
-VAL_INTERVAL = 10  # validation batches between two checks for a signal
+# Between two checks of several processes for a signal are at most so many iterations or
+# seconds, whichever are fewer: each check makes the processes, and the host and its GPU,
+# wait for each other. torchrun's grace period is 30 s. A single process checks always.
+TRAIN_INTERVAL = 10
+TRAIN_SECONDS = 5.0
+VAL_INTERVAL = 10  # validation batches
 
 
 class PreemptionHook(Hook):
@@ -35,6 +41,9 @@ class PreemptionHook(Hook):
         self.asked = False
         self._training = False
         self._in_step = True
+        self._interval = 1  # iterations from one check to the next
+        self._left = 1  # until the next
+        self._checked = 0.0
 
     @contextmanager
     def noticing_sigterm(self) -> Iterator[None]:
@@ -44,6 +53,7 @@ class PreemptionHook(Hook):
             return
         before = signal.signal(signal.SIGTERM, self._note)
         self._training = True
+        self._checked = time.monotonic()
         try:
             yield
         finally:
@@ -53,18 +63,30 @@ class PreemptionHook(Hook):
     def _note(self, signum: int, frame: Any) -> None:
         self.asked = True
 
-    def _agreed(self) -> bool:
-        """Whether any process was asked to stop."""
-        asked = torch.tensor(int(self.asked))
-        all_reduce(asked, 'max')
-        return bool(asked)
+    def _agree(self, seconds: float = 0.0) -> tuple[bool, float]:
+        """Whether any process was asked to stop, and the largest of their ``seconds``."""
+        known = torch.tensor([float(self.asked), seconds])
+        all_reduce(known, 'max')
+        return bool(known[0]), known[1].item()
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Stop after this iteration if any process was asked to."""
-        if self._training and self._agreed():
+        """Stop after this iteration if it is one to check and any process was asked to."""
+        if not self._training:
+            return
+        self._left -= 1
+        if self._left > 0:
+            return
+        passed = time.monotonic() - self._checked
+        asked, seconds = self._agree(passed / self._interval)
+        if asked:
             self._stop(runner, runner.iter + 1)
+        if get_world_size() > 1:  # all know the same seconds, so they check together
+            often = int(TRAIN_SECONDS / max(seconds, 1e-3))
+            self._interval = min(max(often, 1), TRAIN_INTERVAL)
+        self._left = self._interval
+        self._checked = time.monotonic()
 
     def before_val_epoch(self, runner: Any) -> None:
         """Check whether all processes validate the same number of batches."""
@@ -77,7 +99,7 @@ class PreemptionHook(Hook):
         """Stop within a validation of the training if any process was asked to."""
         if (batch_idx + 1) % VAL_INTERVAL or not (self._in_step and self._training):
             return
-        if self._agreed():
+        if self._agree()[0]:
             for hook in runner.hooks:
                 if isinstance(hook, EMAHook):
                     hook._swap_ema_parameters()  # it validates the averaged weights
