@@ -33,6 +33,8 @@ import triton.language as tl
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 _SIZES = ['threshold', 'H', 'W', 'h', 'w', 'table_heads']
+# Triton 3.1 has no such function, and no check of overflows to turn off.
+_HAS_MUL = tl.constexpr(hasattr(tl, 'mul'))
 
 
 @triton.jit
@@ -42,6 +44,17 @@ def _load(start, rows, channels, d: tl.constexpr, BLOCK_D: tl.constexpr):
     if d == BLOCK_D:
         return tl.load(at)
     return tl.load(at, mask=(channels < d)[None, :], other=0.0)
+
+
+@triton.jit
+def _kept(a, b, threshold):
+    """Which weights dropout keeps, by the numbers of the queries and of the keys."""
+    if _HAS_MUL:
+        # The product wraps around, which TRITON_DEBUG=1 would stop the program for.
+        products = tl.mul(a[:, None], b[None, :], sanitize_overflow=False)
+    else:
+        products = a[:, None] * b[None, :]
+    return products >= threshold
 
 
 @triton.jit
@@ -129,7 +142,7 @@ def _forward_tiles(
             row_sum = row_sum * correction + tl.sum(weights, 1)
             if DROPOUT:
                 b = tl.load(key_numbers + keys)
-                weights = tl.where(a[:, None] * b[None, :] >= threshold, weights, 0.0)
+                weights = tl.where(_kept(a, b, threshold), weights, 0.0)
             v = _load(value, keys, channels, d, BLOCK_D)
             y = tl.dot(
                 weights.to(v.dtype), v, acc=y * correction[:, None],
@@ -230,7 +243,7 @@ def _query_gradient_tiles(
             d_weights = tl.dot(dy, tl.trans(v), acc=start_at, input_precision=PRECISION)
             if DROPOUT:
                 b = tl.load(key_numbers + keys)
-                kept = a[:, None] * b[None, :] >= threshold
+                kept = _kept(a, b, threshold)
                 # keep_scale follows where the sums are stored.
                 d_weights = tl.where(kept, d_weights, minus_D[:, None])
             d_logits = weights * d_weights
@@ -396,7 +409,7 @@ def key_gradient_kernel(
         start_at = tl.broadcast_to(negative_D[:, None], (BLOCK_M, BLOCK_N))
         if DROPOUT:
             a = tl.load(query_numbers + safe)
-            kept = a[:, None] * b[None, :] >= threshold
+            kept = _kept(a, b, threshold)
             dropped = tl.where(kept, weights, 0.0)
             # keep_scale follows at the end, as for dv.
             if BLOCK_D <= 32 or q.dtype == tl.float32:
