@@ -167,9 +167,13 @@ def _validate(
         return compare_with_reference(device, dtype, **sizes)
     kind = dict(dtype=str(dtype).removeprefix('torch.'), **sizes)
     key = machine_key(torch.device(device), triton.__version__)
-    return shared_verdict(
-        verdict_folder(), key | kind, functools.partial(_compare_on_gpu, device, kind)
+    what = (
+        f'the attention kernels for {dtype}, {dims} channels a head, tiles of {tile} keys'
+        f'{" with a tail" if tail else ""}, with{"" if position else "out"} position, '
+        f'with{"" if dropout else "out"} dropout'
     )
+    find = functools.partial(_compare_on_gpu, device, kind)
+    return shared_verdict(verdict_folder(), key | kind, what, find)
 
 
 def _compare_on_gpu(device: str, kind: dict[str, Any]) -> str | None:

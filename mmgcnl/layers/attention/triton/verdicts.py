@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import os
 import tempfile
 import time
@@ -21,6 +22,7 @@ try:
 except ImportError:  # Windows: every process finds its own verdicts
     fcntl = None  # type: ignore[assignment]
 
+_logger = logging.getLogger('mmgcnl')
 #: Seconds that a process waits for another one that is about to find the same verdict.
 #: With the time for its own attempt, it stays below the 10 minutes after which NCCL ends a
 #: training.
@@ -38,6 +40,7 @@ def verdict_folder() -> Path:
 def shared_verdict(
     folder: Path,
     key: dict[str, Any],
+    what: str,
     find: Callable[[], str | None],
     wait: float = WAIT,
 ) -> str | None:
@@ -53,6 +56,7 @@ def shared_verdict(
     Args:
         folder: Where the verdicts are.
         key: What the verdict depends on, as JSON has it.
+        what: What the verdict is on, for the log.
         find: Returns None if the kernels can be used, or else the reason. Exceptions are
             passed on, and then nothing is kept.
         wait: Seconds.
@@ -62,6 +66,12 @@ def shared_verdict(
     known, reason = _read(path, key)
     if known:
         return reason
+    _logger.warning(
+        'Compiling and checking %s. This takes up to a minute, once on this machine: one '
+        'process does it, and the others wait. The result is kept in %s.',
+        what,
+        folder,
+    )
     with _locked(path.with_suffix('.lock'), wait):
         known, reason = _read(path, key)
         if not known:
@@ -159,7 +169,7 @@ def _driver() -> str:
     try:
         return Path('/proc/driver/nvidia/version').read_text().strip()
     except OSError:  # not Linux: at least the version of CUDA that it supports
-        return str(torch._C._cuda_getDriverVersion())
+        return str(getattr(torch._C, '_cuda_getDriverVersion', str)())
 
 
 @functools.cache
