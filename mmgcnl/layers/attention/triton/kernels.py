@@ -19,8 +19,8 @@ of segment-anything-fast's ``flash_4.py`` (Puhrsch and Haziza, 2023), whose key 
 exactly one tile of 64 keys; it has no backward pass.
 
 Loads beyond the last query or key read the last one again, which is cheaper than a mask.
-What is computed from them is either multiplied by a weight of zero or not stored. That
-holds for the sums of the tables' gradients, too, which the last one's thread may be storing.
+What is computed from them is either multiplied by a weight of zero or not stored. So it
+does no harm that another thread may be storing the last one's sums of the gradients.
 
 Sizes of the maps are not specialised: the code that was validated on a small map is the
 code that runs on every map, and no map needs a compilation of its own.
