@@ -34,8 +34,18 @@ import triton.language as tl
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 _SIZES = ['threshold', 'H', 'W', 'h', 'w', 'table_heads']
-# Triton 3.1 has no such function, and no check of overflows to turn off.
-_HAS_MUL = tl.constexpr(hasattr(tl, 'mul'))
+
+if hasattr(tl, 'mul'):
+
+    @triton.jit
+    def _wrapping_product(a, b):
+        """a * b modulo 2^32, for which TRITON_DEBUG=1 would end the program."""
+        return tl.mul(a, b, sanitize_overflow=False)
+else:  # Triton 3.5 and earlier, where TRITON_DEBUG=1 does end it
+
+    @triton.jit
+    def _wrapping_product(a, b):
+        return a * b
 
 
 @triton.jit
@@ -50,12 +60,7 @@ def _load(start, rows, channels, d: tl.constexpr, BLOCK_D: tl.constexpr):
 @triton.jit
 def _kept(a, b, threshold):
     """Which weights dropout keeps, by the numbers of the queries and of the keys."""
-    if _HAS_MUL:
-        # The product wraps around, which TRITON_DEBUG=1 would stop the program for.
-        products = tl.mul(a[:, None], b[None, :], sanitize_overflow=False)
-    else:
-        products = a[:, None] * b[None, :]
-    return products >= threshold
+    return _wrapping_product(a[:, None], b[None, :]) >= threshold
 
 
 @triton.jit
