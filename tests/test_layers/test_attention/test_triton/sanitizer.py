@@ -209,13 +209,15 @@ class Sanitizer:
         region.storer[elements], region.barrier[elements] = self.program, self.barriers
 
 
-def kernels_with(fault: tuple[str, str], folder: Path):
-    """The module of the kernels with a text in it replaced, each time that it occurs."""
+def kernels_with(folder: Path, *replacements: tuple[str, str]):
+    """The module of the kernels with texts in it replaced, each time that they occur."""
     source = Path(kernels.__file__).read_text()
-    assert fault[0] in source, f'the kernels have changed: {fault[0]}'
-    path = folder / 'faulty_kernels.py'
-    path.write_text(source.replace(*fault))
-    spec = importlib.util.spec_from_file_location('faulty_kernels', path)
+    for before, after in replacements:
+        assert before in source, f'the kernels have changed: {before}'
+        source = source.replace(before, after)
+    path = folder / 'changed_kernels.py'
+    path.write_text(source)
+    spec = importlib.util.spec_from_file_location('changed_kernels', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

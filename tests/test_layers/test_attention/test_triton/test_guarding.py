@@ -51,7 +51,7 @@ def test_kernels_that_write_elsewhere_or_nothing_are_refused(
 ):
     from tests.test_layers.test_attention.test_triton.sanitizer import kernels_with
 
-    module = kernels_with((before, after), tmp_path)
+    module = kernels_with(tmp_path, (before, after))
     monkeypatch.setattr(operator, 'load_kernels', lambda: module)
     found = validation.compare_with_reference('cpu', torch.float32, **KIND)
     assert reason in found

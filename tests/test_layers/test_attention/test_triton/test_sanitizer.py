@@ -1,5 +1,6 @@
 """The kernels access only what they may; see sanitizer.py."""
 
+import functools
 import itertools
 
 import pytest
@@ -26,10 +27,10 @@ def sanitizer():
 
 
 @pytest.fixture
-def fault_of(tmp_path):
+def kernels_with(tmp_path):
     from tests.test_layers.test_attention.test_triton.sanitizer import kernels_with
 
-    return lambda *texts: kernels_with(texts, tmp_path)
+    return functools.partial(kernels_with, tmp_path)
 
 
 def run(
@@ -128,6 +129,23 @@ def test_the_sanitizer_changes_no_result(sanitizer, monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(watched, run(**case)))
 
 
+def test_sums_beyond_the_last_query_and_key_are_not_used(
+    sanitizer, kernels_with, monkeypatch
+):
+    """Another thread may be storing what they are read from: here they are NaN instead."""
+    masked = kernels_with(
+        ('d_line += tl.load(at)', 'd_line += tl.load(at, mask=inside_queries)'),
+        ('+ tl.load(at), mask=inside', '+ tl.load(at, mask=inside), mask=inside'),
+    )
+    # The queries fill no tile, and columns of 17 keys take two, the second with one key.
+    case = dict(query_grid=(2, 35), key_grid=(17, 19), p=0.3)
+    torch.manual_seed(0)
+    with sanitizer.watching(monkeypatch, masked):
+        found = run(**case)
+    torch.manual_seed(0)
+    assert all(torch.equal(a, b) for a, b in zip(found, run(**case)))
+
+
 FAULTS = {
     'no barrier': (
         'tl.debug_barrier()',
@@ -173,22 +191,22 @@ FAULTS = {
 
 
 @pytest.mark.parametrize('name', FAULTS)
-def test_the_sanitizer_notices(name, sanitizer, fault_of, monkeypatch):
+def test_the_sanitizer_notices(name, sanitizer, kernels_with, monkeypatch):
     before, after, expected = FAULTS[name]
     # The keys of a tail are stored by a program of their own.
     key_grid = (16, 17) if 'left out' in name else (2, 35)
-    with sanitizer.watching(monkeypatch, fault_of(before, after)):
+    with sanitizer.watching(monkeypatch, kernels_with((before, after))):
         run((1, 40), key_grid, heads=2, p=0.3)
     found = {what for what, _ in sanitizer.found}
     assert found >= expected, found
 
 
-def test_only_the_hash_of_dropout_overflows(sanitizer, fault_of, monkeypatch):
+def test_only_the_hash_of_dropout_overflows(sanitizer, kernels_with, monkeypatch):
     """With TRITON_DEBUG=1, others end the program."""
     case = dict(query_grid=(2, 35), key_grid=(3, 35), heads=2, p=0.3)
     with sanitizer.watching(monkeypatch, overflow=True):
         run(**case)
-    fault = fault_of('sanitize_overflow=False', 'sanitize_overflow=True')
+    fault = kernels_with(('sanitize_overflow=False', 'sanitize_overflow=True'))
     with sanitizer.watching(monkeypatch, fault, overflow=True):
         with pytest.raises(Exception, match='int32 overflow detected for operation mul'):
             run(**case)
