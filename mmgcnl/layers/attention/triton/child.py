@@ -56,7 +56,7 @@ def compare_in_child(device: str, kind: dict[str, Any], limit: float = LIMIT) ->
     if getattr(sys, 'frozen', False) or not sys.executable:
         raise ChildError('this program is not run by a Python interpreter')
     request = dict(
-        path=sys.path,
+        path=list(map(str, sys.path)),
         package=str(Path(__file__).parents[3]),
         device=device,
         kind=kind,
@@ -64,25 +64,25 @@ def compare_in_child(device: str, kind: dict[str, Any], limit: float = LIMIT) ->
     )
     command = [sys.executable, '-c', _CODE, json.dumps(request)]
     # A file: a pipe would stay open for as long as a compiler that the child has started.
-    with tempfile.TemporaryFile('w+', errors='replace') as output:
-        try:
-            child = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise ChildError(f'no process can be started ({error})') from error
-        try:
+    try:
+        output = tempfile.TemporaryFile('w+', errors='replace')
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise ChildError(f'no process can be started ({error})') from error
+    try:
+        with suppress(subprocess.TimeoutExpired):
             child.wait(limit)
-        except subprocess.TimeoutExpired:
-            pass
-        finally:
-            status = child.poll()
-            if status is None:
-                _end(child)
+    finally:
+        status = child.poll()
+        if status is None:
+            _end(child)
+    with output:
         output.seek(0)
         text = output.read()
     return _verdict(text, status, device, limit)
@@ -110,7 +110,8 @@ def _verdict(text: str, status: int | None, device: str, limit: float) -> str | 
     facts: dict[str, Any] = {}
     for line in text.splitlines():
         if line.startswith(_PREFIX):
-            facts.update(json.loads(line[len(_PREFIX) :]))
+            with suppress(ValueError):  # another process has written into the line
+                facts.update(json.loads(line[len(_PREFIX) :]))
     last = ' '.join(text.split())[-300:]
     if facts.get('full'):
         raise torch.cuda.OutOfMemoryError('there is no memory left for a child process')
@@ -123,7 +124,7 @@ def _verdict(text: str, status: int | None, device: str, limit: float) -> str | 
     if status is None:
         how = f'did not end within {limit:.0f} seconds'
     elif status < 0:
-        how = f'was ended by {signal.Signals(-status).name}'
+        how = f'was ended by signal {-status} ({signal.strsignal(-status)})'
     else:
         how = f'ended with status {status}'
     return f'the process that compares its kernels with the reference {how} ({last})'
