@@ -6,13 +6,16 @@ are in the order of their importance.
 """
 
 import argparse
+import contextlib
 import functools
 import itertools
 import json
 import math
 import os
 import re
+import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -42,6 +45,18 @@ class Step:
     def write(self, **row) -> None:
         with self.path.open('a') as file:
             file.write(json.dumps(row, default=str) + '\n')
+
+    @contextlib.contextmanager
+    def noting_failures(self, row: dict) -> Iterator[None]:
+        """Write an exception down, and go on."""
+        import torch
+
+        try:
+            yield
+        except torch.cuda.OutOfMemoryError:
+            row['failure'] = 'out of memory'
+        except Exception as error:  # the compiler's and the driver's, which are many
+            row['failure'] = f'{type(error).__name__}: {error}'[:300]
 
     def within_time(self, kinds: list, what: str) -> Iterator:
         """Each of ``kinds`` while there is time; shows and writes down what is left."""
@@ -81,12 +96,130 @@ def environment(step: Step) -> None:
     step.write(**row, **provenance(step.device))
 
 
+def memory(step: Step) -> None:
+    """NVIDIA's compute-sanitizer: accesses beyond a tensor, races in shared memory."""
+    tool = shutil.which('compute-sanitizer')
+    usual = Path('/usr/local/cuda/bin/compute-sanitizer')
+    if tool is None and not usual.exists():
+        step.write(note='skipped: compute-sanitizer is not installed')
+        return
+    # Every tensor by itself, and not in a piece of memory with others.
+    env = {**os.environ, 'PYTORCH_NO_CUDA_MEMORY_CACHING': '1'}
+    for name in ('memcheck', 'racecheck'):
+        log = step.out / f'{name}.log'
+        left = max(1, step.left() * (0.5 if name == 'memcheck' else 1.0))
+        command = [tool or usual, '--tool', name, '--error-exitcode', '86']
+        command += ['--log-file', log, *own_command(step, 'sanitized', left)]
+        row = dict(tool=name)
+        try:
+            run = subprocess.run(
+                command, env=env, capture_output=True, text=True, timeout=left + GRACE / 2
+            )
+            row.update(exit=run.returncode, ok=run.returncode == 0)
+            if not row['ok']:
+                row['output'] = (run.stdout + run.stderr)[-1000:]
+        except subprocess.TimeoutExpired:
+            row['failure'] = 'ended, because no time was left'
+        if log.exists():
+            row['summary'] = log.read_text(errors='replace').strip()[-500:]
+        kinds = rows_path(step.out, 'sanitized')
+        lines = kinds.read_text().splitlines() if kinds.exists() else []
+        checked = [kind for kind in map(json.loads, lines) if 'ok' in kind]
+        row['kinds'] = len(checked)
+        if not all(kind['ok'] for kind in checked):
+            row.update(ok=False, failures=[kind for kind in checked if not kind['ok']])
+        kinds.unlink(missing_ok=True)
+        step.write(**row)
+
+
+def sanitized(step: Step) -> None:
+    """What compute-sanitizer watches: kinds of input of every tile."""
+    import torch
+
+    from mmgcnl.layers.attention.triton import validation
+    from mmgcnl.layers.attention.triton.guarding import GuardedMemory
+
+    # Padding would hide from it what is beyond a tensor.
+    validation.guarded_outputs = lambda: contextlib.nullcontext(GuardedMemory())
+    half, single = torch.float16, torch.float32
+    kinds = [(half, 64, 64), (half, 32, 64), (single, 32, 32), (half, 32, 16)]
+    kinds += [(half, 128, 64), (half, 32, 32), (half, 256, 32), (single, 64, 16)]
+    if step.dry_run:
+        kinds = [(single, 8, 16)]
+    for dtype, dims, tile in step.within_time(kinds, 'kinds of input'):
+
+        def error(dtype=dtype, dims=dims, tile=tile) -> float:
+            device = torch.device(step.device)
+            return validation._largest_error(device, dtype, dims, tile, True, True, True)
+
+        check(step, dtype, dict(dims=dims, tile=tile), error)
+
+
+def self_check(step: Step) -> None:
+    """The check that a training makes: two processes at once, and one after them."""
+    folders = dict(XDG_CACHE_HOME='verdicts', TRITON_CACHE_DIR='compiled')
+    env = {**os.environ}
+    for name, folder in folders.items():
+        shutil.rmtree(step.out / folder, ignore_errors=True)
+        env[name] = str(step.out / folder)
+    path = step.out / 'checking.jsonl'
+    path.unlink(missing_ok=True)
+    for number, who in ((2, 'two at once'), (1, 'one after them')):
+        command = own_command(step, 'checking', step.left())
+        processes = [subprocess.Popen(command, env=env) for _ in range(number)]
+        try:
+            codes = [process.wait(max(1, step.left())) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+        rows = [json.loads(line) for line in path.read_text().splitlines()][-number:]
+        checks = sum(row['checks'] for row in rows)
+        reasons = [row['reason'] for row in rows if row['reason']]
+        step.write(
+            processes=who,
+            seconds=max(row['seconds'] for row in rows),
+            checks=checks,
+            reasons=reasons,
+            ok=not any(codes) and not reasons and checks == number - 1,
+        )
+
+
+def checking(step: Step) -> None:
+    """What each process of the step self_check does."""
+    import torch
+
+    from mmgcnl.layers.attention.triton import validation, verdicts
+
+    compare, calls = validation.compare_in_child, []
+
+    def counted(*args) -> str | None:
+        calls.append(args)
+        return compare(*args)
+
+    validation.compare_in_child = counted
+    began = time.monotonic()
+    if step.dry_run:  # the interpreter needs no check in another process
+        kind = dict(dtype='float32', dims=8, tile=16, tail=False)
+        kind.update(position=True, dropout=False)
+        reason = verdicts.shared_verdict(
+            verdicts.verdict_folder(), kind, 'a kind', lambda: counted('cpu', kind)
+        )
+    else:
+        kind = torch.float16, 32, 64, True, True, True
+        reason = validation.validate_kernels('cuda:0', *kind)
+    seconds = round(time.monotonic() - began, 1)
+    step.write(seconds=seconds, checks=len(calls), reason=reason)
+
+
 def exactness(step: Step) -> None:
     """Output and gradients against the dense reference in float64."""
     import torch
 
-    # The interpreter has no bfloat16 matrix product.
-    dtypes = (torch.float32, torch.float16) + (() if step.dry_run else (torch.bfloat16,))
+    # Half precision first: there, GPUs of capability 9.0 and later run other instructions
+    # (wgmma, tcgen05) than those before. The interpreter has no bfloat16 matrix product.
+    dtypes = (torch.float16, torch.float32)
+    if not step.dry_run:
+        dtypes = (torch.bfloat16, *dtypes)
     sizes = [(5, 7)] if step.dry_run else [(60, 60), (97, 97)]
     for size, dtype in step.within_time(list(itertools.product(sizes, dtypes)), 'sizes'):
 
@@ -99,40 +232,84 @@ def exactness(step: Step) -> None:
 
 def check(step: Step, dtype, kind: dict, error: Callable[[], float]) -> None:
     """Write the largest relative error of a kind of input, or how it failed."""
-    from mmgcnl.layers.attention.triton import validation
+    from mmgcnl.layers.attention.triton import operator, validation
 
     limit = validation._MAX_ERRORS[dtype]
     row = dict(dtype=str(dtype), **kind, limit=limit)
+    before, seen = operator.load_kernels, Inspected(operator.load_kernels())
+    operator.load_kernels = lambda: seen
     try:
         row['error'] = error()
         row['ok'] = row['error'] <= limit
+        row['instructions'] = ' '.join(sorted(seen.instructions))
     except Exception as exception:  # the compiler's and the driver's, which are many
         row.update(ok=False, failure=f'{type(exception).__name__}: {exception}'[:500])
+    finally:
+        operator.load_kernels = before
     step.write(**row)
 
 
-def error_of(size: tuple[int, int], dtype, device: str) -> float:
-    """The largest error over a map of ``size`` with two heads, position and dropout."""
+class Inspected:
+    """Stands in for the module of the kernels: notes their matrix instructions."""
+
+    def __init__(self, module) -> None:
+        self.module, self.instructions = module, set()
+
+    def __getattr__(self, name: str) -> 'Inspected.Kernel':
+        return Inspected.Kernel(self, name)
+
+    class Kernel:
+        def __init__(self, inspected: 'Inspected', name: str) -> None:
+            self.inspected, self.name = inspected, name
+
+        def __getitem__(self, grid: tuple) -> Callable:
+            def launch(*args, **options):
+                kernel = getattr(self.inspected.module, self.name)
+                compiled = kernel[grid](*args, **options)
+                if compiled is not None:  # the interpreter compiles nothing
+                    found = re.findall(r'\b(wgmma|tcgen05|mma)\.', compiled.asm['ptx'])
+                    self.inspected.instructions.update(found)
+
+            return launch
+
+
+def error_of(
+    size: tuple[int, int],
+    dtype,
+    device: str,
+    function: Callable | None = None,
+    dropout_p: float = 0.1,
+    training: bool = True,
+) -> float:
+    """The largest error over a map of ``size`` with two heads and position.
+
+    That of the fused kernels, or of another ``function`` of the same arguments; of the
+    output and, with ``training``, of all gradients.
+    """
     import torch
 
     from mmgcnl.layers.attention import AttentionInputs, Position
     from mmgcnl.layers.attention.reference import dense_attention
     from mmgcnl.layers.attention.triton import triton_attention
 
+    seed = torch.tensor(1, device=device) if dropout_p else None
+    functions = ((dense_attention, True), (function or triton_attention, False))
     generator = torch.Generator().manual_seed(0)
     shapes = [(1, 2, *size, 32)] * 3 + [(n, n, 2, 32) for n in size]
     tensors = [torch.randn(shape, generator=generator) for shape in shapes]
     tensors = [t.to(dtype) for t in tensors[:3]] + [t / 32 for t in tensors[3:]]
     weight = torch.randn(shapes[0], generator=generator).to(device)
     results = []
-    for function, double in ((dense_attention, True), (triton_attention, False)):
+    for function, double in functions:
         leaves = [(t.double() if double else t).to(device) for t in tensors]
-        query, key, value, *codes = (leaf.requires_grad_() for leaf in leaves)
+        query, key, value, *codes = (leaf.requires_grad_(training) for leaf in leaves)
         scale = torch.full((1, 1, 1, 1, 1), 32**-0.5, device=device)
         scale = scale.to(torch.float64 if double else torch.float32)
         inputs = AttentionInputs(query, key, scale, Position(query, *codes))
-        out = function(inputs, value, 0.1, torch.tensor(1, device=device))
-        grads = torch.autograd.grad((out * weight.to(out)).sum(), leaves)
+        out = function(inputs, value, dropout_p, seed)
+        grads = ()
+        if training:
+            grads = torch.autograd.grad((out * weight.to(out)).sum(), leaves)
         results.append([t.double() for t in (out.detach(), *grads)])
     return max(float((a - b).norm() / a.norm()) for a, b in zip(*results))
 
@@ -228,13 +405,73 @@ def measure(step: Step, function: Callable[[], object]) -> dict:
 
 
 FLOOR = 'floor: SDPA'
+ONE_HOT, FLEX = 'one-hot SDPA', 'FlexAttention'
+
+
+def one_hot_sdpa(inputs, value, dropout_p: float = 0.0, seed=None):
+    """Position as channels: [scale q, rows, columns] . [k, one-hot y, one-hot x].
+
+    The weights that dropout keeps are others than those of the other implementations.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    query, key, content_scale, position = inputs
+    queries, keys = [query * content_scale], [key]
+    if position is not None:
+        rows, columns = position.tables()
+        y, x = (torch.eye(n, device=key.device) for n in key.shape[2:4])
+        queries += [t.expand(*query.shape[:4], -1) for t in (rows, columns)]
+        y, x = y[:, None].expand(-1, len(x), -1), x.expand(len(y), -1, -1)
+        keys += [t.expand(*key.shape[:2], -1, -1, -1) for t in (y, x)]
+    # All kernels of PyTorch take channels in multiples of 8.
+    padding = -sum(t.shape[-1] for t in keys) % 8
+    query, key = (
+        F.pad(torch.cat([t.to(value.dtype) for t in parts], -1), (0, padding)).flatten(2, 3)
+        for parts in (queries, keys)
+    )
+    out = F.scaled_dot_product_attention(
+        query, key, value.flatten(2, 3), dropout_p=dropout_p, scale=1.0
+    )
+    return out.unflatten(2, inputs.query.shape[2:4])
+
+
+@functools.cache
+def compiled_flex_attention(compiled: bool) -> Callable:
+    import torch
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention) if compiled else flex_attention
+
+
+def flex(inputs, value, dropout_p: float = 0.0, seed=None):
+    """PyTorch's FlexAttention, which has no dropout."""
+    if dropout_p:
+        raise NotImplementedError('FlexAttention has no dropout')
+    query, key, content_scale, position = inputs
+    width, modify = key.shape[3], None
+    if position is not None:
+        rows, columns = (t.expand(*query.shape[:4], -1) for t in position.tables())
+        rows, columns = rows.flatten(2, 3), columns.flatten(2, 3)
+
+        def modify(score, b, head, q, k):
+            return score + rows[b, head, q, k // width] + columns[b, head, q, k % width]
+
+    attend = compiled_flex_attention(query.is_cuda)
+    query, key, value = (
+        t.flatten(2, 3) for t in ((query * content_scale).to(value.dtype), key, value)
+    )
+    out = attend(query, key, value, score_mod=modify, scale=1.0)
+    return out.unflatten(2, inputs.query.shape[2:4])
 
 
 def contenders(channels: int, num_heads: int) -> dict[str, Callable]:
     """How to make each block that is measured, the floor first."""
     import torch.nn.functional as F
 
-    from mmgcnl.layers import GCNonLocal2d
+    from mmgcnl.layers import IMPLEMENTATIONS, GCNonLocal2d
+
+    IMPLEMENTATIONS.update({ONE_HOT: one_hot_sdpa, FLEX: flex})
 
     class Floor(GCNonLocal2d):
         """With scaled_dot_product_attention: neither context nor position."""
@@ -255,10 +492,14 @@ def contenders(channels: int, num_heads: int) -> dict[str, Callable]:
         'ours': lambda: GCNonLocal2d(channels, attn_drop_rate=0.0, **ours),
         'ours, dropout 0.1': lambda: GCNonLocal2d(channels, attn_drop_rate=0.1, **ours),
         'ours, no priors': lambda: GCNonLocal2d(channels, **none, **ours),
-        'ours, blockwise': lambda: GCNonLocal2d(
-            channels, attn_drop_rate=0.0, **plain, implementation='blockwise'
-        ),
     }
+    for name in (ONE_HOT, FLEX, 'blockwise'):
+        blocks[f'ours, {name}'] = lambda name=name: GCNonLocal2d(
+            channels, attn_drop_rate=0.0, **plain, implementation=name
+        )
+    blocks[f'ours, {ONE_HOT}, dropout 0.1'] = lambda: GCNonLocal2d(
+        channels, attn_drop_rate=0.1, **plain, implementation=ONE_HOT
+    )
     if find_spec('mmcv') is not None:
         from mmcv.cnn.bricks import GeneralizedAttention
 
@@ -266,6 +507,11 @@ def contenders(channels: int, num_heads: int) -> dict[str, Callable]:
             channels, num_heads=num_heads, kv_stride=1, attention_type='1111'
         )
     return blocks
+
+
+def can_train(step: Step, name: str) -> bool:
+    """FlexAttention has no gradients on a CPU."""
+    return not (step.dry_run and FLEX in name)
 
 
 def blocks(step: Step) -> None:
@@ -286,13 +532,15 @@ def blocks(step: Step) -> None:
     kinds = [
         kind
         for kind in itertools.product(dtypes, sizes, (True, False), made)
-        if kind[2] or 'dropout' not in kind[3]
+        if (can_train(step, kind[3]) if kind[2] else 'dropout' not in kind[3])
     ]
-    floor = {}
+    # It is compiled for each size; the others must not lose that time.
+    kinds.sort(key=lambda kind: FLEX in kind[3])
+    floor, times = {}, {}
     for dtype, size, training, name in step.within_time(kinds, 'blocks'):
         row = dict(block=name, size='x'.join(map(str, size)), dtype=str(dtype))
         row['pass'] = 'forward and backward' if training else 'forward'
-        try:
+        with step.noting_failures(row):
             torch.manual_seed(0)
             block = made[name]().to(step.device, dtype).train(training)
             x = torch.randn(2, channels, *size, device=step.device, dtype=dtype)
@@ -311,20 +559,34 @@ def blocks(step: Step) -> None:
             if of_floor and row['ms']:
                 row['time over the floor'] = row['ms'] / of_floor['ms']
                 row['memory over the floor'] = row['MiB'] / of_floor['MiB']
-        except torch.cuda.OutOfMemoryError:
-            row['failure'] = 'out of memory'
-        except Exception as error:
-            row['failure'] = f'{type(error).__name__}: {error}'[:300]
-            if name.startswith('ours'):
-                row['ok'] = False
+            if row['ms'] and name in ('ours', f'ours, {ONE_HOT}', f'ours, {FLEX}'):
+                times.setdefault((dtype, size, training), {})[name] = row['ms']
+        fused = name in ('ours', 'ours, dropout 0.1', 'ours, no priors')
+        if fused and row.get('failure', 'out of memory') != 'out of memory':
+            row['ok'] = False
         block = x = run = None
         if not step.dry_run:
             torch.cuda.empty_cache()
+        step.write(**row)
+    fastest = [min(found, key=found.get) for found in times.values() if len(found) > 1]
+    counts = {name: fastest.count(name) for name in dict.fromkeys(fastest)}
+    step.write(note=f'fastest with position, without dropout: {counts}')
+    functions = ((ONE_HOT, one_hot_sdpa), (FLEX, flex))
+    kinds = list(itertools.product(functions, dtypes))
+    for (name, function), dtype in step.within_time(kinds, 'contenders'):
+        size = (3, 5) if step.dry_run else (24, 24)
+        row = dict(block=name, size='x'.join(map(str, size)), dtype=str(dtype))
+        with step.noting_failures(row):
+            row['error'] = error_of(
+                size, dtype, step.device, function, 0.0, training=can_train(step, name)
+            )
         step.write(**row)
 
 
 def training(step: Step) -> None:
     """The probe, with --amp: losses are finite and fall, and the kernels are used."""
+    import torch
+
     if find_spec('mmseg') is None or find_spec('mmcv') is None:
         step.write(note='skipped: mmseg cannot be imported')
         return
@@ -337,17 +599,27 @@ def training(step: Step) -> None:
     iterations, interval = (2, 1) if step.dry_run else (150, 10)
     env = {**os.environ, 'PROBE_ROOT': str(data)}
     # Without a GPU there is no training in float16.
-    for kind in ('bf16',) if step.dry_run else ('fp16', 'bf16'):
-        show(f'training: {iterations} iterations, --amp {kind}')
-        folder = step.out / f'training_{kind}'
-        command = [sys.executable, 'tools/train.py', 'configs/probe/gcnl_probe.py']
+    kinds = [('bf16', 1)] if step.dry_run else [('fp16', 1), ('bf16', 1)]
+    if step.dry_run or torch.cuda.device_count() > 1:
+        kinds.append(('bf16', 2))
+    else:
+        step.write(note='no training of two processes: it needs two GPUs')
+    for kind, number in kinds:
+        what = f'{iterations} iterations, --amp {kind}, {number} process(es)'
+        show(f'training: {what}')
+        folder = step.out / f'training_{kind}_{number}'
+        config = 'configs/probe/gcnl_probe.py'
+        command = [sys.executable, 'tools/train.py', config]
+        if number > 1:
+            command = ['bash', 'tools/dist_train.sh', config, str(number)]
+            env.update(PYTHON=sys.executable, PORT=str(free_port()))
         command += ['--amp', kind, '--work-dir', str(folder), '--cfg-options']
         command += [f'train_cfg.max_iters={iterations}', 'train_cfg.val_interval=9999']
         command += [f'default_hooks.logger.interval={interval}']
         before = set(folder.glob('*/vis_data/scalars.json'))
         done = subprocess.run(command, cwd=REPO, env=env, capture_output=True, text=True)
         output = done.stdout + done.stderr
-        row = dict(amp=kind, iterations=iterations, exit=done.returncode)
+        row = dict(amp=kind, processes=number, iterations=iterations, exit=done.returncode)
         losses = []
         for log in set(folder.glob('*/vis_data/scalars.json')) - before:
             lines = map(json.loads, log.read_text().splitlines())
@@ -360,6 +632,12 @@ def training(step: Step) -> None:
         if not row['ok']:
             row['output'] = output[-2000:]
         step.write(**row)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(('127.0.0.1', 0))
+        return found.getsockname()[1]
 
 
 class CpuEvent:
@@ -549,12 +827,23 @@ def write_entries(
 #: The steps and the minutes that they may take of 25; tuning takes what is left.
 STEPS = {
     environment: 1,
-    exactness: 6,
-    blocks: 4,
-    tests: 5,
+    memory: 3,
+    exactness: 4,
+    self_check: 2,
+    blocks: 5,
+    tests: 4,
     training: 4,
     tuning: 25,
 }
+#: What steps run as processes of their own.
+PARTS = ('sanitized', 'checking')
+
+
+def own_command(step: Step, name: str, seconds: float) -> list:
+    """The command of another step, with the same options."""
+    command = [sys.executable, __file__, '--out', str(step.out), '--step', name]
+    command += ['--seconds', str(seconds)] + (['--dry-run'] if step.dry_run else [])
+    return command
 
 
 def run_step(name: str, seconds: float, args: argparse.Namespace) -> dict:
@@ -689,7 +978,7 @@ def main(argv: list[str] | None = None) -> int:
         action='store_true',
         help='tiny sizes, in the interpreter without a GPU',
     )
-    parser.add_argument('--step', choices=names, help=argparse.SUPPRESS)
+    parser.add_argument('--step', choices=(*names, *PARTS), help=argparse.SUPPRESS)
     parser.add_argument('--seconds', type=float, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     args.out = args.out.resolve()

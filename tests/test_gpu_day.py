@@ -25,18 +25,33 @@ def gpu_day():
 @needs_triton
 def test_dry_run(tmp_path):
     command = ['bash', SCRIPT.with_suffix('.sh'), '--dry-run', '--out', tmp_path]
-    command += ['--minutes', '600', '--steps', 'exactness', 'blocks', 'tuning']
-    env = {**os.environ, 'PYTHON': sys.executable}
+    names = ['memory', 'exactness', 'self_check', 'blocks', 'tuning']
+    command += ['--minutes', '600', '--steps', *names]
+    # In the place of NVIDIA's compute-sanitizer: one that finds nothing.
+    tool = tmp_path / 'bin/compute-sanitizer'
+    tool.parent.mkdir()
+    tool.write_text('#!/bin/sh\necho watched > "$6"\nshift 6\nexec "$@"\n')
+    tool.chmod(0o755)
+    path = f'{tool.parent}{os.pathsep}{os.environ["PATH"]}'
+    env = {**os.environ, 'PYTHON': sys.executable, 'PATH': path}
     run = subprocess.run(command, env=env, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
     steps = json.loads((tmp_path / 'gpu_day.json').read_text())['steps']
-    assert list(steps) == ['environment', 'exactness', 'blocks', 'tuning']
+    assert list(steps) == ['environment', *names]
     assert all(step['status'] == 'done' for step in steps.values())
+    tools = {row['tool']: row for row in steps['memory']['rows']}
+    assert list(tools) == ['memcheck', 'racecheck']
+    assert all(row['ok'] and row['kinds'] == 1 for row in tools.values())
+    assert all(row['summary'] == 'watched' for row in tools.values())
+    assert [row['checks'] for row in steps['self_check']['rows']] == [1, 0]
     exactness = steps['exactness']['rows']
     assert {row['dtype'] for row in exactness} == {'torch.float32', 'torch.float16'}
     assert all(row['ok'] and 0 < row['error'] <= row['limit'] for row in exactness)
-    names = {row['block'] for row in steps['blocks']['rows'] if 'block' in row}
-    assert {'floor: SDPA', 'ours', 'ours, dropout 0.1'} <= names
+    rows = [row for row in steps['blocks']['rows'] if 'block' in row]
+    assert {'floor: SDPA', 'ours', 'ours, dropout 0.1'} <= {row['block'] for row in rows}
+    errors = {row['block']: row['error'] for row in rows if 'error' in row}
+    assert errors.keys() == {'one-hot SDPA', 'FlexAttention'}
+    assert all(error < 1e-5 for error in errors.values())
     assert not any('failure' in row for row in steps['blocks']['rows'])
     tried = [row for row in steps['tuning']['rows'] if 'BLOCK_M' in row]
     kernels = {'forward', 'query_gradient', 'key_gradient', 'key_gradient_tail'}
@@ -87,5 +102,5 @@ def test_what_no_time_is_left_for_is_said(gpu_day, tmp_path, monkeypatch):
     steps = json.loads((tmp_path / 'gpu_day.json').read_text())['steps']
     assert [step['status'] for step in steps.values()] == [
         *['done'] * 2,
-        *['Not reached: no time was left'] * 4,
+        *['Not reached: no time was left'] * 6,
     ]

@@ -1,5 +1,6 @@
 """mmengine's Runner, for machines without a GPU and for interrupted trainings."""
 
+import logging
 import os
 from collections.abc import Callable
 from typing import Any
@@ -91,6 +92,8 @@ class Runner(_Runner):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         install_safe_loading()
         super().__init__(*args, **kwargs)
+        # What the layers log, such as that kernels are compiled, belongs into its log, too.
+        logging.getLogger('mmgcnl').handlers = self.logger.handlers
 
     # The random state of the checkpoint, until the training loop has restored it, and the
     # random state of the training, during a validation.

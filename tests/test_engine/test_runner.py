@@ -1,3 +1,4 @@
+import logging
 from unittest.mock import patch
 
 import pytest
@@ -68,6 +69,16 @@ def test_without_a_config(tmp_path):
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
     ).train()
     assert (tmp_path / 'last_checkpoint').is_file()
+
+
+def test_what_the_layers_log_is_in_the_log(tmp_path, capsys):
+    for name in ('first', 'second'):
+        Runner(model=OneConv(), work_dir=str(tmp_path / name), experiment_name=name)
+        capsys.readouterr()
+        logging.getLogger('mmgcnl').warning('kernels are compiled for the %s', name)
+        (log,) = (tmp_path / name).glob('*/*.log')
+        assert log.read_text().count(f'kernels are compiled for the {name}') == 1
+        assert capsys.readouterr().out.count('kernels are compiled') == 1
 
 
 def train(tmp_path, **model):

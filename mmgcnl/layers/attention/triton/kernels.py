@@ -19,7 +19,8 @@ of segment-anything-fast's ``flash_4.py`` (Puhrsch and Haziza, 2023), whose key 
 exactly one tile of 64 keys; it has no backward pass.
 
 Loads beyond the last query or key read the last one again, which is cheaper than a mask.
-What is computed from them is either multiplied by a weight of zero or not stored.
+What is computed from them is either multiplied by a weight of zero or not stored. So it
+does no harm that another thread may be storing the last one's sums of the gradients.
 
 Sizes of the maps are not specialised: the code that was validated on a small map is the
 code that runs on every map, and no map needs a compilation of its own.
@@ -34,6 +35,18 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 _SIZES = ['threshold', 'H', 'W', 'h', 'w', 'table_heads']
 
+if hasattr(tl, 'mul'):
+
+    @triton.jit
+    def _wrapping_product(a, b):
+        """a * b modulo 2^32, for which TRITON_DEBUG=1 would end the program."""
+        return tl.mul(a, b, sanitize_overflow=False)
+else:  # Triton 3.5 and earlier, where TRITON_DEBUG=1 does end it
+
+    @triton.jit
+    def _wrapping_product(a, b):
+        return a * b
+
 
 @triton.jit
 def _load(start, rows, channels, d: tl.constexpr, BLOCK_D: tl.constexpr):
@@ -42,6 +55,12 @@ def _load(start, rows, channels, d: tl.constexpr, BLOCK_D: tl.constexpr):
     if d == BLOCK_D:
         return tl.load(at)
     return tl.load(at, mask=(channels < d)[None, :], other=0.0)
+
+
+@triton.jit
+def _kept(a, b, threshold):
+    """Which weights dropout keeps, by the numbers of the queries and of the keys."""
+    return _wrapping_product(a[:, None], b[None, :]) >= threshold
 
 
 @triton.jit
@@ -129,7 +148,7 @@ def _forward_tiles(
             row_sum = row_sum * correction + tl.sum(weights, 1)
             if DROPOUT:
                 b = tl.load(key_numbers + keys)
-                weights = tl.where(a[:, None] * b[None, :] >= threshold, weights, 0.0)
+                weights = tl.where(_kept(a, b, threshold), weights, 0.0)
             v = _load(value, keys, channels, d, BLOCK_D)
             y = tl.dot(
                 weights.to(v.dtype), v, acc=y * correction[:, None],
@@ -230,7 +249,7 @@ def _query_gradient_tiles(
             d_weights = tl.dot(dy, tl.trans(v), acc=start_at, input_precision=PRECISION)
             if DROPOUT:
                 b = tl.load(key_numbers + keys)
-                kept = a[:, None] * b[None, :] >= threshold
+                kept = _kept(a, b, threshold)
                 # keep_scale follows where the sums are stored.
                 d_weights = tl.where(kept, d_weights, minus_D[:, None])
             d_logits = weights * d_weights
@@ -396,7 +415,7 @@ def key_gradient_kernel(
         start_at = tl.broadcast_to(negative_D[:, None], (BLOCK_M, BLOCK_N))
         if DROPOUT:
             a = tl.load(query_numbers + safe)
-            kept = a[:, None] * b[None, :] >= threshold
+            kept = _kept(a, b, threshold)
             dropped = tl.where(kept, weights, 0.0)
             # keep_scale follows at the end, as for dv.
             if BLOCK_D <= 32 or q.dtype == tl.float32:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -79,6 +80,13 @@ def kernel_tables(position: Position) -> tuple[Tensor, Tensor]:
     return by_row, by_column
 
 
+def empty_output(
+    like: Tensor, shape: Sequence[int], dtype: torch.dtype | None = None
+) -> Tensor:
+    """What a kernel will write to. The self-check takes it from guarded memory."""
+    return like.new_empty(shape, dtype=dtype)
+
+
 @functools.cache
 def load_kernels() -> ModuleType:
     from . import kernels
@@ -141,8 +149,8 @@ def forward_operator(
 ) -> tuple[Tensor, Tensor]:
     # In float32, because the backward pass subtracts nearly equal numbers, one of which
     # is computed from it.
-    out = value.new_empty(query.shape, dtype=torch.float32)
-    lse = query.new_empty(query.shape[:4], dtype=torch.float32)
+    out = empty_output(value, query.shape, torch.float32)
+    lse = empty_output(query, query.shape[:4], torch.float32)
     if out.numel() == 0 or key.numel() == 0:
         return out.zero_(), lse.zero_()
     dropout, sizes, constants = _common(query, key_grid, row_table, dropout_p, seed)
@@ -193,10 +201,10 @@ def backward_operator(
     seed: Tensor | None,
 ) -> list[Tensor]:
     """The gradients of query, key, value and, where given, of the tables."""
-    d_query, d_key, d_value = (t.new_empty(t.shape) for t in (query, key, value))
+    d_query, d_key, d_value = (empty_output(t, t.shape) for t in (query, key, value))
     # Tables of one image are those of all images; every image has its own gradient.
     tables = [
-        t.new_empty(query.shape[0], *t.shape[1:])
+        empty_output(t, (query.shape[0], *t.shape[1:]))
         for t in (row_table, column_table)
         if t is not None
     ]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import logging
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +17,13 @@ from torch.torch_version import TorchVersion
 from ..inputs import AttentionInputs, Position
 from ..reference import dense_attention
 from . import operator, tiles
+from .child import ChildError, compare_in_child
+from .guarding import guarded_outputs
+from .verdicts import machine_key, shared_verdict, verdict_folder
 
+_logger = logging.getLogger('mmgcnl')
+#: Seconds until the comparison is tried again on a GPU that was full.
+RETRY_AFTER = 600.0
 #: Triton 3.0 ends the process with a segmentation fault in the compiler.
 _MIN_TRITON = '3.1'
 # The widest heads that the kernels were compiled for.
@@ -43,9 +52,9 @@ def why_unsupported(inputs: AttentionInputs, dropout_p: float = 0.0) -> str | No
     dims, most = query.shape[-1], _MAX_HEAD_DIMS[query.dtype]
     if dims > most:
         return f'a head has {dims} channels, more than {most} in {query.dtype}'
-    missing = _missing_shared_memory(query.device, dims, query.dtype)
-    if missing is not None:
-        return missing
+    unsuitable = _unsuitable_device(query.device, dims, query.dtype)
+    if unsuitable is not None:
+        return unsuitable
     position = inputs.position is not None
     key_grid = key.shape[2:4] if position else (1, key.shape[2:4].numel())
     queries, keys = query.shape[2:4].numel(), key.shape[2:4].numel()
@@ -71,13 +80,23 @@ def why_unsupported(inputs: AttentionInputs, dropout_p: float = 0.0) -> str | No
     )
 
 
-def _missing_shared_memory(
-    device: torch.device, dims: int, dtype: torch.dtype
-) -> str | None:
-    """Why the kernels do not fit the shared memory of a GPU, or None."""
+def _unsuitable_device(device: torch.device, dims: int, dtype: torch.dtype) -> str | None:
+    """Why the kernels cannot run on a device, or None."""
     if device.type != 'cuda':
-        return None
+        # On a CPU, Triton's interpreter runs them. Meta tensors have no device yet.
+        known = device.type in ('cpu', 'meta')
+        return None if known else f"it is for NVIDIA GPUs, not for '{device.type}'"
+    if torch.version.hip:
+        # Triton's barrier does not wait there for what other threads have stored, and the
+        # gradient of the queries reads that.
+        return 'it is for NVIDIA GPUs, and on AMD GPUs its gradients could be wrong'
     gpu = torch.cuda.get_device_properties(device)
+    if gpu.major < 8:
+        # Without the tensor cores' instructions of 8.0, the kernels spill nearly all.
+        return (
+            f'it is for GPUs of compute capability 8.0 and later, and {gpu.name} has '
+            f'{gpu.major}.{gpu.minor}'
+        )
     # What a block can have if it asks for it. torch before 2.6 does not tell.
     limit = getattr(gpu, 'shared_memory_per_block_optin', None)
     needed = tiles.shared_bytes(dims, dtype, (gpu.major, gpu.minor))
@@ -109,12 +128,17 @@ def validate_kernels(
         position: Whether there is a position part.
         dropout: Whether there is dropout.
     """
-    try:
-        return _validate(device, dtype, dims, tile, tail, position, dropout)
-    except torch.cuda.OutOfMemoryError:  # so that it is tried again the next time
-        return 'there is no memory left to compare its kernels with the reference'
+    kind = (device, dtype, dims, tile, tail, position, dropout)
+    if time.monotonic() >= _try_after.get(kind, 0.0):
+        try:
+            return _validate(*kind)
+        except torch.cuda.OutOfMemoryError:
+            _try_after[kind] = time.monotonic() + RETRY_AFTER
+    return 'there is no memory left to compare its kernels with the reference'
 
 
+# When to try again what failed for want of memory, by the clock time.monotonic().
+_try_after: dict[tuple[Any, ...], float] = {}
 # What torch.compiler.assume_constant_result does. Calling that would import the compiler.
 validate_kernels._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
@@ -138,6 +162,55 @@ def _validate(
             f'Triton {triton.__version__} crashes while it compiles the kernels. Install '
             f'torch 2.5 or later, which comes with Triton {_MIN_TRITON} or later'
         )
+    sizes: dict[str, Any] = dict(
+        dims=dims, tile=tile, tail=tail, position=position, dropout=dropout
+    )
+    if torch.device(device).type != 'cuda':
+        return compare_with_reference(device, dtype, **sizes)
+    kind = dict(dtype=str(dtype).removeprefix('torch.'), **sizes)
+    key = machine_key(torch.device(device), triton.__version__)
+    what = (
+        f'the attention kernels for {dtype}, {dims} channels a head, tiles of {tile} keys'
+        f'{" with a tail" if tail else ""}, with{"" if position else "out"} position, '
+        f'with{"" if dropout else "out"} dropout'
+    )
+    find = functools.partial(_compare_on_gpu, device, kind)
+    reason = shared_verdict(verdict_folder(), key | kind, what, find)
+    if reason is not None:
+        return reason
+    # They do no harm on such a GPU. Here they may still fail, for want of a C compiler.
+    return compare_with_reference(device, dtype, **sizes)
+
+
+def _compare_on_gpu(device: str, kind: dict[str, Any]) -> str | None:
+    """Compare in a child process or, where there can be none, in this one."""
+    if not torch.cuda.is_current_stream_capturing():
+        torch.cuda.empty_cache()  # the child gets what this process does not use
+    try:
+        return compare_in_child(device, kind)
+    except ChildError as error:
+        _logger.warning('The kernels are checked in this process: %s', error)
+    sizes = dict(kind)
+    dtype = getattr(torch, sizes.pop('dtype'))
+    return compare_with_reference(device, dtype, **sizes)
+
+
+def compare_with_reference(
+    device: str,
+    dtype: torch.dtype,
+    dims: int,
+    tile: int,
+    tail: bool,
+    position: bool,
+    dropout: bool,
+) -> str | None:
+    """Why the kernels cannot be used for a kind of input, or None, found in this process.
+
+    The arguments are those of :func:`validate_kernels`.
+
+    Raises:
+        torch.cuda.OutOfMemoryError: The GPU is full.
+    """
     kind = f'{dtype} with heads of {dims} channels'
     try:
         # The caller's modes (autocast, inference mode, tracing) are those of its thread.
@@ -214,21 +287,24 @@ def _largest_error(
         leaves += part[1:]
     weight = random(*query.shape)
     options = (0.3, torch.tensor(1, device=device)) if dropout else (0.0, None)
+    # A race between threads need not show the first time.
+    runs = 3 if device.type == 'cuda' else 1
+    functions = [(operator.triton_attention, dtype)] * runs
     results = []
-    for function, precision in (
-        (dense_attention, torch.float64),
-        (operator.triton_attention, dtype),
-    ):
+    for function, precision in ((dense_attention, torch.float64), *functions):
         inputs = AttentionInputs(query, key, scale, part)
         if precision == torch.float64:
             inputs = AttentionInputs(query.double(), key.double(), scale.double(), None)
             if part:
                 inputs = inputs._replace(position=Position(*(t.double() for t in part)))
-        out = function(inputs, value.to(precision), *options)
-        grads = torch.autograd.grad((out.float() * weight).sum(), leaves)
-        results.append([out.detach(), *grads])
-    pairs = ((a.double(), b.double()) for a, b in zip(*results))
-    return max(float((b - a).norm() / a.norm()) for a, b in pairs)
+        with guarded_outputs() as memory:
+            out = function(inputs, value.to(precision), *options)
+            grads = torch.autograd.grad((out.float() * weight).sum(), leaves)
+        memory.check()
+        results.append([t.detach().double() for t in (out, *grads)])
+    expected, *found = results
+    pairs = (pair for result in found for pair in zip(expected, result))
+    return float(torch.stack([(b - a).norm() / a.norm() for a, b in pairs]).max())
 
 
 def _grid_of_tile(dims: int, dtype: torch.dtype, tile: int, tail: bool) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 import itertools
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,7 @@ from mmgcnl.layers import (
     attention,
     choose_implementation,
 )
+from mmgcnl.layers.attention import dispatch
 from mmgcnl.layers.attention.reference import dense_attention
 from mmgcnl.layers.attention.triton import operator, tiles, validation
 from tests.test_layers.test_attention.cases import (
@@ -25,9 +27,34 @@ from tests.test_layers.test_attention.cases import (
 
 @pytest.fixture
 def untried():
-    validation._validate.cache_clear()
+    def forget():
+        validation._validate.cache_clear()
+        validation._try_after.clear()
+
+    forget()
     yield
-    validation._validate.cache_clear()
+    forget()
+
+
+@pytest.fixture
+def on_gpu(inputs, monkeypatch):
+    """Make inputs that say they are on a GPU of some kind; counts who asks for a check."""
+
+    class OnGpu(torch.Tensor):
+        device = torch.device('cuda:0')
+
+    tried = []
+    monkeypatch.setattr(validation, 'validate_kernels', lambda *kind: tried.append(kind))
+
+    def make(name, capability, memory=101376, dims=32):
+        gpu = SimpleNamespace(name=name, shared_memory_per_block_optin=memory)
+        gpu.major, gpu.minor = capability
+        monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda device: gpu)
+        monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: capability)
+        query = torch.zeros(1, 1, 2, 2, dims, dtype=torch.float16).as_subclass(OnGpu)
+        return inputs._replace(query=query, key=query), tried
+
+    return make
 
 
 TF32 = """
@@ -86,6 +113,10 @@ def test_out_of_memory_is_not_remembered(inputs, monkeypatch, untried):
     with monkeypatch.context() as patch:
         patch.setattr(operator, 'triton_attention', full)
         assert 'no memory left' in validation.why_unsupported(inputs)
+    # A child process takes seconds: not in every iteration.
+    assert 'no memory left' in validation.why_unsupported(inputs)
+    now = time.monotonic()
+    monkeypatch.setattr(time, 'monotonic', lambda: now + validation.RETRY_AFTER + 60)
     assert validation.why_unsupported(inputs) is None
 
 
@@ -170,32 +201,63 @@ def test_every_tile_in_use_can_be_validated(dtype, dims):
         assert tiles.tile_of_keys(max(n for n, _ in used), grid) == tile
 
 
-def test_heads_beyond_the_shared_memory_are_refused_without_compiling(monkeypatch):
-    """As on a T4, which has less than the kernels need for wide heads."""
-    gpu = SimpleNamespace(name='NVIDIA T4', shared_memory_per_block_optin=65536, major=7)
-    gpu.minor = 5
-    monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda device: gpu)
-    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: (7, 5))
-
-    class OnGpu(torch.Tensor):
-        device = torch.device('cuda:0')
-
-    query = torch.zeros(1, 1, 2, 2, 512, dtype=torch.float16).as_subclass(OnGpu)
-    inputs = AttentionInputs(query, query, torch.ones(1, 1, 1, 1, 1), None)
-    tried = []
-    monkeypatch.setattr(validation, 'validate_kernels', lambda *kind: tried.append(kind))
+@pytest.mark.parametrize(
+    ('name', 'capability'),
+    [('Tesla V100', (7, 0)), ('NVIDIA T4', (7, 5)), ('Tesla P100', (6, 0))],
+)
+def test_gpus_without_the_tensor_cores_of_8_0_are_refused(name, capability, on_gpu):
+    inputs, tried = on_gpu(name, capability)
     reason = validation.why_unsupported(inputs)
-    assert 'bytes of shared memory, and NVIDIA T4 has 65536' in reason
+    major, minor = capability
+    assert f'capability 8.0 and later, and {name} has {major}.{minor}' in reason
     assert not tried
-    narrow = inputs._replace(query=query[..., :32], key=query[..., :32])
+
+
+@pytest.mark.parametrize('capability', [(8, 0), (8, 9), (9, 0), (10, 0), (12, 0)])
+def test_later_gpus_are_checked(capability, on_gpu):
+    inputs, tried = on_gpu('a GPU', capability)
+    assert validation.why_unsupported(inputs) is None
+    assert len(tried) == 1
+
+
+def test_amd_gpus_are_refused(on_gpu, monkeypatch):
+    """Their tensors are on 'cuda', too, and their capability is that of their own count."""
+    inputs, tried = on_gpu('AMD Instinct MI300X', (9, 4))
+    monkeypatch.setattr(torch.version, 'hip', '6.4.43482')
+    monkeypatch.setattr(dispatch, '_warned', set())
+    with pytest.warns(UserWarning, match='on AMD GPUs its gradients could be wrong'):
+        assert choose_implementation(inputs) == 'blockwise'
+    assert not tried
+
+
+def test_other_devices_are_refused(inputs, monkeypatch):
+    class OnIntel(torch.Tensor):
+        device = torch.device('xpu:0')
+
+    query = inputs.query.as_subclass(OnIntel)
+    inputs = inputs._replace(query=query, key=query)
+    monkeypatch.setattr(dispatch, '_warned', set())
+    with pytest.warns(UserWarning, match="it is for NVIDIA GPUs, not for 'xpu'"):
+        assert choose_implementation(inputs, 'triton') == 'blockwise'
+    assert choose_implementation(inputs) == 'blockwise'  # without a warning
+
+
+def test_what_does_not_fit_the_shared_memory_is_refused_from_the_limits(
+    on_gpu, monkeypatch
+):
+    wide, tried = on_gpu('a small GPU', (8, 0), 65536, dims=512)
+    reason = validation.why_unsupported(wide)
+    assert 'bytes of shared memory, and a small GPU has 65536' in reason
+    assert not tried
+    narrow, _ = on_gpu('a small GPU', (8, 0), 65536)
     assert validation.why_unsupported(narrow) is None
     assert len(tried) == 1
     # Tiles that were measured on another GPU of the same capability, with more memory.
-    entry = tiles.Measured(128, 8, 3, 70000, 'NVIDIA T5', '2027-01-31')
-    key = (7, 5), torch.float16, 32, 64, 'forward'
+    entry = tiles.Measured(128, 8, 3, 70000, 'a large GPU', '2027-01-31')
+    key = (8, 0), torch.float16, 32, 64, 'forward'
     monkeypatch.setitem(tiles.MEASURED, key, entry)
     reason = validation.why_unsupported(narrow)
-    assert 'need 70000 bytes of shared memory, and NVIDIA T4 has 65536' in reason
+    assert 'need 70000 bytes of shared memory, and a small GPU has 65536' in reason
     assert len(tried) == 1
 
 
