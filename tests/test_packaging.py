@@ -281,10 +281,14 @@ def required(name):
 
 @pytest.mark.parametrize('folder', ['mmgcnl', 'tools'])
 def test_everything_imported_is_required(folder):
-    """On loading from runtime.txt, and inside of functions also from optional.txt."""
-    own = sys.stdlib_module_names | {'mmgcnl'} | LIBRARIES | required('runtime')
+    """On loading from runtime.txt, and inside of functions also from optional.txt.
+
+    Studies also need those of studies.txt.
+    """
+    common = sys.stdlib_module_names | {'mmgcnl'} | LIBRARIES | required('runtime')
     for path in sorted((ROOT / folder).rglob('*.py')):
         tree = ast.parse(path.read_text())
+        own = common | (required('studies') if path.parent.name == 'studies' else set())
         inside = {
             node
             for function in ast.walk(tree)
