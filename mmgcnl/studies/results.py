@@ -31,34 +31,18 @@ MEASURED = (LAST_METRIC, 'seconds_per_iteration', 'peak_memory_mib', *DISTANCES)
 
 
 class Record(NamedTuple):
-    """A value that one run measured: a line of the CSV file.
-
-    Attributes:
-        study: Name of the study.
-        row: Name of the row.
-        seed: The seed of the training and, where the study draws its data, of the data.
-        metric: What was measured.
-        value: Its value, in the unit of the metric.
-        revision: Git revision of the code, with ``-dirty`` when files differed from it. If
-            several trained or measured the model, all of them.
-        versions: The versions of Python and the libraries.
-        threads: The number of threads per process.
-        attention: How the attention of our blocks was computed: a key of
-            :data:`mmgcnl.layers.IMPLEMENTATIONS`, or 'auto'.
-        settings: Digest of what decides the result in the config (see
-            :func:`mmgcnl.studies.study.digest`).
-    """
+    """A value that one run measured: a line of the CSV file."""
 
     study: str
     row: str
-    seed: int
+    seed: int  # of the training and, where the study draws its data, of the data
     metric: str
     value: float
-    revision: str
-    versions: str
-    threads: int
-    attention: str
-    settings: str
+    revision: str  # of all code that trained or measured the model; -dirty: files differed
+    versions: str  # of Python and the libraries
+    threads: int  # of each process
+    attention: str  # a key of mmgcnl.layers.IMPLEMENTATIONS, or 'auto'
+    settings: str  # see mmgcnl.studies.study.digest
 
 
 class CsvError(ValueError):
@@ -109,9 +93,12 @@ def read_records(path: str | Path) -> tuple[pd.DataFrame, list[str]]:
     """
     records: list[Record] = []
     broken: list[str] = []
-    if not Path(path).exists():
-        return pd.DataFrame(columns=Record._fields), broken
-    with open(path, newline='', encoding='utf-8', errors='replace') as file:
+    with open(
+        path if Path(path).exists() else os.devnull,
+        newline='',
+        encoding='utf-8',
+        errors='replace',
+    ) as file:
         fcntl.flock(file, fcntl.LOCK_SH)  # wait for processes that append
         for number, line in enumerate(file, 1):
             if number == 1:

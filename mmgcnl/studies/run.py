@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,31 +51,18 @@ _VERSIONS = ('python', 'torch', 'mmengine', 'mmcv', 'mmseg', 'mmdet')
 
 @dataclass(frozen=True)
 class Execution:
-    """How the runs of a study are carried out.
+    """How the runs of a study are carried out."""
 
-    Attributes:
-        root: Folder with ``tools`` and ``configs``.
-        work_dir: Gets a folder for each run, and the data that the study draws.
-        csv: Results are appended to it.
-        jobs: Runs at the same time.
-        gpus: Processes of a training; above 1, tools/dist_train.sh starts them.
-        images: Number of images for the cosine distances; None for the whole test split.
-        ablate: Ablate the priors of trained models instead of training.
-        cluster: Executor of submitit: 'local', 'slurm', or 'debug', which is this process.
-        minutes: Time limit of a job of Slurm, after which it is queued again.
-        sbatch: Further options of sbatch.
-    """
-
-    root: Path
-    work_dir: Path
-    csv: Path
-    jobs: int = 1
-    gpus: int = 1
-    images: int | None = None
-    ablate: bool = False
-    cluster: str = 'local'
-    minutes: int = 24 * 60
-    sbatch: dict[str, Any] = field(default_factory=dict)
+    root: Path  # has the folders tools and configs
+    work_dir: Path  # gets a folder for each run, and the data that the study draws
+    csv: Path  # results are appended to it
+    jobs: int = 1  # at the same time
+    gpus: int = 1  # processes of a training; above 1, tools/dist_train.sh starts them
+    images: int | None = None  # for the cosine distances; None: the whole test split
+    ablate: bool = False  # the priors of trained models, instead of training
+    cluster: str = 'local'  # where jobs run: 'local', 'slurm', or 'debug', in this process
+    minutes: int = 24 * 60  # time limit of a job of Slurm, which is then queued again
+    sbatch: dict[str, Any] = field(default_factory=dict)  # further options of sbatch
 
     @property
     def threads(self) -> int:
@@ -89,16 +76,7 @@ class Execution:
 
 @dataclass
 class Run:
-    """One row with one seed.
-
-    Attributes:
-        name: Row and seed, for messages.
-        key: Row and seed, as the CSV file has them.
-        settings: Digest of its config.
-        folder: Gets its training, tests and measurements.
-        data: Folder of the data that the study draws for this seed.
-        checkpoint: The one at the end of the training.
-    """
+    """One row with one seed."""
 
     study: Study
     row: Variant
@@ -108,11 +86,12 @@ class Run:
 
     def __post_init__(self) -> None:
         self.name = f'{self.row.name}, seed {self.seed}'
-        self.key = self.row.name, self.seed
+        self.key = self.row.name, self.seed  # as the CSV file has them
         self.settings = digest(self.cfg)
         self.folder = self.execution.work_dir / self.row.name / f'seed{self.seed}'
-        self.data = self.execution.work_dir / 'data' / f'seed{self.seed}'
-        self.checkpoint = self.folder / '{1}_{0}.pth'.format(*training_length(self.cfg))
+        self.data = self.execution.work_dir / 'data' / f'seed{self.seed}'  # if it is drawn
+        self.length, self.unit = training_length(self.cfg)
+        self.checkpoint = self.folder / f'{self.unit}_{self.length}.pth'
 
     def environment(self) -> dict[str, str]:
         """The environment variables that the study sets, for this seed."""
@@ -128,33 +107,30 @@ class Run:
 
     def commands(self, resume: bool = False) -> dict[str, list[str]]:
         """Return the commands of its steps in order; ``resume`` goes on with a training."""
-        folder, gpus, tools = (
+        execution, folder, tools = (
+            self.execution,
             self.folder,
-            self.execution.gpus,
             self.execution.root / 'tools',
         )
         config, model = [self.row.config], [self.row.config, self.checkpoint]
-        if self.execution.ablate:
-            tool = [sys.executable, tools / 'analysis_tools/ablate_priors.py']
+        if execution.ablate:
+            tool = sys.executable, tools / 'analysis_tools/ablate_priors.py'
             steps = dict(ablate=[*tool, *model, '--json', folder / 'ablation.json'])
         else:
-            train, test = (
-                [sys.executable, tools / 'train.py'],
-                [sys.executable, tools / 'test.py'],
-            )
-            if gpus > 1:
-                train = ['bash', tools / 'dist_train.sh']
-                test = ['bash', tools / 'dist_test.sh']
-                config, model = [*config, gpus], [*model, gpus]
-            images = self.execution.images
+            train, test = ([sys.executable, tools / f'{x}.py'] for x in ('train', 'test'))
+            number = []
+            if execution.gpus > 1:
+                train, test = (['bash', tools / f'dist_{x}.sh'] for x in ('train', 'test'))
+                number = [execution.gpus]
+            measure = [sys.executable, '-m', 'mmgcnl.studies.distances', *model]
+            measure += ['--json', folder / 'distances.json']
+            if execution.images is not None:
+                measure += ['--num-images', execution.images]
+            resumed = ['--resume'] * resume
             steps = dict(
-                train=[*train, *config, '--work-dir', folder, *['--resume'] * resume],
-                test=[*test, *model, '--work-dir', folder / 'test'],
-                distances=[
-                    *(sys.executable, '-m', 'mmgcnl.studies.distances', *model[:2]),
-                    *('--json', folder / 'distances.json'),
-                    *([] if images is None else ['--num-images', images]),
-                ],
+                train=[*train, *config, *number, '--work-dir', folder, *resumed],
+                test=[*test, *model, *number, '--work-dir', folder / 'test'],
+                distances=measure,
             )
         options = ['--cfg-options', *self.row.arguments(self.seed)]
         return {name: [*map(str, words), *options] for name, words in steps.items()}
@@ -190,11 +166,10 @@ class Run:
 
     def progress(self) -> float:
         """Return the finished share of the training, 0 to 1, according to its log."""
-        number, unit = training_length(self.cfg)
-        last = (self.log_lines() or [dict(step=0)])[-1]
-        return min(
-            1.0, (last['step'] if unit == 'iter' else last.get('epoch', 1) - 1) / number
-        )
+        for last in self.log_lines()[-1:]:
+            done = last['step'] if self.unit == 'iter' else last.get('epoch', 1) - 1
+            return min(1.0, done / self.length)
+        return 0.0
 
 
 def plan(
@@ -242,13 +217,12 @@ def plan(
 def other_batch_sizes(runs: Sequence[Run]) -> Iterator[str]:
     """Yield a message per config whose learning rate is for another number of processes."""
     for run in {run.row.name: run for run in runs}.values():
-        base, enabled = map(
-            (run.cfg.get('auto_scale_lr') or {}).get, ('base_batch_size', 'enable')
-        )
+        scale = run.cfg.get('auto_scale_lr') or {}
+        base = 0 if scale.get('enable') else scale.get('base_batch_size')
         batch = (run.cfg.get('train_dataloader') or {}).get('batch_size', 0)
         batch *= (run.cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
         total = run.execution.gpus * batch
-        if base and batch and not enabled and total != base:
+        if base and total not in (0, base):
             gpus, rest = divmod(base, batch)
             remedy = f'give --gpus {gpus}' if gpus and not rest else 'change its batch size'
             yield (
@@ -258,11 +232,7 @@ def other_batch_sizes(runs: Sequence[Run]) -> Iterator[str]:
 
 
 class RunFailed(Exception):
-    """A step of a run ended with an error."""
-
-
-class Locked(Exception):
-    """Another process works on the run."""
+    """A step of a run ended with an error, or another process works on the run."""
 
 
 @contextmanager
@@ -270,14 +240,14 @@ def locked(path: Path, wait: bool = False) -> Iterator[IO]:
     """Lock a file inside; a process that inherits the file keeps it locked.
 
     Raises:
-        Locked: Another process has it, and ``wait`` is False.
+        RunFailed: Another process has it, and ``wait`` is False.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, 'a') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            raise Locked(LOCKED) from None
+            raise RunFailed(LOCKED) from None
         yield file
 
 
@@ -305,10 +275,9 @@ class Job(Checkpointable):
         try:
             with locked(self.run.folder / 'lock') as lock:
                 if not self.run.is_done():  # by another process, before this one started
-                    values = self._carry_out(lock)
-                    append_records(self.run.execution.csv, self.records(values))
+                    append_records(self.run.execution.csv, self.records(self.measure(lock)))
             return ''
-        except (Locked, RunFailed) as error:
+        except RunFailed as error:
             return str(error)
         except KeyboardInterrupt:
             if self.run.execution.cluster == 'debug':
@@ -325,62 +294,55 @@ class Job(Checkpointable):
         self._end_process()
         return DelayedSubmission(type(self)(self.run, self.gpus))
 
-    def _carry_out(self, lock: IO) -> dict[str, float]:
-        start = time.monotonic()
-        if self.run.execution.ablate:
-            self._execute('ablate', self.run.commands()['ablate'])
-            return {**_ablations(self.run), LAST_ABLATION: time.monotonic() - start}
-        self._prepare()
-        self._train(lock)
+    def measure(self, lock: IO) -> dict[str, float]:
+        """Train, test and measure, or ablate; return the metrics."""
+        run, start = self.run, time.monotonic()
+        if run.execution.ablate:
+            self.execute('ablate', run.commands()['ablate'])
+            return {**_ablations(run), LAST_ABLATION: time.monotonic() - start}
+        if run.study.prepare:
+            with locked(run.data.with_suffix('.lock'), wait=True):
+                if not run.data.is_dir():  # it gets this name when it is complete
+                    part = run.data.with_suffix('.part')
+                    self.execute('prepare', run.prepare_command(part))
+                    part.rename(run.data)
+        if not run.checkpoint.is_file():
+            self._train(lock)
         for step in ('test', 'distances'):
-            self._execute(step, self.run.commands()[step])
-        return measured(self.run, bool(self._environment().get('CUDA_VISIBLE_DEVICES')))
-
-    def _prepare(self) -> None:
-        """Draw the data of the seed once. The folder gets its name when it is complete."""
-        data = self.run.data
-        if not self.run.study.prepare or data.is_dir():
-            return
-        with locked(data.with_suffix('.lock'), wait=True):
-            if not data.is_dir():
-                part = data.with_suffix('.part')
-                self._execute('prepare', self.run.prepare_command(part))
-                part.rename(data)
+            self.execute(step, run.commands()[step])
+        return measured(run, bool(self._environment().get('CUDA_VISIBLE_DEVICES')))
 
     def _train(self, lock: IO) -> None:
         run, start = self.run, time.monotonic()
-        if run.checkpoint.is_file():
-            return
         state = dict(run.state(), settings=run.settings, revisions=self._revisions())
         run.save_state(state)
+        seconds, peak = (state.get(key, 0) for key in ('train_seconds', 'peak_memory_mib'))
         resume = (run.folder / 'last_checkpoint').is_file()
-        before = state.get('train_seconds', 0), state.get('peak_memory_mib', 0)
         try:
             # The training inherits the lock, in case this process is killed and it is not.
-            kilobytes = self._execute('train', run.commands(resume)['train'], lock)
-            state['peak_memory_mib'] = max(before[1], kilobytes / 1024)
+            kilobytes = self.execute('train', run.commands(resume)['train'], lock)
+            state['peak_memory_mib'] = max(peak, kilobytes / 1024)
         finally:
-            state['train_seconds'] = before[0] + time.monotonic() - start
+            state['train_seconds'] = seconds + time.monotonic() - start
             run.save_state(state)
         if not run.checkpoint.is_file():
             raise RunFailed(f'the training ended without {run.checkpoint}')
 
     def _environment(self) -> dict[str, str]:
-        gpus = {} if self.gpus is None else dict(CUDA_VISIBLE_DEVICES=self.gpus)
         with socket.socket() as free:
             free.bind(('', 0))
             port = free.getsockname()[1]
         return {
             **os.environ,
             **self.run.environment(),
-            **gpus,
+            **({} if self.gpus is None else dict(CUDA_VISIBLE_DEVICES=self.gpus)),
             'PYTHON': sys.executable,
             'PYTHONPATH': _python_path(),
             'OMP_NUM_THREADS': str(self.run.execution.threads),
             'PORT': str(port),
         }
 
-    def _execute(self, step: str, command: list[str], lock: IO | None = None) -> int:
+    def execute(self, step: str, command: list[str], lock: IO | None = None) -> int:
         """Run a command to its end.
 
         Returns:
@@ -405,9 +367,8 @@ class Job(Checkpointable):
                 raise
         code = self._process.returncode = os.waitstatus_to_exitcode(status)
         if code:
-            tail = path.read_text(errors='replace').strip().splitlines()[-1:]
-            reason = tail[0] if tail else 'no output'
-            raise RunFailed(f'{step} ended with status {code}: {reason} ({path})')
+            (*_, last) = path.read_text(errors='replace').strip().splitlines()
+            raise RunFailed(f'{step} ended with status {code}: {last} ({path})')
         return usage.ru_maxrss // (1024 if sys.platform == 'darwin' else 1)
 
     def _end_process(self, terminate: bool = True) -> None:
@@ -430,12 +391,11 @@ class Job(Checkpointable):
         """Return the lines of the CSV file for what was measured."""
         run, found = self.run, provenance()
         blocks = re.findall(r"'implementation': '(\w+)'", str(run.cfg.model.to_dict()))
-        attention = self._environment().get('MMGCNL_ATTENTION') or (*blocks, 'auto')[0]
         common = dict(
             revision='; '.join(self._revisions()),
             versions='; '.join(f'{n} {found[n]}' for n in _VERSIONS if found[n]),
             threads=run.execution.threads,
-            attention=attention,
+            attention=self._environment().get('MMGCNL_ATTENTION') or (*blocks, 'auto')[0],
             settings=run.settings,
         )
         return [
@@ -471,26 +431,24 @@ def measured(run: Run, on_gpu: bool) -> dict[str, float]:
     tests = sorted((run.folder / 'test').glob('*/*.json'))
     if not tests:
         raise RunFailed(f'the test left no metrics in {run.folder / "test"}')
-    values = {
-        name: float(value)
-        for name, value in json.loads(tests[-1].read_text()).items()
-        if isinstance(value, (int, float)) and name not in ('time', 'data_time')
-    }
-    distances = json.loads((run.folder / 'distances.json').read_text())
-    # A fresh block adds zero, which has no direction and no distance.
-    values.update((k, v) for k, v in distances.items() if v is not None)
+    found = json.loads(tests[-1].read_text())
+    found |= json.loads((run.folder / 'distances.json').read_text())
+    # Some are None: a fresh block adds zero, which has no direction and no distance.
+    values = {k: float(v) for k, v in found.items() if isinstance(v, (int, float))}
+    values = {k: v for k, v in values.items() if k not in ('time', 'data_time')}
     lines, state = run.log_lines(), run.state()
+    peak = state.get('peak_memory_mib')
     if on_gpu:
-        state['peak_memory_mib'] = max((ln.get('memory', 0) for ln in lines), default=None)
-    if state.get('peak_memory_mib') is not None:
-        values['peak_memory_mib'] = state['peak_memory_mib']
+        peak = max((line.get('memory', 0) for line in lines), default=None)
+    if peak is not None:
+        values['peak_memory_mib'] = peak
+    # A training shorter than the interval of the logger counts with its start.
+    total = state.get('train_seconds', math.nan)
     if lines:
         seconds = statistics.median(line['time'] for line in lines)
         values['seconds_per_iteration'] = seconds
-        values[LAST_METRIC] = seconds * lines[-1]['step']
-    else:  # a training shorter than the interval of the logger: with its start
-        values[LAST_METRIC] = state.get('train_seconds', math.nan)
-    return values
+        total = seconds * lines[-1]['step']
+    return {**values, LAST_METRIC: total}
 
 
 def _ablations(run: Run) -> dict[str, float]:
@@ -499,8 +457,8 @@ def _ablations(run: Run) -> dict[str, float]:
     several = len({entry['block'] for entry in report}) > 1
     values = {}
     for entry in report:
-        place = f'@{entry["block"]}' if several else ''
-        name = f'ablate/{entry["ablation"].replace(" ", "-")}{place}'
+        name = f'ablate/{entry["ablation"].replace(" ", "-")}'
+        name += f'@{entry["block"]}' if several else ''
         values.update((f'{name}/{k}', v) for k, v in entry['metrics'].items())
     return values
 
@@ -533,13 +491,13 @@ def carry_out(
         with _progress(runs, console) as show:
             while waiting or working:
                 # A run that another process works on goes to the end of the queue.
-                for _ in range(len(waiting)):
+                for run in waiting[:]:
                     if not slots:
                         break
-                    run = waiting.pop(0)
+                    waiting.remove(run)
                     try:
                         job = _start(run, slots[0])
-                    except Locked:
+                    except RunFailed:
                         waiting.append(run)
                         continue
                     if job is None:
@@ -576,7 +534,7 @@ def _start(run: Run, gpus: str | None) -> submitit.Job | None:
     """Submit a run, or find its job in the queue of Slurm; None if the run is done.
 
     Raises:
-        Locked: Another process works on it.
+        RunFailed: Another process works on it.
     """
     execution, jobs = run.execution, run.folder / 'jobs'
     with locked(run.folder / 'lock'):
@@ -617,8 +575,7 @@ def _outcome(job: submitit.Job) -> str:
     """Return what :class:`Job` has returned, or why its process has ended without that."""
     if job.exception() is None:
         return job.result()
-    tail = (job.stderr() or '').strip().splitlines()[-1:]
-    reason = tail[0] if tail else 'no output'
+    reason = ((job.stderr() or '').strip().splitlines() or ['no output'])[-1]
     return f'its job {job.job_id} ended without a result: {reason} ({job.paths.stderr})'
 
 
@@ -640,20 +597,19 @@ def _gpu_groups(execution: Execution) -> list[str | None]:
 @contextmanager
 def _progress(runs: Sequence[Run], console: Console) -> Iterator[Callable[..., None]]:
     """Yield a function that shows how far some runs are, and which have ended."""
-    # Estimate the remaining time from the speed of the last half hour, without earlier
-    # progress. Testing and measuring take about a twentieth of the time of a training.
     columns = *Progress.get_default_columns(), TimeElapsedColumn()
+    # Estimate the remaining time from the speed of the last half hour. Testing and
+    # measuring take about a twentieth of a run.
     with Progress(*columns, console=console, speed_estimate_period=1800) as progress:
-        before = {run.name: run.progress() for run in runs}
-        total = sum(1.05 - share for share in before.values())
-        task = progress.add_task('', total=total)
+        shares = {run.name: 0.95 * run.progress() for run in runs}
+        task = progress.add_task('', total=len(runs), completed=sum(shares.values()))
 
-        def show(working: Sequence[Run], ended: Sequence[str]) -> None:
-            done = sum(1.05 - before[name] for name in ended)
-            done += sum(run.progress() - before[run.name] for run in working)
-            names = first_names(run.name for run in working)
-            if not names and len(ended) < len(runs):
-                names = 'waiting for other processes'
-            progress.update(task, completed=done, description=names)
+        def show(working: Sequence[Run], ended: Iterable[str]) -> None:
+            shares.update({run.name: 0.95 * run.progress() for run in working})
+            shares.update(dict.fromkeys(ended, 1.0))
+            names = (
+                first_names(run.name for run in working) or 'waiting for other processes'
+            )
+            progress.update(task, completed=sum(shares.values()), description=names)
 
         yield show

@@ -79,10 +79,8 @@ class Variant:
         try:
             return read_config(str(self.config), {**self.options, 'randomness.seed': seed})
         except Exception as error:  # a config is Python code and can raise anything
-            raise StudyError(
-                f'row {self.name!r}: {self.config} cannot be read: '
-                f'{type(error).__name__}: {error}'
-            ) from error
+            reason = f'{type(error).__name__}: {error}'
+            raise StudyError(f'{self.config} cannot be read: {reason}') from error
 
     def arguments(self, seed: int) -> list[str]:
         """Return the options and the seed as arguments of ``--cfg-options``."""
@@ -113,17 +111,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row minus another row, paired by seed.
-
-    Attributes:
-        expect: The prediction written down before the runs, 'higher' or 'lower'; '' for
-            none.
-    """
+    """A row minus another row, paired by seed."""
 
     row: str
     than: str
     metric: str
-    expect: str = ''
+    expect: str = ''  # 'higher' or 'lower', written down before the runs
 
 
 @dataclass(frozen=True)
@@ -163,7 +156,7 @@ class Study:
         if table is not None:
             found = [row for t in self.tables if t.name == table for row in t.rows]
             if not found:
-                _find(table, {t.name for t in self.tables}, f'{self.path}: table')
+                _find(table, [t.name for t in self.tables], f'{self.path}: table')
             known = dict.fromkeys(row.row for row in found)
             # In the paper's tables, rows can also be chosen by their labels.
             labels = {row.label: row.row for row in found}

@@ -45,9 +45,9 @@ while 'wait' in sys.argv and not (folder / 'saved').exists():
 class QuickJob(Job):
     """Trains nothing: row `plain` ends at once, `wide` when it was interrupted once."""
 
-    def _carry_out(self, lock):
+    def measure(self, lock):
         words = [str(self.run.folder)] + ['wait'] * (self.run.row.name == 'wide')
-        self._execute('train', [sys.executable, '-c', TRAIN, *words], lock)
+        self.execute('train', [sys.executable, '-c', TRAIN, *words], lock)
         return dict(mIoU=50.0, train_seconds=1.0)
 
 
@@ -176,7 +176,7 @@ def test_run_that_fails_stops_no_other(planned, tmp_path, monkeypatch, capsys):
     def fail(job, lock):
         raise RunFailed('no luck')
 
-    monkeypatch.setattr(QuickJob, '_carry_out', fail)
+    monkeypatch.setattr(QuickJob, 'measure', fail)
     (first, _) = runs = planned(cluster='debug')
     monkeypatch.setattr(first, 'is_done', lambda: True)  # meanwhile, by another process
     assert carry_out(runs, runs[0].execution) == {'wide, seed 0': 'no luck'}
