@@ -134,6 +134,12 @@ TESTED_IN = {
     'models/checks': 'test_models/test_fuzzing.py',
     'models/conv_net': 'test_configs/test_every_config.py',
     'studies/distances': 'test_tools/test_study.py',
+    'studies/figures': 'test_studies/test_report.py',
+    'studies/metrics': 'test_studies/test_reading.py',
+    'studies/paper': 'test_studies/test_reading.py',
+    'studies/results': 'test_studies/test_report.py',
+    'studies/scheduler': 'test_tools/test_study.py',
+    'studies/spec': 'test_studies/test_reading.py',
     'utils/collect_env': 'test_packaging.py',
     'version': 'test_packaging.py',
 }
