@@ -115,12 +115,10 @@ def render(
     lines += [*_progress(results), '']
     for table in study.tables if results.runs else ():
         lines += [*_table(results, table, 3), '']
-    if study.primary:
-        lines += ['### Primary comparisons', '']
-        lines += [*_comparisons(results, study.primary, True), '']
-    if study.secondary:
-        lines += ['### Secondary comparisons', '']
-        lines += [*_comparisons(results, study.secondary, False), '']
+    for kind, comparisons in (('Primary', study.primary), ('Secondary', study.secondary)):
+        if comparisons:
+            lines += [f'### {kind} comparisons', '']
+            lines += [*_comparisons(results, comparisons, kind == 'Primary'), '']
     if first is not None and results.runs & first.runs:
         lines += ['### Compared with the first runs', '']
         lines += [*_repeats(results, first), '']
@@ -301,27 +299,41 @@ def _repeats(again: Results, first: Results) -> Iterator[str]:
     Runs that have equal values in both studies are only counted.
     """
     metrics = [m for m in again.study.metrics if m.name not in MEASURED]
-    both = again.runs & first.runs
-    differing = {
-        (row, seed)
-        for row, seed in both
-        if any(
-            again.values(row, m.name).get(seed) != first.values(row, m.name).get(seed)
-            for m in metrics
-        )
-    }
+    names = [metric.name for metric in metrics]
+    originals = first.table.reindex(columns=names)
+    changes = (again.table.reindex(columns=names) - originals).dropna(how='all')
+    changed = changes[(changes.fillna(0) != 0).any(axis=1)]
     yield (
-        f'{len(both) - len(differing)} of {len(both)} runs have the same values as in '
+        f'{len(changes) - len(changed)} of {len(changes)} runs have the same values as in '
         f'"{first.study.title}".'
     )
-    if not differing:
+    if changed.empty:
         return
     yield from ('', 'The others, repeated minus first:', '')
+    rows = []
+    for metric in metrics:
+        change, of_row = (
+            changed[metric.name].dropna(),
+            originals[metric.name].groupby('row'),
+        )
+        if change.empty:
+            continue
+        intervals = {row: prediction_interval(values.dropna()) for row, values in of_row}
+        inside = [
+            low <= originals[metric.name][row, seed] + x <= high
+            for (row, seed), x in change.items()
+            for low, high in [intervals[row]]
+            if not math.isnan(low)
+        ]
+        variance = of_row.var()[change.index.unique('row')].mean()
+        spread = f' ± {metric.format(change.std())}' if len(change) > 1 else ''
+        cells = metric.label, str(len(change))
+        cells += (metric.format(change.mean(), sign=True) + spread,)
+        cells += (metric.format(max(change, key=abs), sign=True),)
+        cells += (metric.format(math.sqrt(2 * variance)),)
+        rows.append((*cells, f'{sum(inside)} of {len(inside)}' if inside else ''))
     heads = 'metric', 'runs', 'mean ± standard deviation', 'largest'
-    cells = [_compare_repeats(again, first, metric, differing) for metric in metrics]
-    yield from _markdown(
-        (*heads, 'over seeds, times √2', 'in the interval'), list(filter(None, cells)), 1
-    )
+    yield from _markdown((*heads, 'over seeds, times √2', 'in the interval'), rows, 1)
     yield ''
     yield (
         '*Over seeds, times √2*: standard deviation of the difference of two seeds of a '
@@ -329,35 +341,6 @@ def _repeats(again: Results, first: Results) -> Iterator[str]:
         'the result, the repeated runs would differ by less. *In the interval*: runs '
         'within the 95 % prediction interval of their row there.'
     )
-
-
-def _compare_repeats(
-    again: Results, first: Results, metric: Metric, runs: set[tuple[str, int]]
-) -> list[str]:
-    """Return the cells of a metric; none if no run has it in both studies."""
-    differences, variances, inside = [], [], []
-    for row in sorted({row for row, _ in runs}):
-        originals = first.values(row, metric.name)
-        repeated = again.values(row, metric.name)
-        repeated = repeated[[(row, seed) in runs for seed in repeated.index]]
-        differences.append((repeated - originals).dropna())
-        if len(originals) > 1:
-            low, high = prediction_interval(originals)
-            inside += list(repeated.between(low, high))
-            variances.append(originals.var())
-    found = pd.concat(differences)
-    if found.empty:
-        return []
-    over_seeds = math.sqrt(2 * np.mean(variances)) if variances else math.nan
-    spread = f' ± {metric.format(found.std())}' if len(found) > 1 else ''
-    return [
-        metric.label,
-        str(len(found)),
-        metric.format(found.mean(), sign=True) + spread,
-        metric.format(max(found, key=abs), sign=True),
-        metric.format(over_seeds),
-        f'{sum(inside)} of {len(inside)}' if inside else '',
-    ]
 
 
 def _ablations(results: Results) -> list[str]:

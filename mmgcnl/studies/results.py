@@ -154,6 +154,8 @@ class Results:
 
     Attributes:
         runs: The row and the seed of every complete run.
+        table: Their values: a line for each run, by row and seed, and a column for each
+            metric. Distances of several blocks are averaged.
 
     Raises:
         StudyError: A row has results of several settings.
@@ -174,11 +176,9 @@ class Results:
                 'move the lines of all but one (column settings) to another file'
             )
         last = self.records.drop_duplicates(['row', 'seed', 'metric'], keep='last')
-        # Distances of several blocks are averaged.
         metric = last.metric.astype(str).str.replace(r'^(cos_\w+)@.*', r'\1', regex=True)
-        self._values = (
-            last.value.astype(float).groupby([last.row, metric, last.seed]).mean()
-        )
+        values = last.value.astype(float).groupby([last.row, last.seed, metric]).mean()
+        self.table = values.unstack('metric')
 
     def missing(self) -> list[str]:
         """Return a message for each row with runs, and a metric that none of them has."""
@@ -197,10 +197,9 @@ class Results:
 
     def values(self, row: str, metric: str) -> pd.Series:
         """Return the values, by seed in ascending order."""
-        try:
-            return self._values[row, metric]
-        except KeyError:
+        if metric not in self.table or row not in self.table.index:
             return pd.Series(dtype=float)
+        return self.table.loc[row][metric].dropna()
 
     def ablated(self, row: str, ablation: str, metric: str) -> pd.Series:
         """Return the values by seed under an ablation, of all blocks together."""
