@@ -1,4 +1,4 @@
-"""A stand-in for Slurm, as far as submitit needs it: jobs start at once, here."""
+"""A stand-in for Slurm, as far as submitit needs it."""
 
 import os
 import signal
@@ -15,9 +15,11 @@ echo $id >>$SLURM/submitted
 setsid $SLURM/slurmd $id >>$SLURM/log 2>&1 </dev/null &
 echo "Submitted batch job $id"
 """
-# Runs a job, and again when it was queued again.
+# Runs a job, and again when it was queued again. A file `hold` keeps jobs in the queue.
 SLURMD = """
 export SLURM_JOB_ID=$1
+echo PENDING >$SLURM/$1.state
+while [ -e $SLURM/hold ]; do sleep 0.1; done
 echo RUNNING >$SLURM/$1.state
 while
     bash $SLURM/$1.sh && state=COMPLETED || state=FAILED

@@ -2,12 +2,8 @@
 
 import json
 import math
-import os
-import signal
-import sys
 import threading
 
-import cloudpickle
 import pytest
 
 import mmgcnl.studies.run as module
@@ -23,59 +19,19 @@ from mmgcnl.studies import (
 )
 from mmgcnl.studies.results import LAST_ABLATION, LAST_METRIC
 from mmgcnl.studies.run import Job, RunFailed, locked, measured
-from tests.slurm import Slurm, until
-
-# Saves a checkpoint at SIGTERM, as tools/train.py does; ends when it is resumed.
-TRAIN = """
-import signal, sys, time
-from pathlib import Path
-folder = Path(sys.argv[1])
-def stop(*_):
-    (folder / 'saved').touch()
-    sys.exit(143)
-signal.signal(signal.SIGTERM, stop)
-with open(folder / 'attempts', 'a') as file:
-    print('attempt', file=file)
-while 'wait' in sys.argv and not (folder / 'saved').exists():
-    (folder / 'training').touch()
-    time.sleep(0.05)
-"""
-
-
-class QuickJob(Job):
-    """Trains nothing: row `plain` ends at once, `wide` when it was interrupted once."""
-
-    def measure(self, lock):
-        words = [str(self.run.folder)] + ['wait'] * (self.run.row.name == 'wide')
-        self.execute('train', [sys.executable, '-c', TRAIN, *words], lock)
-        return dict(mIoU=50.0, train_seconds=1.0)
+from tests.slurm import until
 
 
 @pytest.fixture
-def planned(study_file, tmp_path, monkeypatch):
-    """Plan the runs of a study, whose jobs are quick."""
-    monkeypatch.setattr(module, 'Job', QuickJob)
-    monkeypatch.setitem(module.POLL, 'slurm', 0.2)
-    # Jobs are processes of their own, which do not import tests.
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+def planned(study_file, tmp_path):
+    """Plan the runs of a study."""
 
     def planned(rows=('plain', 'wide'), **options):
         execution = Execution(tmp_path, tmp_path, tmp_path / 'results.csv', **options)
         study = read_study(study_file, tmp_path)
         return plan(study, study.select(rows=rows), [0], execution)
 
-    yield planned
-    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-
-
-def done(path):
-    records, broken = read_records(path)
-    assert not broken
-    return list(records[records.metric == LAST_METRIC].row)
-
-
-def attempts(run):
-    return (run.folder / 'attempts').read_text().count('attempt')
+    return planned
 
 
 # --- plans ----------------------------------------------------------------------------
@@ -169,92 +125,46 @@ def test_revisions_of_training_and_measurement(planned, monkeypatch, trained, ex
     assert Job(run).records(dict(mIoU=50.0))[0].revision == expected
 
 
-# --- jobs -----------------------------------------------------------------------------
+# --- jobs, in this process ------------------------------------------------------------
 
 
 def test_run_that_fails_stops_no_other(planned, tmp_path, monkeypatch, capsys):
-    def fail(job, lock):
-        raise RunFailed('no luck')
+    def measure(job, lock):
+        if job.run.row.name == 'plain':
+            raise RunFailed('no luck')
+        return {'mIoU': 1 / 3, LAST_METRIC: 1.0}
 
-    monkeypatch.setattr(QuickJob, 'measure', fail)
-    (first, _) = runs = planned(cluster='debug')
-    monkeypatch.setattr(first, 'is_done', lambda: True)  # meanwhile, by another process
-    assert carry_out(runs, runs[0].execution) == {'wide, seed 0': 'no luck'}
-    assert 'failed: wide, seed 0; 0 of 2 runs left' in capsys.readouterr().out
-
-
-def test_run_of_another_process_is_left_to_the_end(planned, tmp_path):
-    runs = planned(cluster='debug', rows=['plain'])
-    with locked(runs[0].folder / 'lock'):
-        thread = threading.Timer(1, lambda: append_records(tmp_path / 'results.csv', []))
-        thread.start()
-        assert Job(runs[0])() == 'another process works on it'
-        thread.join()
+    monkeypatch.setattr(Job, 'measure', measure)
+    runs = planned(cluster='debug')
+    assert carry_out(runs, runs[0].execution) == {'plain, seed 0': 'no luck'}
+    printed = capsys.readouterr().out
+    assert 'failed: plain, seed 0; 1 of 2 runs left' in printed
+    assert 'done: wide, seed 0; 0 of 2 runs left' in printed
+    records, _ = read_records(tmp_path / 'results.csv')
+    assert list(records.row) == ['wide', 'wide'] and records.value[0] == 0.3333333
+    assert [run.name for run in planned()] == ['plain, seed 0']
 
 
-def test_jobs_on_this_machine(planned, tmp_path):
-    """Interrupted, a study stops its trainings, which are resumed by the next."""
-    runs = planned()
+def test_run_of_another_process_is_not_done_twice(planned, monkeypatch, record, tmp_path):
+    """It waits until the other process has ended, and finds the results."""
+    monkeypatch.setattr(Job, 'measure', lambda *_: {LAST_METRIC: 1.0})
+    runs = planned(cluster='debug')
+    first = runs[0]
+    results = [record(metric=LAST_METRIC, settings=first.settings)]
+    lock = locked(first.folder / 'lock')
+    lock.__enter__()
 
-    def interrupt():
-        until((runs[1].folder / 'training').exists)
-        os.kill(os.getpid(), signal.SIGTERM)
+    def end():
+        until(runs[1].is_done)  # the other run comes first
+        append_records(tmp_path / 'results.csv', results)
+        lock.__exit__(None, None, None)
 
-    thread = threading.Thread(target=interrupt)
+    assert Job(first)() == 'another process works on it'
+    thread = threading.Thread(target=end)
     thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        carry_out(runs, runs[0].execution)
+    assert carry_out(runs, first.execution) == {}
     thread.join()
-    assert (runs[1].folder / 'saved').exists()
-    assert done(tmp_path / 'results.csv') == ['plain']
-    assert carry_out(planned(), runs[0].execution) == {}
-    assert done(tmp_path / 'results.csv') == ['plain', 'wide']
-    assert [attempts(run) for run in runs] == [1, 2]
-
-
-@pytest.fixture
-def slurm(tmp_path, monkeypatch):
-    slurm = Slurm(tmp_path / 'slurm')
-    for name, value in slurm.environment.items():
-        monkeypatch.setenv(name, value)
-    yield slurm
-    slurm.end()
-
-
-def test_jobs_of_slurm(planned, tmp_path, slurm):
-    """They outlive the study, which finds them again, and are resumed when preempted."""
-    options = dict(cluster='slurm', jobs=2, gpus=4, minutes=60, sbatch=dict(partition='P'))
-    runs = planned(**options)
-
-    def interrupt():
-        until((runs[1].folder / 'training').exists)
-        until(lambda: done(tmp_path / 'results.csv'))
-        signal.raise_signal(signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        thread = threading.Thread(target=interrupt)
-        thread.start()
-        carry_out(runs, runs[0].execution)
-    thread.join()
-    plain, wide = slurm.submitted
-    script = slurm.script(plain)
-    for option in (
-        'partition=P',
-        'gpus-per-node=4',
-        'time=60',
-        'requeue',
-        'job-name=small',
-    ):
-        assert f'#SBATCH --{option}\n' in script
-    assert done(tmp_path / 'results.csv') == ['plain']
-
-    preempt = threading.Timer(2, slurm.signal, (wide, signal.SIGUSR2))
-    preempt.start()
-    assert carry_out(planned(**options), runs[0].execution) == {}
-    preempt.join()
-    assert slurm.submitted == [plain, wide]
-    assert (runs[1].folder / 'saved').exists() and attempts(runs[1]) == 2
-    assert done(tmp_path / 'results.csv') == ['plain', 'wide']
+    assert list(read_records(tmp_path / 'results.csv')[0].row) == ['wide', 'plain']
 
 
 def test_no_slurm(planned, monkeypatch, tmp_path):

@@ -299,8 +299,18 @@ def test_faults_in_turn(study, start, tmp_path, finished):
 
 @pytest.mark.slow
 def test_preempted_under_slurm(study, tmp_path, finished, monkeypatch):
-    monkeypatch.setitem(mmgcnl.studies.run.POLL, 'slurm', 0.5)
+    """Jobs outlive the study, which finds them again, and are resumed when preempted."""
     slurm = Slurm(tmp_path / 'slurm')
+    monkeypatch.setitem(mmgcnl.studies.run.POLL, 'slurm', 0.5)
+    hold = tmp_path / 'slurm/hold'
+    hold.touch()
+    arguments = 'run', study, '--rows', 'ours', '--cluster', 'slurm', '--partition', 'P'
+    arguments += '--minutes', 60, '--sbatch', 'account=A', 'gpus_per_node=0'
+
+    def interrupt():
+        until(lambda: slurm.submitted)
+        time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def preempt():
         until((tmp_path / 'waiting').exists)
@@ -308,18 +318,25 @@ def test_preempted_under_slurm(study, tmp_path, finished, monkeypatch):
         time.sleep(2)
         (tmp_path / 'go').touch()
 
-    thread = threading.Thread(target=preempt)
-    thread.start()
-    try:
-        status, output = call(
-            *(tmp_path, 'run', study, '--rows', 'ours', '--cluster', 'slurm'),
-            faults=[(0, 0, 4, 'wait')],
-            **slurm.environment,
-        )
-    finally:
+    def call_while(function):
+        thread = threading.Thread(target=function)
+        thread.start()
+        faults = [(0, 0, 4, 'wait')]
+        status, output = call(tmp_path, *arguments, faults=faults, **slurm.environment)
         thread.join()
+        return status, output
+
+    try:
+        status, output = call_while(interrupt)
+        assert status == 130 and 'jobs stay in the queue of Slurm' in output
+        hold.unlink()
+        assert call_while(preempt)[0] == 0
+    finally:
         slurm.end()
-    assert status == 0 and len(slurm.submitted) == 1
+    (job,) = slurm.submitted
+    options = 'partition=P', 'time=60', 'account=A', 'gpus-per-node=0', 'requeue'
+    for option in (*options, 'job-name=squares', 'cpus-per-task=5', 'signal=USR2@120'):
+        assert f'#SBATCH --{option}\n' in slurm.script(job)
     folder = tmp_path / 'work_dirs/studies/squares/ours/seed0'
     assert (folder / 'train.log').read_text().count('tools/train.py') == 2
     assert {p.name for p in folder.glob('*.pth')} >= {'iter_5.pth', 'iter_8.pth'}
