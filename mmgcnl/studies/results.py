@@ -93,12 +93,9 @@ def read_records(path: str | Path) -> tuple[pd.DataFrame, list[str]]:
     """
     records: list[Record] = []
     broken: list[str] = []
-    with open(
-        path if Path(path).exists() else os.devnull,
-        newline='',
-        encoding='utf-8',
-        errors='replace',
-    ) as file:
+    if not os.path.exists(path):
+        return pd.DataFrame(columns=Record._fields), broken
+    with open(path, newline='', encoding='utf-8', errors='replace') as file:
         fcntl.flock(file, fcntl.LOCK_SH)  # wait for processes that append
         for number, line in enumerate(file, 1):
             if number == 1:

@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -604,12 +604,12 @@ def _progress(runs: Sequence[Run], console: Console) -> Iterator[Callable[..., N
         shares = {run.name: 0.95 * run.progress() for run in runs}
         task = progress.add_task('', total=len(runs), completed=sum(shares.values()))
 
-        def show(working: Sequence[Run], ended: Iterable[str]) -> None:
+        def show(working: Sequence[Run], ended: Mapping[str, str]) -> None:
             shares.update({run.name: 0.95 * run.progress() for run in working})
             shares.update(dict.fromkeys(ended, 1.0))
-            names = (
-                first_names(run.name for run in working) or 'waiting for other processes'
-            )
+            names = first_names(run.name for run in working)
+            if not names and len(ended) < len(runs):
+                names = 'waiting for other processes'
             progress.update(task, completed=sum(shares.values()), description=names)
 
         yield show
