@@ -327,11 +327,11 @@ def _repeats(again: Results, first: Results) -> Iterator[str]:
         ]
         variance = of_row.var()[change.index.unique('row')].mean()
         spread = f' ± {metric.format(change.std())}' if len(change) > 1 else ''
-        cells = metric.label, str(len(change))
-        cells += (metric.format(change.mean(), sign=True) + spread,)
-        cells += (metric.format(max(change, key=abs), sign=True),)
-        cells += (metric.format(math.sqrt(2 * variance)),)
-        rows.append((*cells, f'{sum(inside)} of {len(inside)}' if inside else ''))
+        row = [metric.label, str(len(change))]
+        row += [metric.format(change.mean(), sign=True) + spread]
+        row += [metric.format(max(change, key=abs), sign=True)]
+        row += [metric.format(math.sqrt(2 * variance))]
+        rows.append([*row, f'{sum(inside)} of {len(inside)}' if inside else ''])
     heads = 'metric', 'runs', 'mean ± standard deviation', 'largest'
     yield from _markdown((*heads, 'over seeds, times √2', 'in the interval'), rows, 1)
     yield ''

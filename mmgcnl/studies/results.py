@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_type_hints
 
 import pandas as pd
 
@@ -43,6 +43,9 @@ class Record(NamedTuple):
     threads: int  # of each process
     attention: str  # a key of mmgcnl.layers.IMPLEMENTATIONS, or 'auto'
     settings: str  # see mmgcnl.studies.study.digest
+
+
+_TYPES = tuple(get_type_hints(Record).values())
 
 
 class CsvError(ValueError):
@@ -134,11 +137,9 @@ def _parse(line: str) -> Record:
     (cells,) = csv.reader([line], strict=True)
     if len(cells) != len(Record._fields):
         raise ValueError(f'{len(cells)} cells instead of {len(Record._fields)}')
-    record = Record(*cells)
-    if not re.fullmatch('[0-9a-f]{8}', record.settings):
-        raise ValueError(f'settings={record.settings!r} are not 8 hexadecimal digits')
-    seed, value, threads = int(record.seed), float(record.value), int(record.threads)
-    return record._replace(seed=seed, value=value, threads=threads)
+    if not re.fullmatch('[0-9a-f]{8}', cells[-1]):
+        raise ValueError(f'settings={cells[-1]!r} are not 8 hexadecimal digits')
+    return Record._make(kind(cell) for kind, cell in zip(_TYPES, cells))
 
 
 class Results:

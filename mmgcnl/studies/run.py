@@ -391,7 +391,7 @@ class Job(Checkpointable):
         """Return the lines of the CSV file for what was measured."""
         run, found = self.run, provenance()
         blocks = re.findall(r"'implementation': '(\w+)'", str(run.cfg.model.to_dict()))
-        common = dict(
+        common: dict[str, Any] = dict(
             revision='; '.join(self._revisions()),
             versions='; '.join(f'{n} {found[n]}' for n in _VERSIONS if found[n]),
             threads=run.execution.threads,
@@ -455,7 +455,7 @@ def _ablations(run: Run) -> dict[str, float]:
     """Read what tools/analysis_tools/ablate_priors.py has written there."""
     report = json.loads((run.folder / 'ablation.json').read_text())['ablations']
     several = len({entry['block'] for entry in report}) > 1
-    values = {}
+    values: dict[str, float] = {}
     for entry in report:
         name = f'ablate/{entry["ablation"].replace(" ", "-")}'
         name += f'@{entry["block"]}' if several else ''
@@ -485,7 +485,9 @@ def carry_out(
     """
     console = console or Console()
     slots = _gpu_groups(execution)
-    waiting, working, outcomes = list(runs), {}, {}
+    waiting = list(runs)
+    working: dict[str, tuple[Run, submitit.Job, str | None]] = {}
+    outcomes: dict[str, str] = {}  # '' when the results are there
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with _progress(runs, console) as show:
@@ -521,7 +523,7 @@ def carry_out(
                     console.print(f'{word}: {run.name}; {left}', highlight=False)
             show([], outcomes)
     finally:
-        jobs = [job for _, job, _ in working.values()] * (execution.cluster == 'local')
+        jobs = [job for _, job, _ in working.values() if execution.cluster == 'local']
         while jobs := [job for job in jobs if not job.done()]:
             for job in jobs:  # a training saves a checkpoint
                 os.kill(int(job.job_id), signal.SIGTERM)
@@ -543,7 +545,7 @@ def _start(run: Run, gpus: str | None) -> submitit.Job | None:
         submitted = jobs / 'slurm'  # the folder and number of the last one
         if execution.cluster == 'slurm' and submitted.is_file():
             folder, number = submitted.read_text().split()
-            job = submitit.SlurmJob(jobs / folder, number)
+            job: submitit.Job = submitit.SlurmJob(jobs / folder, number)
             if not job.done(force_check=True):
                 return job
         # Of its own: other jobs on this machine can have had the same number.
@@ -602,7 +604,7 @@ def _progress(runs: Sequence[Run], console: Console) -> Iterator[Callable[..., N
     # measuring take about a twentieth of a run.
     with Progress(*columns, console=console, speed_estimate_period=1800) as progress:
         shares = {run.name: 0.95 * run.progress() for run in runs}
-        task = progress.add_task('', total=len(runs), completed=sum(shares.values()))
+        task = progress.add_task('', total=len(runs), completed=sum(shares.values(), 0.0))
 
         def show(working: Sequence[Run], ended: Mapping[str, str]) -> None:
             shares.update({run.name: 0.95 * run.progress() for run in working})
@@ -610,6 +612,6 @@ def _progress(runs: Sequence[Run], console: Console) -> Iterator[Callable[..., N
             names = first_names(run.name for run in working)
             if not names and len(ended) < len(runs):
                 names = 'waiting for other processes'
-            progress.update(task, completed=sum(shares.values()), description=names)
+            progress.update(task, completed=sum(shares.values(), 0.0), description=names)
 
         yield show
