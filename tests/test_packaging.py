@@ -321,6 +321,13 @@ def test_tools_load_without_optional_packages():
     assert result.stdout.splitlines()[-1] == 'loaded'
 
 
+def test_studies_name_what_they_need():
+    for module in ('mmengine', 'mmcv', 'mmseg'):
+        pytest.importorskip(module)
+    result = run_without(('submitit',), 'import mmgcnl.studies')
+    assert_import_error(result, 'mmgcnl.studies needs submitit', 'pip install submitit')
+
+
 NEITHER: set[str] = set()
 ONEDL = {'onedl-mmengine', 'onedl-mmcv', 'onedl-mmsegmentation'}
 OPENMMLAB = {'mmengine', 'mmcv', 'mmdet'}

@@ -145,6 +145,7 @@ def start(tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
         processes.append(process)
         return process
@@ -261,10 +262,10 @@ def test_faults_in_turn(study, start, tmp_path, finished):
     assert 'ours/seed0' in output
     study.write_text(yaml.safe_dump(content, sort_keys=False))
 
-    # The study is terminated: its training ends the iteration and saves a checkpoint.
+    # The study is interrupted: its training ends the iteration and saves a checkpoint.
     process = start(*arguments, faults=[(0, 0, 4, 'wait')])
     until((tmp_path / 'waiting').exists)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGINT)  # all processes get it, as from a terminal
     time.sleep(2)
     (tmp_path / 'go').touch()
     status, output = end(process)
