@@ -74,7 +74,7 @@ class Execution:
         return max(1, cores // (self.jobs * self.gpus))
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
     """One row with one seed."""
 
@@ -480,7 +480,7 @@ def carry_out(
         The error of each failed run, by the name of the run.
 
     Raises:
-        StudyError: There are too few GPUs for the jobs, or no Slurm.
+        StudyError: There are too few GPUs for the jobs, or Slurm refuses them.
         KeyboardInterrupt: Also for SIGTERM.
     """
     console = console or Console()
@@ -537,6 +537,7 @@ def _start(run: Run, gpus: str | None) -> submitit.Job | None:
 
     Raises:
         RunFailed: Another process works on it.
+        StudyError: It cannot be submitted.
     """
     execution, jobs = run.execution, run.folder / 'jobs'
     with locked(run.folder / 'lock'):
@@ -554,20 +555,20 @@ def _start(run: Run, gpus: str | None) -> submitit.Job | None:
             executor = submitit.AutoExecutor(
                 jobs / folder, execution.cluster, slurm_max_num_timeout=1000
             )
+            executor.update_parameters(
+                name=run.study.name,
+                timeout_min=10**7,
+                slurm_timeout_min=execution.minutes,
+                slurm_gpus_per_node=execution.gpus,
+                slurm_cpus_per_task=5 * execution.gpus,
+                slurm_signal_delay_s=GRACE,
+                slurm_additional_parameters={'requeue': True, **execution.sbatch},
+            )
+            # Ctrl-C is for this process, which terminates its jobs in turn.
+            with _blocked(signal.SIGINT), environment_variables(PYTHONPATH=_python_path()):
+                job = executor.submit(Job(run, gpus))
         except RuntimeError as error:
             raise StudyError(f'--cluster {execution.cluster}: {error}') from None
-        executor.update_parameters(
-            name=run.study.name,
-            timeout_min=10**7,
-            slurm_timeout_min=execution.minutes,
-            slurm_gpus_per_node=execution.gpus,
-            slurm_cpus_per_task=5 * execution.gpus,
-            slurm_signal_delay_s=GRACE,
-            slurm_additional_parameters={'requeue': True, **execution.sbatch},
-        )
-        # Ctrl-C is for this process, which terminates its jobs in turn.
-        with _blocked(signal.SIGINT), environment_variables(PYTHONPATH=_python_path()):
-            job = executor.submit(Job(run, gpus))
         if execution.cluster == 'slurm':
             submitted.write_text(f'{folder} {job.job_id}')
         return job

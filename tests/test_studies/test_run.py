@@ -19,7 +19,7 @@ from mmgcnl.studies import (
 )
 from mmgcnl.studies.results import LAST_ABLATION, LAST_METRIC
 from mmgcnl.studies.run import Job, RunFailed, locked, measured
-from tests.slurm import until
+from tests.slurm import Slurm, until
 
 
 @pytest.fixture
@@ -167,8 +167,26 @@ def test_run_of_another_process_is_not_done_twice(planned, monkeypatch, record, 
     assert list(read_records(tmp_path / 'results.csv')[0].row) == ['wide', 'plain']
 
 
-def test_no_slurm(planned, monkeypatch, tmp_path):
-    monkeypatch.setenv('PATH', str(tmp_path))
+def test_gpus_are_shared_out(planned, monkeypatch):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '3,5,6,7')
+    seen = []
+    monkeypatch.setattr(Job, 'measure', lambda job, _: seen.append(job.gpus) or {})
+    runs = planned(cluster='debug', jobs=2, gpus=2)
+    assert carry_out(runs, runs[0].execution) == {}
+    assert seen == ['3,5', '6,7']
+    runs = planned(cluster='debug', jobs=3, gpus=2)
+    with pytest.raises(StudyError, match='--jobs 3 of --gpus 2 each need 6 GPUs'):
+        carry_out(runs, runs[0].execution)
+
+
+def test_no_slurm_or_one_that_refuses(planned, monkeypatch, tmp_path):
     runs = planned(cluster='slurm')
+    monkeypatch.setenv('PATH', str(tmp_path))
     with pytest.raises(StudyError, match='--cluster slurm: .*srun'):
+        carry_out(runs, runs[0].execution)
+    slurm = Slurm(tmp_path / 'slurm')
+    (slurm.folder / 'sbatch').write_text('#!/bin/sh\necho no such partition >&2\nexit 1\n')
+    monkeypatch.setenv('PATH', slurm.environment['PATH'])
+    with pytest.raises(StudyError, match='--cluster slurm: .*no such partition'):
         carry_out(runs, runs[0].execution)
