@@ -142,7 +142,7 @@ else
 fi
 ensure_cv2
 echo '[3/4] other requirements'
-pip_install others "$network" -r requirements/runtime.txt ${extra[@]+"${extra[@]}"}
+pip_install others "$network" -r requirements/runtime.txt -r requirements/studies.txt ${extra[@]+"${extra[@]}"}
 echo '[4/4] mmgcnl itself, editable'
 pip_install mmgcnl "$network" --no-build-isolation --no-deps -e .
 

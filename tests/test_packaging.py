@@ -285,10 +285,14 @@ def required(name):
 
 @pytest.mark.parametrize('folder', ['mmgcnl', 'tools'])
 def test_everything_imported_is_required(folder):
-    """On loading from runtime.txt, and inside of functions also from optional.txt."""
-    own = sys.stdlib_module_names | {'mmgcnl'} | LIBRARIES | required('runtime')
+    """On loading from runtime.txt, and inside of functions also from optional.txt.
+
+    Studies also need those of studies.txt.
+    """
+    common = sys.stdlib_module_names | {'mmgcnl'} | LIBRARIES | required('runtime')
     for path in sorted((ROOT / folder).rglob('*.py')):
         tree = ast.parse(path.read_text())
+        own = common | (required('studies') if path.parent.name == 'studies' else set())
         inside = {
             node
             for function in ast.walk(tree)
@@ -319,6 +323,13 @@ def test_tools_load_without_optional_packages():
     result = run_without(tuple(required('optional')), code)
     assert_ok(result)
     assert result.stdout.splitlines()[-1] == 'loaded'
+
+
+def test_studies_name_what_they_need():
+    for module in ('mmengine', 'mmcv', 'mmseg'):
+        pytest.importorskip(module)
+    result = run_without(('submitit',), 'import mmgcnl.studies')
+    assert_import_error(result, 'mmgcnl.studies needs submitit', 'pip install submitit')
 
 
 NEITHER: set[str] = set()

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 from mmengine.config import Config
 
-from .paper_tables import NAMES, format_figure, table_title
+from .paper_tables import FIGURES, table_title
 
 # Of the figures that the paper's tables print, those that go into the table of a folder.
 _FIGURES = ('pixAcc', 'mIoU', 'bbox', 'segm', 'PQ', 'PQ_th', 'PQ_st')
@@ -109,7 +109,9 @@ def _render_table(folder: Path, rows: list[tuple[dict, dict]]) -> Iterator[str]:
             printed = [_figures(table, row) for table, row in found]
             cells += ['<br>'.join(dict.fromkeys(filter(None, printed)))]
             cells += ['x'.join(map(str, row['shape']))]
-            cells += [format_figure(k, row['reproduced'][k]) for k in ('params', 'flops')]
+            cells += [
+                FIGURES[k].format_printed(row['reproduced'][k]) for k in ('params', 'flops')
+            ]
         elif rows:
             cells += [''] * 4
         yield f'| {" | ".join(cells)} |'
@@ -126,7 +128,7 @@ def describe_training(cfg: Config) -> tuple[int, int, str]:
 
 def _figures(table: dict, row: dict) -> str:
     figures = [
-        f'{NAMES.get(key, key)} {format_figure(key, row[key])}'
+        f'{FIGURES[key].label} {FIGURES[key].format_printed(row[key])}'
         for key in _FIGURES
         if key in row
     ]

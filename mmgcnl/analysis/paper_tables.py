@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
+
+from mmgcnl.evaluation.labels import COSTS, PAPER_METRICS, SCORED_ON_A_SERVER
 
 from .complexity import measure_complexity
 
@@ -76,24 +77,8 @@ column *server files* predict them and write the files into the folder DIR.
   It is not known to report the pixel accuracy; `tools/test.py` without `--submission` gives
   that of the validation images. The files need `pip install cityscapesscripts`.
 """
-NAMES = dict(
-    params='params (M)',
-    flops='FLOPs (G)',
-    bbox='box AP',
-    segm='mask AP',
-    bbox_50='box AP50',
-    segm_50='mask AP50',
-    bbox_75='box AP75',
-    segm_75='mask AP75',
-    PQ_th='PQ things',
-    PQ_st='PQ stuff',
-    cos_input='dist. input',
-    cos_output='dist. output',
-    cos_att='dist. attention',
-    memory_gb='memory (GB)',
-)
-# Digits behind the point, where it is not one.
-_DIGITS = dict(params=2, flops=2, pixAcc=2, mIoU=2, cos_input=3, cos_output=3, cos_att=3)
+#: Labels and digits of all figures, by their keys.
+FIGURES = {**COSTS, **PAPER_METRICS}
 _NOT_PRINTED = ('row', 'config', 'dataset', 'shape', 'reproduced', 'misprint', 'note')
 # A sentence of the introduction, and its replacement once a table was trained.
 _NOT_TRAINED = """\
@@ -102,7 +87,6 @@ no weights were trained for this page.**"""
 _TRAINED_IN_PART = """\
 **Accuracies, distances, memory and speed are the paper's,
 except below "Trained here".**"""
-_ON_A_SERVER = ('coco_test_dev', 'cityscapes')
 
 
 def count_costs(config: Path, shape: tuple[int, int]) -> dict[str, str]:
@@ -163,9 +147,10 @@ def _render_table(table: dict, trained: dict[str, str], base: str) -> Iterator[s
     for row in table['rows']:
         printed += [key for key in row if key not in (*_NOT_PRINTED, *printed)]
     on_a_server = [
-        row.get('dataset', table.get('dataset')) in _ON_A_SERVER for row in table['rows']
+        row.get('dataset', table.get('dataset')) in SCORED_ON_A_SERVER
+        for row in table['rows']
     ]
-    heads = ['row', 'config', *(NAMES.get(key, key) for key in printed), 'size']
+    heads = ['row', 'config', *(FIGURES[key].label for key in printed), 'size']
     heads += ['params (M), here', 'FLOPs (G), here']
     yield f'| {" | ".join(heads + ["server files"] * any(on_a_server))} |'
     yield '|---|---|' + '---:|' * (len(heads) - 2) + '---|' * any(on_a_server)
@@ -177,18 +162,21 @@ def _render_table(table: dict, trained: dict[str, str], base: str) -> Iterator[s
         if same != f'{title}, {row["row"]}':
             link += f'; same training as {same}'
         misprints = row.get('misprint', {})
-        cells = [format_figure(key, row.get(key)) for key in printed]
+        cells = [FIGURES[key].format_printed(row.get(key)) for key in printed]
         cells = [c + r' \*' * (key in misprints) for key, c in zip(printed, cells)]
         cells += ['x'.join(map(str, row['shape']))]
-        cells += [format_figure(key, row['reproduced'][key]) for key in ('params', 'flops')]
+        cells += [
+            COSTS[k].format_printed(row['reproduced'][k]) for k in ('params', 'flops')
+        ]
         if submitted:
             cells += [f'`python tools/test.py {config} CHECKPOINT --submission DIR`']
         elif any(on_a_server):
             cells += ['']
         yield f'| {row["row"]} | {link} | {" | ".join(cells)} |'
         remarks += [
-            f'\\* {row["row"]}, {NAMES[key]} {format_figure(key, row[key])}: {why}; here '
-            f'{format_figure(key, row["reproduced"][key])}.'
+            f'\\* {row["row"]}, {FIGURES[key].label} '
+            f'{FIGURES[key].format_printed(row[key])}: {why}; here '
+            f'{FIGURES[key].format_printed(row["reproduced"][key])}.'
             for key, why in misprints.items()
         ]
         if 'note' in row:
@@ -208,10 +196,3 @@ def _render_assumptions(assumptions: list[dict]) -> Iterator[str]:
     for entry in assumptions:
         cells = [entry['what'], entry['here'], entry['why'], ', '.join(entry['tables'])]
         yield f'| {" | ".join(cells)} |'
-
-
-def format_figure(key: str, value: Any) -> str:
-    """Format a figure of a row as the paper prints it; empty for None."""
-    if value is None:
-        return ''
-    return f'{value:.{_DIGITS.get(key, 1)}f}' if isinstance(value, float) else str(value)

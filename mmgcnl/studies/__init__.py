@@ -1,13 +1,19 @@
 """Studies: from configs and seeds to tables with their spread (tools/study.py)."""
 
-from .figures import draw
-from .reading import read_study
-from .records import CsvError, Record, append_records, read_records
-from .report import render, render_table
-from .results import Results
-from .runs import Execution, Run, other_batch_sizes, plan
-from .scheduler import Scheduler
-from .spec import Study, StudyError
+try:
+    import matplotlib  # noqa: F401
+    import pandas  # noqa: F401
+    import scipy  # noqa: F401
+    import submitit  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ImportError(
+        f'mmgcnl.studies needs {error.name}: pip install submitit pandas scipy matplotlib'
+    ) from None
+
+from .report import draw, render, render_page, render_table
+from .results import CsvError, Record, Results, append_records, read_records, read_results
+from .run import Execution, Run, carry_out, other_batch_sizes, plan
+from .study import Study, StudyError, read_study
 
 __all__ = [
     'CsvError',
@@ -15,15 +21,17 @@ __all__ = [
     'Record',
     'Results',
     'Run',
-    'Scheduler',
     'Study',
     'StudyError',
     'append_records',
+    'carry_out',
     'draw',
     'other_batch_sizes',
     'plan',
     'read_records',
+    'read_results',
     'read_study',
     'render',
+    'render_page',
     'render_table',
 ]

@@ -1,4 +1,4 @@
-"""A study as Markdown: tables with every seed, and paired comparisons."""
+"""A study as Markdown: tables with every seed, paired comparisons, and a picture."""
 
 from __future__ import annotations
 
@@ -7,30 +7,105 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.figure
 import numpy as np
+import pandas as pd
+from scipy import stats
 
 from mmgcnl.analysis import ABLATIONS
+from mmgcnl.evaluation.labels import SCORED_ON_A_SERVER, Metric
 
-from .comparisons import Difference, holm, paired_difference, prediction_interval
-from .metrics import MEASURED, Metric, format_value
-from .repeats import compare_repeats
-from .results import Results
-from .spec import Comparison, Table
+from .results import MEASURED, Results, read_results
+from .study import Comparison, Table, read_study
 
-# Data sets of the paper's tables whose annotations are only on the benchmark's server.
-_ON_A_SERVER = {'coco_test_dev': 'COCO test-dev', 'cityscapes': 'Cityscapes'}
+#: The confidence level of all intervals.
+CONFIDENCE = 0.95
+_SPREAD = 'mean over seeds ± standard deviation'
+
+
+def prediction_interval(values: pd.Series) -> tuple[float, float]:
+    """Prediction interval for one more run: mean -+ t s sqrt(1 + 1 / n).
+
+    Its ends are NaN for fewer than two values.
+    """
+    n = len(values)
+    if n < 2:
+        return math.nan, math.nan
+    t = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
+    half = t * values.std() * math.sqrt(1 + 1 / n)
+    return values.mean() - half, values.mean() + half
+
+
+def paired_test(differences: pd.Series) -> tuple[float, float, float]:
+    """Return the ends of the 95 % t interval of the mean, and the p value of the t-test.
+
+    They are NaN for fewer than two differences.
+    """
+    if len(differences) < 2:
+        return math.nan, math.nan, math.nan
+    mean = differences.mean()
+    if differences.std() == 0:  # scipy would divide by zero
+        return mean, mean, float(mean == 0)
+    result = stats.ttest_1samp(differences, 0)
+    return *result.confidence_interval(CONFIDENCE), result.pvalue
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p values (Scand. J. Statist. 6, 1979); NaN stays NaN.
+
+    NaN stands for a comparison without results yet. It counts as a hypothesis, or the
+    others would look better than they are.
+    """
+    ordered = pd.Series(p_values, dtype=float).sort_values(kind='stable')
+    adjusted = (ordered * np.arange(len(ordered), 0, -1)).clip(upper=1).cummax()
+    return adjusted.sort_index().tolist()
+
+
+def render_page(
+    paths: Sequence[Path],
+    root: Path,
+    csv: Path | None = None,
+    out: Path | None = None,
+    intro: str = '',
+) -> tuple[str, list[str]]:
+    """Report some studies on one page, and draw their pictures.
+
+    Args:
+        paths: Their YAML files.
+        root: See :func:`read_study`.
+        csv: Read it instead of the CSV files of the studies.
+        out: Where the page will be; the pictures are drawn into a folder of the same name
+            beside it. None: no pictures.
+        intro: Comes first.
+
+    Returns:
+        The page, and messages about faults of the CSV files.
+    """
+    texts, faults = [intro] if intro else [], []
+    for path in paths:
+        results, found = read_results(read_study(path, root), csv)
+        faults += found
+        picture = first = None
+        if out is not None:
+            picture = f'{out.stem}/{results.study.name}.png'
+            if results.runs:
+                draw(results, out.parent / picture)
+        if results.study.repeats is not None:
+            first, found = read_results(results.study.repeats)
+            faults += found
+        texts.append(render(results, picture, first))
+    # A study and one that repeats it read the same file.
+    return '\n'.join(texts), list(dict.fromkeys(faults))
 
 
 def render(
-    results: Results,
-    plot: str | None = None,
-    first: Results | None = None,
+    results: Results, picture: str | None = None, first: Results | None = None
 ) -> str:
     """Write the report of a study.
 
     Args:
         results: Its results so far.
-        plot: Path of the picture to show, relative to the report; None for none.
+        picture: Path of the picture to show, relative to the report; None for none.
         first: Results of the study whose runs it repeats, to compare with.
     """
     study = results.study
@@ -40,22 +115,18 @@ def render(
     lines += [*_progress(results), '']
     for table in study.tables if results.runs else ():
         lines += [*_table(results, table, 3), '']
-    for name, comparisons, corrected in (
-        ('Primary comparisons', study.primary, True),
-        ('Secondary comparisons', study.secondary, False),
-    ):
+    for kind, comparisons in (('Primary', study.primary), ('Secondary', study.secondary)):
         if comparisons:
-            lines += [f'### {name}', '']
-            lines += [*_comparisons(results, comparisons, corrected), '']
+            lines += [f'### {kind} comparisons', '']
+            lines += [*_comparisons(results, comparisons, kind == 'Primary'), '']
     if first is not None and results.runs & first.runs:
         lines += ['### Compared with the first runs', '']
-        lines += [*compare_repeats(results, first), '']
+        lines += [*_repeats(results, first), '']
     if results.runs:
         lines += _ablations(results)
-        if plot is not None:
-            lines += [f'![every run of {study.name}]({plot})', '']
-        lines += ['### Every run', '']
-        lines += [*_every_run(results), '']
+        if picture is not None:
+            lines += [f'![every run of {study.name}]({picture})', '']
+        lines += ['### Every run', '', *_every_run(results), '']
     return '\n'.join(lines).rstrip() + '\n'
 
 
@@ -73,12 +144,12 @@ def render_table(
         rows: Leave out the other rows, and tables without any of these; None for all.
         heading: Write the titles of the tables.
     """
-    level = 2 if heading else 0
     tables = []
     for table in results.study.tables:
-        lines = tuple(ln for ln in table.lines if rows is None or ln.row in rows)
-        if lines and name in (None, table.name):
-            tables.append('\n'.join(_table(results, replace(table, lines=lines), level)))
+        kept = tuple(row for row in table.rows if rows is None or row.row in rows)
+        if kept and name in (None, table.name):
+            lines = _table(results, replace(table, rows=kept), 2 if heading else 0)
+            tables.append('\n'.join(lines))
     return '\n\n'.join(tables) + '\n'
 
 
@@ -86,37 +157,31 @@ def _progress(results: Results) -> Iterator[str]:
     study = results.study
     total = len(study.rows) * len(study.seeds)
     done = sum((row, s) in results.runs for row in study.rows for s in study.seeds)
-    command = f'python tools/study.py run {_relative(study.path)}'
+    parts = study.path.resolve().parts  # as in a checkout
+    start = parts.index('configs') if 'configs' in parts else len(parts) - 1
+    command = f'python tools/study.py run {"/".join(parts[start:])}'
     # Runs that are in the CSV file are only repeated with another one.
     folder = f'work_dirs/again/{study.name}'
     again = f'--work-dir {folder} --csv {folder}.csv'
     threads = results.provenance('threads')
     if len(threads) == 1:  # other numbers of threads add in another order
         command = f'OMP_NUM_THREADS={threads[0]} {command}'
-    one = f'{command} --rows {next(iter(study.rows))} --seeds {study.seeds[0]} {again}'
     which = 'The others' if done < total else 'All of them'
     yield f'{done} of {total} runs are done. {which}, and one run again:'
-    commands = (command if done < total else f'{command} {again}', one)
-    yield from ('', '```shell', *commands, '```')
+    yield from ('', '```shell', command if done < total else f'{command} {again}')
+    yield f'{command} --rows {next(iter(study.rows))} --seeds {study.seeds[0]} {again}'
+    yield '```'
     if not results.runs:
         return
     yield ''
-    facts = (
+    for name, column in (
         ('Revisions of the code, with commas between those of one run', 'revision'),
         ('Versions', 'versions'),
         ('Threads', 'threads'),
         ('Attention', 'attention'),
-    )
-    for name, field in facts:
-        found = [entry.replace('; ', ', ') for entry in results.provenance(field)]
+    ):
+        found = [entry.replace('; ', ', ') for entry in results.provenance(column)]
         yield f'- {name}: {"; ".join(found)}'
-
-
-def _relative(path: Path) -> str:
-    """Return the path as it is in a checkout."""
-    parts = path.resolve().parts
-    start = parts.index('configs') if 'configs' in parts else len(parts) - 1
-    return '/'.join(parts[start:])
 
 
 def _table(results: Results, table: Table, level: int) -> Iterator[str]:
@@ -125,175 +190,235 @@ def _table(results: Results, table: Table, level: int) -> Iterator[str]:
         title = ': '.join(filter(None, (number, table.title))) or table.name
         yield f'{"#" * level} {title}'
         yield ''
-    quoted = {m.name for m in table.metrics for ln in table.lines if m.name in ln.paper}
-    heads = ['row', 'seeds']
-    for metric in table.metrics:
-        heads += [f'{metric.label}, paper'] if metric.name in quoted else []
-        heads += [f'{metric.label}, here' if metric.name in quoted else metric.label]
-    rows = []
-    for line in table.lines:
-        found = {m.name: results.values(line.row, m.name) for m in table.metrics}
-        cells = [line.label, str(max(map(len, found.values()), default=0))]
-        for metric in table.metrics:
-            if metric.name in quoted:
-                cells.append(_printed(line.paper.get(metric.name), metric))
-            cells.append(_spread(list(found[metric.name].values()), metric))
-        rows.append(cells)
-    yield from _aligned(heads, rows)
-    if any(results.values(ln.row, m.name) for ln in table.lines for m in table.metrics):
+    columns = [['row', *(row.label for row in table.rows)], ['seeds']]
+    found = [[results.values(row.row, m.name) for m in table.metrics] for row in table.rows]
+    columns[1] += [str(max(map(len, values), default=0)) for values in found]
+    for metric, *values in zip(table.metrics, *found):
+        printed = [row.paper.get(metric.name, '') for row in table.rows]
+        if any(printed):
+            columns.append([f'{metric.label}, paper', *printed])
+        here = [_spread(of_row, metric) for of_row in values]
+        columns.append([f'{metric.label}, here' if any(printed) else metric.label, *here])
+    # It reads well in a terminal, too.
+    columns = [
+        [cell.rjust(width) if i else cell.ljust(width) for cell in column]
+        for i, column in enumerate(columns)
+        for width in [max(map(len, column))]
+    ]
+    head, *rows = zip(*columns)
+    rule = ['-' * len(head[0]), *('-' * (len(cell) - 1) + ':' for cell in head[1:])]
+    for cells in (head, rule, *rows):
+        yield f'| {" | ".join(cells)} |'
+    if any(len(values) for of_row in found for values in of_row):
         yield ''
-        yield 'Mean over seeds ± standard deviation.'
+        yield f'{_SPREAD.capitalize()}.'
     for dataset in table.datasets:
-        if dataset in _ON_A_SERVER:
+        if dataset in SCORED_ON_A_SERVER:
             yield ''
             yield (
-                f"The paper's accuracy on {_ON_A_SERVER[dataset]} is from the benchmark's "
-                'server; here, it is measured on the validation images.'
+                f"The paper's accuracy on {SCORED_ON_A_SERVER[dataset]} is from the "
+                "benchmark's server; here, it is measured on the validation images."
             )
     if level and table.note:
         yield ''
         yield table.note
 
 
-def _aligned(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """A Markdown table that reads well in a terminal, too."""
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    rule = ['-' * widths[0], *('-' * (width - 1) + ':' for width in widths[1:])]
-    for cells in (heads, rule, *rows):
-        padded = [cells[0].ljust(widths[0])]
-        padded += [
-            cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)
-        ]
-        yield f'| {" | ".join(padded)} |'
+def _markdown(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], left: int
+) -> Iterator[str]:
+    """A Markdown table with ``left`` columns of text, then numbers."""
+    yield f'| {" | ".join(heads)} |'
+    yield '|---' * left + '|---:' * (len(heads) - left) + '|'
+    for cells in rows:
+        yield f'| {" | ".join(cells)} |'
 
 
-def _spread(values: Sequence[float], metric: Metric) -> str:
-    if not values:
+def _spread(values: pd.Series, metric: Metric) -> str:
+    if values.empty:
         return ''
-    mean = format_value(float(np.mean(values)), metric)
-    if len(values) < 2:
-        return mean
-    return f'{mean} ± {format_value(float(np.std(values, ddof=1)), metric)}'
+    mean = metric.format(values.mean())
+    return f'{mean} ± {metric.format(values.std())}' if len(values) > 1 else mean
 
 
-def _printed(value: float | None, metric: Metric) -> str:
-    """A figure of the paper, with the zeros at its end that YAML drops."""
-    if value is None:
-        return ''
-    return max(str(value), f'{value:.{metric.digits}f}', key=len)
+def _interval(ends: Sequence[float], metric: Metric, sign: bool = False) -> str:
+    return '' if math.isnan(ends[0]) else ' to '.join(metric.format(x, sign) for x in ends)
 
 
 def _comparisons(
     results: Results, comparisons: Sequence[Comparison], corrected: bool
 ) -> Iterator[str]:
+    metrics = {metric.name: metric for metric in results.study.metrics}
     differences = [
-        paired_difference(results.values(c.row, c.metric), results.values(c.than, c.metric))
+        (results.values(c.row, c.metric) - results.values(c.than, c.metric)).dropna()
         for c in comparisons
     ]
-    p_values = [math.nan if d is None else d.p for d in differences]
-    p_name = "p, Holm's" if corrected else 'p, uncorrected'
+    tests = [paired_test(found) for found in differences]
+    p_values = [p for *_, p in tests]
     if corrected:
         p_values = holm(p_values)
+    p_name = "p, Holm's" if corrected else 'p, uncorrected'
     yield f'| difference | metric | mean | 95 % interval | {p_name} | predicted | outcome |'
     yield '|---|---|---:|---:|---:|---|---|'
-    study = results.study
-    metrics = {metric.name: metric for metric in study.metrics}
-    for comparison, difference, p in zip(comparisons, differences, p_values):
+    for comparison, found, ends, p in zip(comparisons, differences, tests, p_values):
         metric = metrics[comparison.metric]
-        labels = [study.rows[name].label for name in (comparison.row, comparison.than)]
-        cells = [' − '.join(labels), metric.label]
-        if difference is None:
-            cells += ['', '', '']
-        else:
-            interval = [
-                format_value(x, metric, True) for x in (difference.low, difference.high)
-            ]
-            cells += [
-                format_value(difference.mean, metric, True),
-                f'{interval[0]} to {interval[1]}' if all(interval) else '',
-                '' if math.isnan(p) else '< 0.001' if p < 0.001 else f'{p:.3f}',
-            ]
-        cells += [comparison.expect, _outcome(difference, p, comparison.expect)]
+        labels = [results.study.rows[n].label for n in (comparison.row, comparison.than)]
+        cells = [
+            ' − '.join(labels),
+            metric.label,
+            metric.format(found.mean(), sign=True),
+            _interval(ends[:2], metric, sign=True),
+            '' if math.isnan(p) else '< 0.001' if p < 0.001 else f'{p:.3f}',
+            comparison.expect,
+            _outcome(found.mean(), p, comparison.expect),
+        ]
         yield f'| {" | ".join(cells)} |'
     yield ''
-    yield (
-        'Paired by seed; t intervals and two-sided t-tests. *Undecided*: p >= 0.05.'
-        + (
-            " Holm's correction covers these comparisons together; the intervals are of "
-            'each alone.'
-            if corrected
-            else ''
-        )
+    yield 'Paired by seed; t intervals and two-sided t-tests. *Undecided*: p >= 0.05.' + (
+        " Holm's correction covers these comparisons together; the intervals are of each "
+        'alone.'
+        if corrected
+        else ''
     )
 
 
-def _outcome(difference: Difference | None, p: float, expect: str) -> str:
-    if difference is None or math.isnan(p):
+def _outcome(mean: float, p: float, expect: str) -> str:
+    if math.isnan(p):
         return ''
     if p >= 0.05:
         return 'undecided'
-    found = 'higher' if difference.mean > 0 else 'lower'
+    found = 'higher' if mean > 0 else 'lower'
     if not expect:
         return found
     return f'{found}: {"as predicted" if found == expect else "against the prediction"}'
 
 
+def _repeats(again: Results, first: Results) -> Iterator[str]:
+    """Compare repeated runs with the originals, over all rows.
+
+    Runs that have equal values in both studies are only counted.
+    """
+    metrics = [m for m in again.study.metrics if m.name not in MEASURED]
+    names = [metric.name for metric in metrics]
+    originals = first.table.reindex(columns=names)
+    changes = (again.table.reindex(columns=names) - originals).dropna(how='all')
+    changed = changes[(changes.fillna(0) != 0).any(axis=1)]
+    yield (
+        f'{len(changes) - len(changed)} of {len(changes)} runs have the same values as in '
+        f'"{first.study.title}".'
+    )
+    if changed.empty:
+        return
+    yield from ('', 'The others, repeated minus first:', '')
+    rows = []
+    for metric in metrics:
+        change, of_row = (
+            changed[metric.name].dropna(),
+            originals[metric.name].groupby('row'),
+        )
+        if change.empty:
+            continue
+        intervals = {row: prediction_interval(values.dropna()) for row, values in of_row}
+        inside = [
+            low <= originals[metric.name][row, seed] + x <= high
+            for (row, seed), x in change.items()
+            for low, high in [intervals[row]]
+            if not math.isnan(low)
+        ]
+        variance = of_row.var()[change.index.unique('row')].mean()
+        spread = f' ± {metric.format(change.std())}' if len(change) > 1 else ''
+        row = [metric.label, str(len(change))]
+        row += [metric.format(change.mean(), sign=True) + spread]
+        row += [metric.format(max(change, key=abs), sign=True)]
+        row += [metric.format(math.sqrt(2 * variance))]
+        rows.append([*row, f'{sum(inside)} of {len(inside)}' if inside else ''])
+    heads = 'metric', 'runs', 'mean ± standard deviation', 'largest'
+    yield from _markdown((*heads, 'over seeds, times √2', 'in the interval'), rows, 1)
+    yield ''
+    yield (
+        '*Over seeds, times √2*: standard deviation of the difference of two seeds of a '
+        'row in the first study, pooled over the rows of these runs. If the seed decided '
+        'the result, the repeated runs would differ by less. *In the interval*: runs '
+        'within the 95 % prediction interval of their row there.'
+    )
+
+
 def _ablations(results: Results) -> list[str]:
     """Write how far the metrics fall without the priors, if that was measured."""
-    study = results.study
-    metrics = [m for m in study.metrics if m.name not in MEASURED]
-    lines = []
-    for name, row in study.rows.items():
+    metrics = [m for m in results.study.metrics if m.name not in MEASURED]
+    rows = []
+    for name, row in results.study.rows.items():
         for ablation in ABLATIONS:
-            drops = []
-            for metric in metrics:
-                drop = paired_difference(
-                    results.values(name, metric.name),
-                    results.ablated(name, ablation, metric.name),
-                )
-                drops.append([] if drop is None else list(drop.values.values()))
-            if any(drops):
-                cells = [row.label, ablation, str(max(map(len, drops)))]
-                cells += [_spread(d, m) for d, m in zip(drops, metrics, strict=True)]
-                lines.append(f'| {" | ".join(cells)} |')
-    if not lines:
+            drops = [
+                (
+                    results.values(name, m.name) - results.ablated(name, ablation, m.name)
+                ).dropna()
+                for m in metrics
+            ]
+            if any(map(len, drops)):
+                cells = [_spread(drop, m) for drop, m in zip(drops, metrics)]
+                rows.append([row.label, ablation, str(max(map(len, drops))), *cells])
+    if not rows:
         return []
+    heads = 'row', 'ablation', 'seeds', *(m.label for m in metrics)
     return [
         '### What each prior does in the trained models',
         '',
-        'How far the metrics of the same weights fall, without any training: mean over '
-        'seeds ± standard deviation.',
+        f'How far the metrics of the same weights fall, without any training: {_SPREAD}.',
         '',
         *(f'- *{name}*: {text}.' for name, text in ABLATIONS.items()),
         '',
-        f'| row | ablation | seeds | {" | ".join(m.label for m in metrics)} |',
-        f'|---|---|{"---:|" * (1 + len(metrics))}',
-        *lines,
+        *_markdown(heads, rows, 2),
         '',
     ]
 
 
 def _every_run(results: Results) -> Iterator[str]:
-    study = results.study
     seeds = sorted({seed for _, seed in results.runs})
-    heads = [
-        'row',
-        'metric',
-        *(f'seed {seed}' for seed in seeds),
-        '95 % prediction interval',
-    ]
-    yield f'| {" | ".join(heads)} |'
-    yield f'|---|---|{"---:|" * (len(heads) - 2)}'
-    for name, row in study.rows.items():
-        for metric in study.metrics:
+    rows = []
+    for name, row in results.study.rows.items():
+        for metric in results.study.metrics:
             values = results.values(name, metric.name)
-            if not values:
-                continue
-            cells = [format_value(values.get(seed, math.nan), metric) for seed in seeds]
-            ends = [
-                format_value(x, metric) for x in prediction_interval(list(values.values()))
-            ]
-            cells.append(f'{ends[0]} to {ends[1]}' if all(ends) else '')
-            yield f'| {row.label} | {metric.label} | {" | ".join(cells)} |'
+            if len(values):
+                cells = [metric.format(values.get(seed, math.nan)) for seed in seeds]
+                cells.append(_interval(prediction_interval(values), metric))
+                rows.append([row.label, metric.label, *cells])
+    heads = 'row', 'metric', *(f'seed {seed}' for seed in seeds)
+    yield from _markdown((*heads, '95 % prediction interval'), rows, 2)
     yield ''
     yield '*95 % prediction interval*: where the result of another seed is expected.'
+
+
+def draw(results: Results, path: Path) -> None:
+    """Draw the first metric of each table: a point for every run, a line for the mean.
+
+    Args:
+        results: With at least one run.
+        path: PNG file that is written, together with its folder.
+    """
+    tables = [table for table in results.study.tables if table.metrics]
+    rows = [len(table.rows) for table in tables]
+    figure = matplotlib.figure.Figure(
+        figsize=(6.5, sum(0.28 * n + 0.8 for n in rows)), layout='constrained'
+    )
+    ratios = dict(height_ratios=[n + 2 for n in rows])
+    plots = figure.subplots(len(tables), squeeze=False, gridspec_kw=ratios)[:, 0]
+    for plot, table in zip(plots, tables):
+        metric = table.metrics[0]
+        for height, row in enumerate(table.rows):
+            values = metric.factor * results.values(row.row, metric.name)
+            offsets = np.linspace(-0.15, 0.15, max(len(values), 1))[: len(values)]
+            # A seed has the same colour in all rows, which shows the paired differences.
+            colours = [f'C{seed % 10}' for seed in values.index]
+            plot.scatter(values, height + offsets, c=colours, s=14)
+            if len(values):
+                ends = height - 0.35, height + 0.35
+                plot.vlines(values.mean(), *ends, color='black', lw=1)
+        plot.set_yticks(range(len(table.rows)), [row.label for row in table.rows])
+        plot.set_ylim(len(table.rows) - 0.5, -0.5)
+        plot.set_xlabel(metric.label)
+        plot.set_title(table.title, fontsize=10)
+        plot.grid(axis='x', alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Without the version of matplotlib in it, the file changes only with its content.
+    figure.savefig(path, dpi=100, metadata=dict(Software=None))

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
-from mmgcnl.studies import Record
+from mmgcnl.studies import Record, Results, read_study
 
 CONFIG = """
 default_scope = 'mmseg'
@@ -25,6 +26,7 @@ metrics: {mIoU: {digits: 2}, cos_att: }
 primary:
   - {row: wide, than: plain, metric: mIoU, expect: higher}
 """
+PLAIN, WIDE = (50.0, 51.0, 52.5), (53.0, 54.5, 55.0)
 
 
 @pytest.fixture
@@ -33,6 +35,17 @@ def study_file(tmp_path: Path) -> Path:
     (tmp_path / 'plain.py').write_text(CONFIG)
     path = tmp_path / 'small.yml'
     path.write_text(STUDY)
+    return path
+
+
+@pytest.fixture
+def repeating_file(study_file: Path) -> Path:
+    """Path of a study that repeats a row of ``study_file``."""
+    path = study_file.with_name('again.yml')
+    path.write_text(
+        'study: again\nrepeats: small.yml\nrows: [wide]\nseeds: [0]\n'
+        'metrics: {mIoU: {digits: 2}}\n'
+    )
     return path
 
 
@@ -56,3 +69,28 @@ def record() -> Callable[..., Record]:
         return Record(**{**values, **changes})
 
     return record
+
+
+@pytest.fixture
+def records(record: Callable[..., Record]) -> list[Record]:
+    """Three seeds of two rows, one value appended twice, and a run that is not complete."""
+    found = []
+    for row, values in (('plain', PLAIN), ('wide', WIDE)):
+        settings = dict(plain='0' * 8, wide='1' * 8)[row]
+        for seed, value in enumerate(values):
+            common = dict(row=row, seed=seed, settings=settings)
+            found.append(record(value=0.0, **common))
+            found.append(record(value=value, **common))
+            if row == 'wide':
+                found.append(record(metric='cos_att@a', value=0.1, **common))
+                found.append(record(metric='cos_att@b', value=0.3, **common))
+            found.append(record(metric='train_seconds', value=9.0, **common))
+    found.append(record(seed=7, value=99.0))
+    found.append(record(study='other', seed=8, value=99.0))
+    return found
+
+
+@pytest.fixture
+def results(study_file: Path, records: list[Record]) -> Results:
+    """The results of the study, from these records."""
+    return Results(read_study(study_file, study_file.parent), pd.DataFrame(records))

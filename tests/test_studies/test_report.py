@@ -1,56 +1,29 @@
+import math
 import re
-from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+from scipy import stats
 
-from mmgcnl.studies import Results, StudyError, draw, read_study, render, render_table
+from mmgcnl.studies import Results, draw, read_study, render, render_table
+from mmgcnl.studies.report import holm, paired_test, prediction_interval
 
 ROOT = Path(__file__).parents[2]
-PLAIN, WIDE = (50.0, 51.0, 52.5), (53.0, 54.5, 55.0)
 
 
-@pytest.fixture
-def records(record):
-    """Three seeds of two rows, one value appended twice, and a run that is not complete."""
-    found = []
-    for row, values in (('plain', PLAIN), ('wide', WIDE)):
-        settings = dict(plain='0' * 8, wide='1' * 8)[row]
-        for seed, value in enumerate(values):
-            common = dict(row=row, seed=seed, settings=settings)
-            found.append(record(value=0.0, **common))
-            found.append(record(value=value, **common))
-            if row == 'wide':
-                found.append(record(metric='cos_att@a', value=0.1, **common))
-                found.append(record(metric='cos_att@b', value=0.3, **common))
-            found.append(record(metric='train_seconds', value=9.0, **common))
-    found.append(record(seed=7, value=99.0))
-    found.append(record(study='other', seed=8, value=99.0))
-    return found
+def squeezed(text):
+    """Without the spaces that align tables."""
+    return re.sub(' +', ' ', text)
 
 
-@pytest.fixture
-def results(study_file, records):
-    return Results(read_study(study_file, ROOT), records)
-
-
-def test_results(results):
-    assert results.values('plain', 'mIoU') == dict(enumerate(PLAIN))
-    assert results.values('wide', 'cos_att') == pytest.approx({s: 0.2 for s in range(3)})
-    assert results.values('plain', 'cos_att') == {}
-    assert len(results.runs) == 6
-
-
-def test_results_of_several_settings(study_file, records, record):
-    changed = dict(seed=5, settings='f' * 8)
-    records += [record(**changed), record(metric='train_seconds', **changed)]
-    with pytest.raises(StudyError, match='several settings in plain'):
-        Results(read_study(study_file, ROOT), records)
+def rendered(study_file, records, **options):
+    return render(Results(read_study(study_file, ROOT), pd.DataFrame(records)), **options)
 
 
 def test_report(results):
     text = render(results, 'small.png')
-    squeezed = re.sub(' +', ' ', text)
     assert '6 of 6 runs are done' in text
     # Without another CSV file, nothing would be run again.
     commands = re.findall(
@@ -61,8 +34,8 @@ def test_report(results):
         assert command.endswith(
             ' --work-dir work_dirs/again/small --csv work_dirs/again/small.csv'
         )
-    assert '| Plain | 3 | 51.17 ± 1.26 | |' in squeezed
-    assert '| wide | 3 | 54.17 ± 1.04 | 0.200 ± 0.000 |' in squeezed
+    assert '| Plain | 3 | 51.17 ± 1.26 | |' in squeezed(text)
+    assert '| wide | 3 | 54.17 ± 1.04 | 0.200 ± 0.000 |' in squeezed(text)
     # Differences 3, 3.5 and 2.5: 3 -+ 4.303 * 0.5 / sqrt(3), p = 0.0092.
     line = '| wide − Plain | mIoU | +3.00 | +1.76 to +4.24 | 0.009 | higher | '
     assert line + 'higher: as predicted |' in text
@@ -71,56 +44,31 @@ def test_report(results):
     assert '- Versions: torch 2, numpy 2' in text
 
 
-def test_paper_figures_of_a_server():
-    study = read_study(ROOT / 'configs/paper_tables.yml', ROOT)
-    results = Results(study, [])
-    for name, dataset in (('3', 'Cityscapes'), ('5', 'COCO test-dev'), ('4', None)):
-        found = re.findall("paper's accuracy on (.*) is from", render_table(results, name))
-        assert found == ([dataset] if dataset else [])
-
-
-def test_report_says_what_speaks_against_the_prediction(study_file, records):
-    study_file.write_text(study_file.read_text().replace('higher', 'lower'))
-    results = Results(read_study(study_file, ROOT), records)
-    assert '| lower | higher: against the prediction |' in render(results)
-
-
-def test_small_differences_are_not_printed_as_zeros(study_file, records):
-    small = [replace(r, value=r.value * 1e-5) for r in records if r.metric == 'mIoU']
-    others = [r for r in records if r.metric != 'mIoU']
-    text = render(Results(read_study(study_file, ROOT), small + others))
-    assert '| wide − Plain | mIoU | +3e-05 | +2e-05 to +4e-05 | 0.009 |' in text
-
-
-def test_report_without_results(study_file):
-    text = render(Results(read_study(study_file, ROOT), []))
+def test_report_without_results(study_file, records):
+    text = rendered(study_file, records[-1:])  # of another study
     assert '0 of 6 runs are done' in text
     first = re.search('^python tools/study.py run .*', text, re.MULTILINE).group()
     assert first.endswith('.yml')
     assert '| wide − Plain | mIoU |  |  |  | higher |  |' in text
 
 
+def test_small_differences_are_not_printed_as_zeros(study_file, records):
+    records = [
+        r._replace(value=r.value * 1e-5) if r.metric == 'mIoU' else r for r in records
+    ]
+    line = '| wide − Plain | mIoU | +3e-05 | +2e-05 to +4e-05 | 0.009 |'
+    assert line in rendered(study_file, records)
+
+
 def test_ablations(study_file, records, record):
-    for seed, value in enumerate(WIDE):
+    for seed in range(3):
         name = 'ablate/position-zeroed/mIoU'
+        value = [53.0, 54.5, 55.0][seed] - 10 - seed
         changes = dict(row='wide', seed=seed, settings='1' * 8)
-        records.append(record(metric=name, value=value - 10 - seed, **changes))
-    text = render(Results(read_study(study_file, ROOT), records))
+        records.append(record(metric=name, value=value, **changes))
+    text = rendered(study_file, records)
     assert '| wide | position zeroed | 3 | 11.00 ± 1.00 |' in text
     assert '| wide | context mean |' not in text
-
-
-def test_table_quotes_the_paper(study_file, records):
-    study_file.write_text(
-        study_file.read_text()
-        + 'tables:\n'
-        + "  - {table: '1', paper: {file: configs/paper_tables.yml, table: '1'}, "
-        + 'rows: {plain: nl, wide: }}\n'
-    )
-    text = render_table(Results(read_study(study_file, ROOT), records), '1')
-    squeezed = re.sub(' +', ' ', text)
-    assert '| row | seeds | mIoU, paper | mIoU, here | dist. attention |' in squeezed
-    assert '| Plain | 3 | 47.25 | 51.17 ± 1.26 | |' in squeezed
 
 
 def test_tables_of_some_rows(results):
@@ -135,3 +83,88 @@ def test_picture(results, tmp_path):
     assert len(first) < 300_000
     draw(results, tmp_path / 'again.png')
     assert (tmp_path / 'again.png').read_bytes() == first
+
+
+# --- repeated runs --------------------------------------------------------------------
+
+
+@pytest.fixture
+def compare(study_file, record):
+    """Render a study that repeats runs of the other, from the values by row and seed."""
+
+    def results(values):
+        records = []
+        for (row, seed), value in values.items():
+            common = dict(row=row, seed=seed, settings=f'{row:0<8}')
+            records.append(record(value=value, **common))
+            records.append(record(metric='train_seconds', value=9.0, **common))
+        return Results(read_study(study_file, ROOT), pd.DataFrame(records))
+
+    return lambda again, first: render(results(again), first=results(first))
+
+
+FIRST = {
+    **{('plain', seed): value for seed, value in enumerate((50.0, 51.0, 52.5))},
+    **{('wide', seed): value for seed, value in enumerate((53.0, 54.5, 55.0))},
+}
+
+
+def test_repeated_runs_are_compared(compare):
+    again = {('plain', 0): 50.0, ('plain', 1): 51.5, ('plain', 2): 60.0, ('wide', 0): 53.0}
+    text = compare(again, FIRST)
+    assert '2 of 4 runs have the same values as in "A small study"' in text
+    # +0.5 and +7.5. Variances 1.5833 and 1.0833 over the seeds of the rows, of which only
+    # that of the row with differences counts. 44.92 to 57.42 is its prediction interval.
+    spread, over_seeds = 7 / math.sqrt(2), math.sqrt(2 * 1.58333)
+    line = f'| mIoU | 2 | +4.00 ± {spread:.2f} | +7.50 | {over_seeds:.2f} | 1 of 2 |'
+    assert line in text
+
+
+def test_equal_or_no_repeated_runs(compare):
+    text = compare(FIRST, FIRST)
+    assert '6 of 6 runs have the same values' in text and 'The others' not in text
+    assert 'Compared with the first runs' not in compare({('plain', 7): 50.0}, FIRST)
+
+
+def test_row_without_an_interval_is_not_counted(compare):
+    first = {key: v for key, v in FIRST.items() if key[0] == 'plain' or key[1] == 0}
+    text = compare({('plain', 0): 51.0, ('wide', 0): 54.0}, first)
+    assert re.search(r'\| mIoU \| 2 \| .* \| 1 of 1 \|', text)
+
+
+# --- statistics -----------------------------------------------------------------------
+
+
+def test_paired_test_is_scipys():
+    one, other = np.array([5.1, 6.3, 4.8, 7.0]), np.array([4.9, 6.0, 4.1, 5.5])
+    result = stats.ttest_rel(one, other)
+    expected = (*result.confidence_interval(0.95), result.pvalue)
+    assert paired_test(pd.Series(one - other)) == pytest.approx(expected)
+
+
+def test_too_few_seeds():
+    assert all(map(math.isnan, paired_test(pd.Series([2.0]))))
+    assert all(map(math.isnan, prediction_interval(pd.Series([1.0]))))
+
+
+@pytest.mark.parametrize(('shift', 'p'), [(0.0, 1.0), (2.0, 0.0)])
+def test_same_difference_in_all_seeds(shift, p):
+    assert paired_test(pd.Series([shift] * 3)) == (shift, shift, p)
+
+
+def test_holm():
+    # Holm's own procedure by hand: 4 x 0.01, 3 x 0.02, 2 x 0.03 (not below the one before),
+    # 0.5.
+    assert holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([math.nan, 0.01]) == pytest.approx([math.nan, 0.02], nan_ok=True)
+
+
+def test_prediction_interval_covers_one_more_value():
+    draws = pd.DataFrame(np.random.default_rng(0).normal(size=(2000, 6)))
+    inside = [
+        low <= row.iloc[5] <= high
+        for _, row in draws.iterrows()
+        for low, high in [prediction_interval(row[:5])]
+    ]
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.015)

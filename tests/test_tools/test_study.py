@@ -22,8 +22,10 @@ import pytest
 import torch
 import yaml
 
+import mmgcnl.studies.run
 from mmgcnl.studies import read_records
-from tests.builders import ROOT, call_tool, free_port, write_config, write_segmentor
+from tests.builders import ROOT, call_tool, write_config, write_segmentor
+from tests.slurm import Slurm, until
 
 # Chance in everything that is trained; a map of 4 x 4 cells, for the distances.
 MODEL = dict(
@@ -143,6 +145,7 @@ def start(tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
         processes.append(process)
         return process
@@ -163,20 +166,11 @@ def end(process):
     return process.returncode, output
 
 
-def until(path, process):
-    deadline = time.monotonic() + 600
-    while not path.exists():
-        assert process.poll() is None and time.monotonic() < deadline, end(process)
-        time.sleep(0.1)
-
-
 def measured(csv):
     """Values by row and metric, each appended once."""
     records, broken = read_records(csv)
-    assert not broken
-    found = {(r.row, r.metric): r.value for r in records}
-    assert len(found) == len(records)
-    return found
+    assert not broken and not records.duplicated(['row', 'metric']).any()
+    return records.set_index(['row', 'metric']).value.to_dict()
 
 
 def steady(csv):
@@ -204,7 +198,7 @@ def test_run_report_and_ablate(finished):
         assert found[row, 'train_seconds'] > 0 and found[row, 'peak_memory_mib'] > 50
     assert found['ours', 'cos_att_initial'] > 0.001
     assert not [row for row, _ in found if row == 'broken']
-    record = read_records(csv)[0][0]
+    record = read_records(csv)[0].iloc[0]
     assert (record.seed, record.threads, record.attention) == (0, 1, 'auto')
     assert 'torch' in record.versions and record.revision
 
@@ -268,22 +262,22 @@ def test_faults_in_turn(study, start, tmp_path, finished):
     assert 'ours/seed0' in output
     study.write_text(yaml.safe_dump(content, sort_keys=False))
 
-    # The study is terminated: its training ends the iteration and saves a checkpoint.
+    # The study is interrupted: its training ends the iteration and saves a checkpoint.
     process = start(*arguments, faults=[(0, 0, 4, 'wait')])
-    until(tmp_path / 'waiting', process)
-    process.send_signal(signal.SIGTERM)
+    until((tmp_path / 'waiting').exists)
+    os.killpg(process.pid, signal.SIGINT)  # all processes get it, as from a terminal
     time.sleep(2)
     (tmp_path / 'go').touch()
     status, output = end(process)
     assert status == 130 and 'the same command goes on' in output
     assert {p.name for p in folder.glob('*.pth')} == {'iter_3.pth', 'iter_5.pth'}
 
-    # The study is killed, and its training is not. The next study waits for the training,
-    # then tests and measures. Another one at the same time carries out other rows first.
+    # The study is killed, and its job is not. The next study waits for the job. Another
+    # one at the same time carries out other rows first.
     (tmp_path / 'go').unlink()
     (tmp_path / 'waiting').unlink()
     process = start(*arguments, faults=[(0, 0, 7, 'wait')])
-    until(tmp_path / 'waiting', process)
+    until((tmp_path / 'waiting').exists)
     process.kill()
     process.stdout.close()
     process.wait()
@@ -301,17 +295,70 @@ def test_faults_in_turn(study, start, tmp_path, finished):
     lines = (folder / 'images.txt').read_text().splitlines()
     iterations = [int(line.split()[0]) for line in lines]
     assert iterations[::2] == [0, 1, 2, 3, 4, 3, 4, 5, 6, 7]
-    found = weights(folder)
+    assert_as_uninterrupted(tmp_path, finished)
+
+
+@pytest.mark.slow
+def test_preempted_under_slurm(study, tmp_path, finished, monkeypatch):
+    """Jobs outlive the study, which finds them again, and are resumed when preempted."""
+    slurm = Slurm(tmp_path / 'slurm')
+    monkeypatch.setitem(mmgcnl.studies.run.POLL, 'slurm', 0.5)
+    hold = tmp_path / 'slurm/hold'
+    hold.touch()
+    arguments = 'run', study, '--rows', 'ours', '--cluster', 'slurm', '--partition', 'P'
+    arguments += '--minutes', 60, '--sbatch', 'account=A', 'gpus_per_node=0'
+
+    def interrupt():
+        until(lambda: slurm.submitted)
+        time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def preempt():
+        until((tmp_path / 'waiting').exists)
+        slurm.signal(slurm.submitted[0], signal.SIGUSR2)
+        time.sleep(2)
+        (tmp_path / 'go').touch()
+
+    def call_while(function):
+        thread = threading.Thread(target=function)
+        thread.start()
+        faults = [(0, 0, 4, 'wait')]
+        status, output = call(tmp_path, *arguments, faults=faults, **slurm.environment)
+        thread.join()
+        return status, output
+
+    try:
+        status, output = call_while(interrupt)
+        assert status == 130 and 'jobs stay in the queue of Slurm' in output
+        hold.unlink()
+        assert call_while(preempt)[0] == 0
+    finally:
+        slurm.end()
+    (job,) = slurm.submitted
+    options = 'partition=P', 'time=60', 'account=A', 'gpus-per-node=0', 'requeue'
+    for option in (*options, 'job-name=squares', 'cpus-per-task=5', 'signal=USR2@120'):
+        assert f'#SBATCH --{option}\n' in slurm.script(job)
+    folder = tmp_path / 'work_dirs/studies/squares/ours/seed0'
+    assert (folder / 'train.log').read_text().count('tools/train.py') == 2
+    assert {p.name for p in folder.glob('*.pth')} >= {'iter_5.pth', 'iter_8.pth'}
+    assert_as_uninterrupted(tmp_path, finished)
+
+
+def assert_as_uninterrupted(folder, finished):
+    found = weights(folder / 'work_dirs/studies/squares/ours/seed0')
     assert all(torch.equal(found[key], value) for key, value in finished.weights.items())
     expected = {key: v for key, v in finished.values.items() if key[0] == 'ours'}
-    assert steady(tmp_path / 'squares.csv') == expected
+    assert steady(folder / 'squares.csv') == expected
 
 
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['--rows', 'full'], "no row 'full'; there are 'ours', 'plain', 'broken'"),
-        (['--table', '7'], "no table '7'"),
+        (
+            ['--rows', 'full'],
+            "row 'full' does not exist; there are 'ours', 'plain', 'broken'",
+        ),
+        (['--table', '7'], "table '7' does not exist; there are ''"),
         (['--jobs', '0'], '0: give a whole number of at least 1'),
         (['--seeds', '-1'], '-1: give a whole number of at least 0'),
         (['--seeds', 'a'], 'a: give a whole number of at least 0'),
@@ -368,8 +415,8 @@ def test_table_of_the_paper(study, tmp_path):
     ]
     path = tmp_path / 'tables.yml'
     path.write_text(yaml.safe_dump(tables))
-    arguments = 'run', path, '--table', '2', '--gpus', '2'
-    status, output = call(tmp_path, *arguments, PORT=str(free_port()))
+    arguments = 'run', path, '--table', '2', '--gpus', '2', '--cluster', 'debug'
+    status, output = call(tmp_path, *arguments)
     assert status == 0
     assert '1 of 1' not in output and '0 of 1 runs are done' in output
     table = squeezed(output)

@@ -63,7 +63,7 @@ def trained_tables(csv: Path = TRAINED) -> dict[str, str]:
     return {
         table.name: render_table(results, table.name, heading=False)
         for table in study.tables
-        if table.metrics and rows & {line.row for line in table.lines}
+        if table.metrics and rows & {row.row for row in table.rows}
     }
 
 
