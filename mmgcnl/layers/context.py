@@ -35,20 +35,28 @@ class GlobalContext(nn.Module):
         embed_dims: E.
         num_heads: n.
         pool: 'avg', which the paper finds better, or 'max' (section 2.1.2).
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
 
     Raises:
         ValueError: ``pool`` has another value.
     """
 
     def __init__(
-        self, in_channels: int, embed_dims: int, num_heads: int, pool: str = 'avg'
+        self,
+        in_channels: int,
+        embed_dims: int,
+        num_heads: int,
+        pool: str = 'avg',
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(pool, str) or pool not in _POOLS:
             raise ValueError(f"context={pool!r}: give 'avg', 'max' or None")
         self.num_heads = num_heads
         self.pool = _POOLS[pool]()
-        self.fc = nn.Linear(in_channels, embed_dims)
+        self.fc = nn.Linear(in_channels, embed_dims, device=device, dtype=dtype)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
