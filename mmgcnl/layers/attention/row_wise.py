@@ -51,7 +51,9 @@ def row_wise_attention(
         key, values = of_all[:2]
         row_position = None
         if position is not None:
-            row_position = Position(of_row[1].unsqueeze(2), of_row[2].unsqueeze(0), of_all[2])
+            row_position = Position(
+                of_row[1].unsqueeze(2), of_row[2].unsqueeze(0), of_all[2]
+            )
         weights = weights_of_scaled(of_row[0].unsqueeze(2), key, row_position)
         if mask is not None:
             weights = weights * mask(of_row[-1], of_all[-1]) * mask.scale
