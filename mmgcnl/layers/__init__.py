@@ -1,4 +1,4 @@
-"""The block, its parts and the neck in plain PyTorch: nothing here imports an mm* package."""
+"""The block, its parts and the neck in plain PyTorch, without any mm* package."""
 
 import warnings
 from typing import Any

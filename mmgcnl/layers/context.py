@@ -86,8 +86,8 @@ class GlobalContext(nn.Module):
             context = self.fc(pooled).to(dtype)
         context = context.unflatten(1, (self.num_heads, 1, 1, -1))
         largest = context.detach().abs().amax(dim=-1, keepdim=True)
-        # As log and pow: ncnn does not know log2, nor the older ONNX exporter exp2. Rounding
-        # may give the next exponent, but the factor is a power of two in any case.
+        # By log and pow: ncnn does not know log2, nor the older ONNX exporter exp2.
+        # Rounding may give another exponent, but the factor is a power of two all the same.
         exponent = (largest.clamp(min=2.0**-10).log() / math.log(2)).ceil()
         factor = torch.pow(2.0, exponent)
         return context / factor, factor

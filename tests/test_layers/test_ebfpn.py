@@ -1,4 +1,4 @@
-"""The neck in plain PyTorch. tests/test_models/test_ebfpn.py compares it with mmdet's BFP."""
+"""The neck in plain PyTorch; test_models/test_ebfpn.py compares it with mmdet's BFP."""
 
 import pytest
 import torch
