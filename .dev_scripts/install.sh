@@ -111,7 +111,7 @@ echo "Installing into $venv; logs in $logs."
 mkdir -p "$logs"
 
 echo '[1/4] torch and the build tools'
-pip_install build "$network" ${torch_index[@]+"${torch_index[@]}"} -r requirements/build.txt
+pip_install build "$network" ${torch_index[@]+"${torch_index[@]}"} -r requirements/torch.txt -r requirements/build.txt
 if [ "$part" = segmentation ]; then
     echo '[2/4] mmengine, mmseg, and mmcv without its operators'
     grep -vE '^#|mmdet|pycocotools' "$mminstall" >"$logs/segmentation.txt"

@@ -71,6 +71,17 @@ def test_files_that_are_named_exist(page):
         assert (ROOT / name.rstrip('.')).exists(), name
 
 
+def examples(page: str) -> list[str]:
+    return re.findall(r'```python\n(.*?)```', (ROOT / page).read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize('code', examples('docs/elsewhere.md'))
+def test_examples_for_other_libraries_run(code):
+    for name in re.findall(r'^(?:from|import) (\w+)', code, re.MULTILINE):
+        pytest.importorskip(name)
+    exec(compile(code, 'docs/elsewhere.md', 'exec'), {'__name__': 'example'})
+
+
 def test_hooks_have_the_versions_of_make_lint():
     hooks = (ROOT / '.pre-commit-config.yaml').read_text()
     pinned = (ROOT / 'requirements/tests.txt').read_text().split()

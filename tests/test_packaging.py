@@ -332,6 +332,27 @@ def test_studies_name_what_they_need():
     assert_import_error(result, 'mmgcnl.studies needs submitit', 'pip install submitit')
 
 
+def test_recipes_keep_the_torch_that_is_there(tmp_path):
+    """pip takes the environment's torch for 2.8.0+cu128 and finds nothing to replace."""
+    metadata = tmp_path / 'torch-2.8.0+cu128.dist-info' / 'METADATA'
+    metadata.parent.mkdir()
+    metadata.write_text('Metadata-Version: 2.1\nName: torch\nVersion: 2.8.0+cu128\n')
+    pip = [sys.executable, '-m', 'pip', 'install', '--dry-run', '--no-index']
+    env = dict(PYTHONPATH=str(tmp_path), PIP_CONFIG_FILE=os.devnull, PIP_FIND_LINKS='')
+    replaced = run(*pip, '-r', 'requirements/torch.txt', **env)
+    assert 'torch==2.13.0' in replaced.stderr  # pip does look for another one
+    text = (ROOT / 'docs/install.md').read_text()
+    recipes = set(re.findall(r'-r (requirements/[\w-]+\.txt)', text))
+    family = libraries._installed_family()
+    installed = 'mminstall' if family == 'onedl' else 'mminstall-openmmlab'
+    checked = recipes & {f'requirements/{x}.txt' for x in ('build', 'runtime', installed)}
+    assert 'requirements/build.txt' in checked
+    for recipe in checked:
+        result = run(*pip, '--no-build-isolation', '-r', recipe, **env)
+        assert_ok(result)
+        assert 'Would install' not in result.stdout
+
+
 NEITHER: set[str] = set()
 ONEDL = {'onedl-mmengine', 'onedl-mmcv', 'onedl-mmsegmentation'}
 OPENMMLAB = {'mmengine', 'mmcv', 'mmdet'}
@@ -422,7 +443,7 @@ def test_hint_fits_the_environment(monkeypatch, distributions, operators, names,
 
 def test_build_requirements_are_those_of_the_installer():
     names = re.findall(r'[a-z]+', libraries.BUILD_REQUIREMENTS)
-    assert set(names) == required('build') - {'torch'}
+    assert set(names) == required('build')
 
 
 def test_missing_base_says_what_to_install(tmp_path):
@@ -493,7 +514,8 @@ def test_torch_from_another_index(tmp_path, index):
     torch, *others = calls.read_text().splitlines()
     option = '--extra-index-url' if '://' in index else '--find-links'
     given = f'{option} {index} ' if index else ''
-    assert torch == f'install -v {given}-r requirements/build.txt'
+    files = '-r requirements/torch.txt -r requirements/build.txt'
+    assert torch == f'install -v {given}{files}'
     assert others and not [line for line in others if index and index in line]
 
 

@@ -73,7 +73,6 @@ def export_onnx(
         # size costs nothing.
         x = x.new_zeros(2, 3, *(max(size, 512) for size in shape))
     implementation = 'dense' if dense else 'row_wise'
-    # Without gradients, because the exporter fails on a scan with gradients.
     with torch.no_grad(), _quiet(), _implementation(model, implementation):
         try:
             program = torch.onnx.export(
@@ -117,13 +116,22 @@ def onnx_differences(
 
     Raises:
         ImportError: onnxruntime is not installed.
-        ValueError: onnxruntime cannot run the file, or an output has another shape.
+        ValueError: onnxruntime cannot load or run the file, or an output has another
+            shape.
     """
     try:
         import onnxruntime
     except ImportError:
         raise ImportError('onnxruntime is missing: pip install onnxruntime') from None
-    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), providers=['CPUExecutionProvider']
+        )
+    except Exception as error:  # onnxruntime has one class per error code
+        raise ValueError(
+            f'onnxruntime cannot load {path}: {first_cause(error)}; without Scan '
+            '(--dense) it may'
+        ) from error
     generator = torch.Generator().manual_seed(0)
     for shape in shapes:
         x = torch.randn(1, 3, *shape, generator=generator)

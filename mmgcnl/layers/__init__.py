@@ -1,4 +1,4 @@
-"""The block and its parts in plain PyTorch: nothing here imports an mm* package."""
+"""The block, its parts and the neck in plain PyTorch, without any mm* package."""
 
 from .attention import (
     IMPLEMENTATIONS,
@@ -9,10 +9,12 @@ from .attention import (
     choose_implementation,
 )
 from .context import GlobalContext
+from .ebfpn import EBFPN
 from .gc_non_local import GCNonLocal2d
 from .position import POSITION_FORMS, PositionTerm
 
 __all__ = [
+    'EBFPN',
     'IMPLEMENTATIONS',
     'POSITION_FORMS',
     'AttentionInputs',

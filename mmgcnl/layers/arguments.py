@@ -19,9 +19,14 @@ def is_number(value: Any) -> bool:
     )
 
 
+def is_index(value: Any) -> bool:
+    """Whether ``value`` is an int, and not a bool."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def check_whole_number(name: str, number: Any) -> None:
     """Raise a ValueError unless ``number`` is a whole number of at least 1."""
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+    if not is_index(number) or number < 1:
         raise ValueError(f'{name}={number!r}: give a whole number of at least 1')
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -34,20 +35,28 @@ class GlobalContext(nn.Module):
         embed_dims: E.
         num_heads: n.
         pool: 'avg', which the paper finds better, or 'max' (section 2.1.2).
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
 
     Raises:
         ValueError: ``pool`` has another value.
     """
 
     def __init__(
-        self, in_channels: int, embed_dims: int, num_heads: int, pool: str = 'avg'
+        self,
+        in_channels: int,
+        embed_dims: int,
+        num_heads: int,
+        pool: str = 'avg',
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(pool, str) or pool not in _POOLS:
             raise ValueError(f"context={pool!r}: give 'avg', 'max' or None")
         self.num_heads = num_heads
         self.pool = _POOLS[pool]()
-        self.fc = nn.Linear(in_channels, embed_dims)
+        self.fc = nn.Linear(in_channels, embed_dims, device=device, dtype=dtype)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -77,7 +86,8 @@ class GlobalContext(nn.Module):
             context = self.fc(pooled).to(dtype)
         context = context.unflatten(1, (self.num_heads, 1, 1, -1))
         largest = context.detach().abs().amax(dim=-1, keepdim=True)
-        exponent = largest.clamp(min=2.0**-10).log2().ceil()
-        # As pow: the older of the two ONNX exporters does not know exp2.
+        # By log and pow: ncnn does not know log2, nor the older ONNX exporter exp2.
+        # Rounding may give another exponent, but the factor is a power of two all the same.
+        exponent = (largest.clamp(min=2.0**-10).log() / math.log(2)).ceil()
         factor = torch.pow(2.0, exponent)
         return context / factor, factor

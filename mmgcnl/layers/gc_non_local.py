@@ -44,6 +44,13 @@ class GCNonLocal2d(nn.Module):
     mmcv's NonLocal2d (mode 'embedded_gaussian'). A fresh block is the identity, and its
     attention already depends on the query.
 
+    >>> import torch
+    >>> from mmgcnl.layers import GCNonLocal2d
+    >>> block = GCNonLocal2d(256, reduction=1, num_heads=8, kv_stride=2)
+    >>> x = torch.rand(2, 256, 50, 80)
+    >>> block(x).shape
+    torch.Size([2, 256, 50, 80])
+
     Args:
         in_channels: C.
         reduction: Query, key and value have ``in_channels // reduction`` channels, all
@@ -71,6 +78,8 @@ class GCNonLocal2d(nn.Module):
             device and size.
         norm_layer: Called with C to create the norm behind the output layer, for example
             ``nn.BatchNorm2d``; None for no norm.
+        device: Device of the parameters, as of torch's layers.
+        dtype: Dtype of the parameters, as of torch's layers.
 
     Raises:
         ValueError: An argument has a value that is not allowed.
@@ -95,6 +104,9 @@ class GCNonLocal2d(nn.Module):
         zeros_init: bool = True,
         implementation: str | None = None,
         norm_layer: Callable[[int], nn.Module] | None = None,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         for name, number in (
@@ -136,23 +148,25 @@ class GCNonLocal2d(nn.Module):
         self.kv_stride = kv_stride
         self.scale = (embed_dims // num_heads) ** -0.5 if scale is None else scale
 
-        self.query = nn.Conv2d(in_channels, embed_dims, 1)
-        self.key = nn.Conv2d(in_channels, embed_dims, 1)
-        self.value = nn.Conv2d(in_channels, embed_dims, 1)
-        self.out = nn.Conv2d(embed_dims, in_channels, 1, bias=norm_layer is None)
+        conv = partial(nn.Conv2d, kernel_size=1, device=device, dtype=dtype)
+        self.query = conv(in_channels, embed_dims)
+        self.key = conv(in_channels, embed_dims)
+        self.value = conv(in_channels, embed_dims)
+        self.out = conv(embed_dims, in_channels, bias=norm_layer is None)
         self.norm = norm_layer(in_channels) if norm_layer else nn.Identity()
+        self.norm.to(device=device, dtype=dtype)
         # Subsample before the 1x1 convolutions, so that they run on the small grid. It is a
         # module because the paper's cost columns count it.
         self.kv_pool = nn.AvgPool2d(1, kv_stride) if kv_stride > 1 else nn.Identity()
         self.context = (
             None
             if context is None
-            else GlobalContext(in_channels, embed_dims, num_heads, context)
+            else GlobalContext(in_channels, embed_dims, num_heads, context, device, dtype)
         )
         self.position = (
             None
             if position is None
-            else PositionTerm(embed_dims, num_heads, position, wavelength)
+            else PositionTerm(embed_dims, num_heads, position, wavelength, device, dtype)
         )
         self.reset_parameters()
 

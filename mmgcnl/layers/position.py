@@ -50,10 +50,18 @@ class AxisPosition(nn.Module):
             constant to all keys, which the softmax ignores.
         wavelength: The base of the sinusoids: their longest wavelength divided by 2 pi, in
             positions of the query grid.
+        device: Device of the parameter.
+        dtype: Dtype of the parameter.
     """
 
     def __init__(
-        self, embed_dims: int, distance: str, encoding: str, wavelength: float
+        self,
+        embed_dims: int,
+        distance: str,
+        encoding: str,
+        wavelength: float,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.distance = distance
@@ -63,7 +71,9 @@ class AxisPosition(nn.Module):
         # A parameter instead of a Linear: the codes depend on the size of the map and not
         # on the images, and counters of multiply-adds that hook modules would count a
         # Linear as work on the features.
-        self.weight = nn.Parameter(torch.empty(embed_dims, code_dims))
+        self.weight = nn.Parameter(
+            torch.empty(embed_dims, code_dims, device=device, dtype=dtype)
+        )
 
     def code(self, coordinate: Tensor, size: int) -> Tensor:
         """The code (X, code_dims) of coordinates, or of differences of them, (X,)."""
@@ -106,6 +116,8 @@ class PositionTerm(nn.Module):
         num_heads: n.
         form: A key of :data:`POSITION_FORMS`.
         wavelength: See :class:`AxisPosition`.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
 
     Raises:
         ValueError: ``form`` is unknown, ``wavelength`` is not above 1, or ``embed_dims``
@@ -118,6 +130,8 @@ class PositionTerm(nn.Module):
         num_heads: int,
         form: str = 'relative_sinusoid',
         wavelength: float = 10000.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(form, str) or form not in POSITION_FORMS:
@@ -134,10 +148,13 @@ class PositionTerm(nn.Module):
         check_number_above('wavelength', wavelength, 1)
         self.num_heads = num_heads
         self.form = form
-        self.y = AxisPosition(embed_dims, distance, encoding, wavelength)
-        self.x = AxisPosition(embed_dims, distance, encoding, wavelength)
+        self.y, self.x = (
+            AxisPosition(embed_dims, distance, encoding, wavelength, device, dtype)
+            for _ in range(2)
+        )
         if not self.content_dependent:
-            self.u = nn.Parameter(torch.empty(num_heads, embed_dims // num_heads))
+            u = torch.empty(num_heads, embed_dims // num_heads, device=device, dtype=dtype)
+            self.u = nn.Parameter(u)
         self.reset_parameters()
 
     def reset_parameters(

@@ -1,29 +1,24 @@
-"""EBFPN: a balanced feature pyramid, refined by any registered block.
-
-Shape shorthand: B images, C channels, level i of the pyramid (B, C, H_i, W_i).
-"""
+"""EBFPN as a neck that configs name, refined by any registered block."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
 from typing import Any
 
 from mmengine.model import BaseModule, initialize
 from mmengine.registry import MODELS
-from torch import Tensor
 
+from mmgcnl import layers
 from mmgcnl.layers.arguments import check_whole_number
 
-from .layer_cfgs import check_layer_cfg, is_index
-from .resize import add_resized, resize
+from .layer_cfgs import check_layer_cfg
 
 
 @MODELS.register_module()
-class EBFPN(BaseModule):
-    """Balanced feature pyramid (Libra R-CNN) refined by GCNonLocal2d.
+class EBFPN(layers.EBFPN, BaseModule):
+    """What ``type='EBFPN'`` builds: :class:`mmgcnl.layers.EBFPN`, refined by a config.
 
-    All levels are resized to one size and averaged, the mean is refined, and the result is
-    resized and added to every level. The neck follows an FPN::
+    The neck follows an FPN::
 
         neck=[dict(type='FPN', ...), dict(type='EBFPN', in_channels=256, num_levels=5)]
 
@@ -58,21 +53,13 @@ class EBFPN(BaseModule):
         ),
         init_cfg: Any = None,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
         check_whole_number('in_channels', in_channels)
-        check_whole_number('num_levels', num_levels)
         check_layer_cfg('refine', refine)
-        if not is_index(refine_level) or not 0 <= refine_level < num_levels:
-            raise ValueError(
-                f'refine_level={refine_level!r}: give one of the num_levels={num_levels} '
-                f'levels, 0 to {num_levels - 1}'
-            )
-        self.in_channels = in_channels
-        self.num_levels = num_levels
-        self.refine_level = refine_level
-        self.refine = (
+        block = (
             None if refine is None else MODELS.build({'in_channels': in_channels, **refine})
         )
+        super().__init__(in_channels, num_levels, refine_level, refine=block)
+        self.init_cfg = copy.deepcopy(init_cfg)
 
     def init_weights(self) -> None:
         """Initialise the block, then what ``init_cfg`` names.
@@ -84,41 +71,3 @@ class EBFPN(BaseModule):
         super().init_weights()
         if first and self.init_cfg:
             initialize(self, self.init_cfg)
-
-    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Refine a pyramid.
-
-        Args:
-            inputs: ``num_levels`` maps (B, C, H_i, W_i), finest first.
-
-        Returns:
-            As many maps of the same sizes.
-
-        Raises:
-            ValueError: The number of maps, or the channels or batch size of one, are
-                wrong.
-        """
-        if len(inputs) != self.num_levels:
-            raise ValueError(
-                f'EBFPN got {len(inputs)} levels but num_levels={self.num_levels}: '
-                'set num_levels to the number of outputs of the neck before it'
-            )
-        for i, level in enumerate(inputs):
-            expected = (inputs[0].shape[0], self.in_channels)
-            if level.dim() != 4 or level.shape[:2] != expected:
-                raise ValueError(
-                    f'level {i} has shape {tuple(level.shape)}: expected (B, '
-                    f'{self.in_channels}, H, W), as in_channels={self.in_channels}, with '
-                    'the same B at every level'
-                )
-        size = inputs[self.refine_level].shape[2:]
-        total = resize(inputs[0], size, shrink=self.refine_level > 0)
-        for i, level in enumerate(inputs[1:], 1):  # no level is kept in its new size
-            total = total + resize(level, size, shrink=i < self.refine_level)
-        mean = total / self.num_levels
-        if self.refine is not None:
-            mean = self.refine(mean)
-        return tuple(
-            add_resized(resize(mean, level.shape[2:], shrink=i >= self.refine_level), level)
-            for i, level in enumerate(inputs)
-        )

@@ -9,10 +9,10 @@ from mmseg.models.decode_heads import FCNHead
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from mmgcnl.layers.arguments import check_rate, check_whole_number
+from mmgcnl.layers.arguments import check_rate, check_whole_number, is_index
 
 from .blocks import GCNonLocal2dAdapter
-from .layer_cfgs import build_norm, check_layer_cfg, is_index
+from .layer_cfgs import build_norm, check_layer_cfg
 
 
 @MODELS.register_module()

@@ -12,11 +12,6 @@ from torch import nn
 from mmgcnl.utils.config_types import class_of
 
 
-def is_index(value: Any) -> bool:
-    """Whether ``value`` is an int, and not a bool, which Python counts as one."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def check_layer_cfg(name: str, cfg: Any) -> None:
     """Check that ``cfg`` is None or the config of a registered layer.
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from mmgcnl.layers import GlobalContext
 from tests.test_layers.blocks import make_block
 
 
@@ -58,3 +59,22 @@ def test_a_tiny_context_has_a_gradient_in_half_precision(bias):
         found.append(block.context.fc.bias.grad.float())
     assert found[1].norm() > 0
     torch.testing.assert_close(found[0], found[1], rtol=0.05, atol=0.05 * found[1].norm())
+
+
+@pytest.mark.parametrize('exponent', [-10, -1, 0, 1, 3, 29, 100])
+@pytest.mark.parametrize('mantissa', [1.0, 1.0000001, 1.5, 1.9999999])
+def test_factor_is_a_power_of_two_that_brings_the_context_to_one(exponent, mantissa):
+    context = GlobalContext(4, 8, 2)
+    nn.init.zeros_(context.fc.weight)
+    nn.init.constant_(context.fc.bias, mantissa * 2.0**exponent)
+    c, factor = context(torch.randn(1, 4, 3, 3))
+    assert torch.equal(c * factor, context.fc.bias.view(1, 2, 1, 1, 4))
+    assert torch.equal(factor.frexp().mantissa, torch.full_like(factor, 0.5))
+    assert 0.25 < c.max() <= 1.000001
+
+
+def test_ncnn_knows_the_operators():
+    x = torch.randn(1, 4, 3, 3)
+    graph = torch.jit.trace(GlobalContext(4, 8, 2), x, check_trace=False).inlined_graph
+    kinds = {node.kind() for node in graph.nodes()}
+    assert 'aten::log' in kinds and not kinds & {'aten::log2', 'aten::exp2', 'aten::frexp'}

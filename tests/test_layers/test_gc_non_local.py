@@ -231,6 +231,20 @@ def test_runs_on_a_device_without_autocast():
     assert GCNonLocal2d(8, num_heads=2).to('meta')(x).shape == x.shape
 
 
+@pytest.mark.parametrize('position', FORMS)
+def test_parameters_have_the_device_and_dtype_asked_for(position):
+    options = dict(position=position, norm_layer=nn.BatchNorm2d)
+    block = GCNonLocal2d(16, device='meta', dtype=torch.float64, **options)
+    assert {(p.device.type, p.dtype) for p in block.parameters()} == {
+        ('meta', torch.float64)
+    }
+    torch.manual_seed(0)
+    block = GCNonLocal2d(16, device='cpu', **options)
+    torch.manual_seed(0)
+    for key, value in GCNonLocal2d(16, **options).state_dict().items():
+        assert torch.equal(block.state_dict()[key], value)
+
+
 def test_deep_copy_and_half_module_run():
     block = randomize(GCNonLocal2d(16)).to(torch.bfloat16)
     x = torch.randn(1, 16, 4, 4, dtype=torch.bfloat16)

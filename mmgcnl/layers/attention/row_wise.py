@@ -6,6 +6,7 @@ key grid, M = h * w.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 import torch
@@ -31,41 +32,47 @@ def row_wise_attention(
     need not be known.
     """
     query, key, content_scale, position = inputs
-    values = value.flatten(2, 3)
     dtype = torch.promote_types(query.dtype, torch.float32)
-    key = key.to(dtype)
+    # What every row needs, and what differs from row to row, (H, ...).
+    of_all = [key.to(dtype), value.flatten(2, 3)]
     of_rows = [(query.to(dtype) * content_scale).movedim(2, 0)]  # (H, B, n, W, d)
     if position is not None:
-        position_query = position.query.expand_as(query).movedim(2, 0)
-        of_rows += [position_query, position.rows]
-        columns = position.columns
+        of_all.append(position.columns)
+        of_rows += [position.query.expand_as(query).movedim(2, 0), position.rows]
     mask = None
     if seed is not None:
         size = query.shape[:4]
         mask = KeepMask(dropout_p, seed, size, key.shape[2:4], query.device)
+        of_all.append(mask.keys.flatten(2))
         of_rows.append(mask.queries.movedim(2, 0))
 
-    def attend(*of_row: Tensor) -> Tensor:
+    def attend(of_all: Sequence[Tensor], of_row: Sequence[Tensor]) -> Tensor:
         """The output (B, n, W, d) of a row of queries."""
-        queries, *rest = of_row
+        key, values = of_all[:2]
         row_position = None
         if position is not None:
-            row_position = Position(rest[0].unsqueeze(2), rest[1].unsqueeze(0), columns)
-        weights = weights_of_scaled(queries.unsqueeze(2), key, row_position)
+            row_position = Position(
+                of_row[1].unsqueeze(2), of_row[2].unsqueeze(0), of_all[2]
+            )
+        weights = weights_of_scaled(of_row[0].unsqueeze(2), key, row_position)
         if mask is not None:
-            weights = weights * mask(rest[-1], mask.keys.flatten(2)) * mask.scale
+            weights = weights * mask(of_row[-1], of_all[-1]) * mask.scale
         return weights.to(value.dtype) @ values
 
     if is_exporting():
-        from torch._higher_order_ops.scan import scan
+        from torch._higher_order_ops.scan import scan_op
 
-        def step(carry: Tensor, of_row: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-            return carry.clone(), attend(*of_row)
+        def step(*tensors: Tensor) -> tuple[Tensor, ...]:
+            of_all, of_row = tensors[: -len(of_rows)], tensors[-len(of_rows) :]
+            return *(x.clone() for x in of_all), attend(of_all, of_row)
 
-        nothing = values.new_zeros(1)  # a scan must carry something from row to row
-        _, out = scan(step, nothing, tuple(t.contiguous() for t in of_rows), dim=0)
+        of_rows = [x.contiguous() for x in of_rows]
+        if torch.onnx.is_in_onnx_export():
+            # The exporter fails on a scan with gradients, which ONNX does not have.
+            of_all, of_rows = [x.detach() for x in of_all], [x.detach() for x in of_rows]
+        *_, out = scan_op(step, of_all, of_rows, ())
     else:
-        out = torch.stack([attend(*of_row) for of_row in zip(*of_rows)])
+        out = torch.stack([attend(of_all, of_row) for of_row in zip(*of_rows)])
     return out.movedim(0, 2)
 
 

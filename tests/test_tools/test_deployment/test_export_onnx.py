@@ -1,4 +1,4 @@
-"""tools/deployment/export_onnx.py: onnxruntime gives what PyTorch gives."""
+"""tools/deployment/export_onnx.py: onnxruntime and OpenVINO give what PyTorch gives."""
 
 import json
 import math
@@ -9,11 +9,12 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-for package in ('onnx', 'onnxscript', 'onnxruntime'):
+for package in ('onnx', 'onnxscript', 'onnxruntime', 'openvino'):
     pytest.importorskip(package, reason=f'pip install {package}')
 
 import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
+import openvino  # noqa: E402
 
 from mmgcnl.apis import init_model  # noqa: E402
 from mmgcnl.deployment import TensorModel, export_onnx  # noqa: E402
@@ -48,6 +49,13 @@ def trained(request, tmp_path):
 def run(path, x):
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
     return session.run(None, {'input': x.numpy()})
+
+
+def run_openvino(path, x):
+    # Where the CPU computes in bfloat16, OpenVINO does so unless asked for float32.
+    options = {'INFERENCE_PRECISION_HINT': 'f32'}
+    compiled = openvino.Core().compile_model(str(path), 'CPU', options)
+    return list(compiled(x.numpy()).values())
 
 
 def assert_equal(outputs, expected):
@@ -88,9 +96,11 @@ def test_equals_pytorch(call, trained, tmp_path, capsys, kind, dynamic):
         assert_equal(outputs, plainly(model, x))
         with pytest.raises(AssertionError):  # the block is in the file
             assert_equal(outputs, plainly(unrefined, x))
+        assert_equal(run_openvino(out, x), plainly(model, x))
     batch = torch.randn(3, 3, *SHAPE)
     if dynamic:
-        assert_equal(run(out, batch), plainly(model, batch))
+        for runtime in (run, run_openvino):
+            assert_equal(runtime(out, batch), plainly(model, batch))
     else:
         with pytest.raises(Exception, match='Got: 3 Expected: 1'):
             run(out, batch)
@@ -103,20 +113,23 @@ def test_equals_pytorch(call, trained, tmp_path, capsys, kind, dynamic):
     assert json.loads(meta['classes']) == list(model.dataset_meta['classes'])
 
 
-def test_head_and_dense(call, trained, tmp_path):
+@pytest.mark.parametrize('dense', [False, True])
+def test_head(call, trained, tmp_path, dense):
     config, checkpoint = trained('detector', **PYRAMID)
     out = tmp_path / 'model.onnx'
     call(
         'deployment/export_onnx',
-        *(config, checkpoint, '--out', out, '--shape', 64, 96, '--head', '--dense'),
+        *(config, checkpoint, '--out', out, '--shape', 64, 96, '--head'),
+        *(['--dense'] if dense else []),
     )
     model = init_model(config, str(checkpoint), 'cpu')
     x = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
         scores, boxes = model._forward(x)
-    assert_equal(run(out, x), [*scores, *boxes])
+    for runtime in (run, run_openvino):
+        assert_equal(runtime(out, x), [*scores, *boxes])
     proto = onnx.load(out)
-    assert 'Scan' not in {node.op_type for node in proto.graph.node}
+    assert ('Scan' in {node.op_type for node in proto.graph.node}) != dense
     names = [output.name for output in proto.graph.output]
     assert names == [f'{n}{i}' for n in ('cls_scores', 'bbox_preds') for i in range(3)]
 

@@ -1,11 +1,9 @@
 """The maps of a pyramid in other sizes."""
 
-import pytest
 import torch
 import torch.nn.functional as F
 
-pytest.importorskip('mmcv')
-from mmgcnl.models import resize  # noqa: E402
+from mmgcnl.layers import resize
 
 
 def test_resizing_by_indices_is_exact():
