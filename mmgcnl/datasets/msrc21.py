@@ -1,6 +1,6 @@
 """MSRC-21, natural scenes of Microsoft Research Cambridge, with 21 classes.
 
-J. Shotton, J. Winn, C. Rother, A. Criminisi, "TextonBoost for Image Understanding", IJCV
+J. Shotton et al., "TextonBoost for Image Understanding", IJCV
 2009.
 """
 

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ package = types.ModuleType('mmgcnl')
 package.__path__ = [request['package']]
 sys.modules['mmgcnl'] = package
 from mmgcnl.layers.attention.triton.child import main
-main(request)
+from mmgcnl.layers.attention.triton.validation import compare_with_reference
+main(request, compare_with_reference)
 """
 
 
@@ -136,12 +138,10 @@ def _name(device: str) -> str:
     return torch.cuda.get_device_properties(device).name
 
 
-def main(request: dict[str, Any]) -> None:
-    """What the child does."""
+def main(request: dict[str, Any], compare: Callable[..., str | None]) -> None:
+    """What the child does, with the function that compares."""
     # Also where the parent is gone.
     faulthandler.dump_traceback_later(request['limit'], exit=True)
-    from .validation import compare_with_reference
-
     device, kind = request['device'], dict(request['kind'])
     dtype = getattr(torch, kind.pop('dtype'))
 
@@ -151,7 +151,7 @@ def main(request: dict[str, Any]) -> None:
     try:
         torch.zeros(1, device=device)
         say(gpu=_name(device))
-        say(reason=compare_with_reference(device, dtype, **kind))
+        say(reason=compare(device, dtype, **kind))
     except RuntimeError as error:  # that of a GPU without memory for another process, too
         if 'out of memory' not in str(error):
             raise
