@@ -1,7 +1,6 @@
 """MSRC-21, natural scenes of Microsoft Research Cambridge, with 21 classes.
 
-J. Shotton et al., "TextonBoost for Image Understanding", IJCV
-2009.
+J. Shotton et al., "TextonBoost for Image Understanding", IJCV 2009.
 """
 
 from __future__ import annotations

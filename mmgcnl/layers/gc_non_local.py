@@ -196,8 +196,7 @@ class GCNonLocal2d(nn.Module):
             for last in norm or self.out.parameters():
                 nn.init.zeros_(last)
         elif norm:
-            if hasattr(self.norm, 'reset_parameters'):
-                self.norm.reset_parameters()
+            getattr(self.norm, 'reset_parameters', lambda: None)()
             if self.init == 'normal':
                 draw(norm[0])
 
