@@ -94,46 +94,6 @@ def test_a_child_ends_itself_where_its_parent_is_gone(monkeypatch):
     assert code != child._CODE
     monkeypatch.setattr(child, '_CODE', code)
     reason = compare_in_child('cpu', KIND)
-    assert 'ended with status 1' in reason and 'illegal memory access' in reason
-
-
-@pytest.mark.skipif(not hasattr(os, 'killpg'), reason='needs process groups')
-def test_a_child_that_hangs_is_ended_with_what_it_started(child_does):
-    compiler = "subprocess.Popen(['sleep', '1000'])"
-    child_does("say(gpu='cpu')", f'print({compiler}.pid, flush=True)', 'time.sleep(1000)')
-    began = time.monotonic()
-    reason = compare_in_child('cpu', KIND, limit=3.0)
-    assert time.monotonic() - began < 60
-    assert 'did not end within 3 seconds' in reason
-    number = int(reason.rpartition(' ')[2].rstrip(')'))
-    end = time.monotonic() + 30
-    while is_running(number):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-def is_running(number):
-    try:
-        with open(f'/proc/{number}/stat') as file:
-            return file.read().rpartition(')')[2].split()[0] != 'Z'
-    except FileNotFoundError:
-        return False
-
-
-def test_a_child_ends_itself_where_its_parent_is_gone(monkeypatch, tmp_path):
-    monkeypatch.setattr(
-        child,
-        '_CODE',
-        child._CODE.replace('main(request', 'request["limit"] = 0.5\nmain(request'),
-    )
-    code = child._CODE + (
-        'from mmgcnl.layers.attention.triton import validation\n'
-        'import time\n'
-        'validation.compare_with_reference = lambda *args, **kind: time.sleep(1000)\n'
-        'main(request)\n'
-    )
-    monkeypatch.setattr(child, '_CODE', code)
-    reason = compare_in_child('cpu', KIND)
     assert 'ended with status 1' in reason and 'Timeout' in reason
 
 
