@@ -195,36 +195,23 @@ def _compare_on_gpu(device: str, kind: dict[str, Any]) -> str | None:
     return compare_with_reference(device, dtype, **sizes)
 
 
-def compare_with_reference(
-    device: str,
-    dtype: torch.dtype,
-    dims: int,
-    tile: int,
-    tail: bool,
-    position: bool,
-    dropout: bool,
-) -> str | None:
+def compare_with_reference(device: str, dtype: torch.dtype, **sizes: Any) -> str | None:
     """Why the kernels cannot be used for a kind of input, or None, found in this process.
 
-    The arguments are those of :func:`validate_kernels`.
+    Args:
+        device: Such as 'cuda:0'.
+        dtype: Of query, key and value.
+        **sizes: The other arguments of :func:`validate_kernels`.
 
     Raises:
         torch.cuda.OutOfMemoryError: The GPU is full.
     """
-    kind = f'{dtype} with heads of {dims} channels'
+    kind = f'{dtype} with heads of {sizes["dims"]} channels'
     try:
         # The caller's modes (autocast, inference mode, tracing) are those of its thread.
         with ThreadPoolExecutor(1) as pool:
-            largest = pool.submit(
-                _largest_error,
-                torch.device(device),
-                dtype,
-                dims,
-                tile,
-                tail,
-                position,
-                dropout,
-            ).result()
+            run = pool.submit(_largest_error, torch.device(device), dtype, **sizes)
+            largest = run.result()
     except torch.cuda.OutOfMemoryError:
         raise
     except Exception as exception:  # the compiler's and the driver's, which are many
