@@ -108,7 +108,7 @@ def test_large_features_under_autocast(name, dtype):
     if name == 'triton' and dtype == torch.bfloat16 and not CUDA:
         pytest.skip("needs a GPU: Triton's interpreter has no bfloat16 matrix product")
     device = 'cuda' if CUDA else 'cpu'
-    block = GCNonLocal2d(32, 1, 2).to(device)
+    block = GCNonLocal2d(32, 1, 2, init='normal').to(device)
     torch.nn.init.normal_(block.out.weight, std=0.1)
     x = 1e3 * torch.randn(2, 32, 6, 7, device=device) + 500
     with torch.autocast(device, dtype=dtype):
