@@ -16,6 +16,7 @@ from mmengine.fileio import dump
 
 from mmgcnl.analysis import Split, find_blocks, measure_distances, set_norm_statistics
 from mmgcnl.apis import image_pipeline, init_model
+from mmgcnl.utils.cli import read_config
 
 _KINDS = dict(cos_input='input', cos_output='output', cos_att='attention')
 
@@ -60,8 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--num-images', type=int, metavar='N', help='default: all')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
     args = parser.parse_args(argv)
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
     values = measure_run(cfg, args.checkpoint, args.num_images)
     dump(values, f'{args.json}.part', file_format='json')
     os.replace(f'{args.json}.part', args.json)

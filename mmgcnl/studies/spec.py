@@ -12,6 +12,8 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict, DictAction
 
+from mmgcnl.utils.cli import read_config
+
 from .metrics import Metric
 
 
@@ -30,9 +32,7 @@ class Row:
 
     def load(self, seed: int = 0) -> Config:
         """Load the config and merge the options and the seed into it."""
-        cfg = Config.fromfile(self.config)
-        cfg.merge_from_dict({**self.options, 'randomness.seed': seed})
-        return cfg
+        return read_config(str(self.config), {**self.options, 'randomness.seed': seed})
 
     def arguments(self, seed: int) -> list[str]:
         """Return the options and the seed as arguments of ``--cfg-options``."""
