@@ -24,6 +24,8 @@ from mmgcnl.utils.cli import (
     existing_file,
     file_name,
     non_negative_int,
+    read_config,
+    reporting_errors,
 )
 
 
@@ -72,12 +74,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_cfg_options(parser)
     args = parser.parse_args(argv)
     out = args.out or Path('work_dirs', Path(args.config).stem, 'data.png')
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options)
+    with reporting_errors(parser, args.config):
+        cfg = read_config(args.config, args.cfg_options)
     if not any(cfg.get(f'{split}_dataloader') for split in SPLITS):
         parser.error(f'{args.config} has no data: none of {{train,val,test}}_dataloader')
 
-    reports = list(inspect_data(cfg, args.num_samples))
+    reports: list[Report] = []
+    error = None
+    try:
+        reports.extend(inspect_data(cfg, args.num_samples))
+    except Exception as stopped:  # what was found until then is reported
+        error = stopped
     print()
     for report in reports:
         print(format_report(report) + '\n')
@@ -89,10 +96,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         for note in report.notes:
             print(f'note: {report.name}: {note}')
     faults = [f'{report.name}: {fault}' for report in reports for fault in report.faults]
-    faults += check_model(cfg, reports)
+    if error is None:
+        faults += check_model(cfg, reports)
     if faults:
         number = f'{len(faults)} fault' + 's' * (len(faults) > 1)
         print(*faults, number, sep='\n', file=sys.stderr)
+    if error is not None:
+        raise error
+    if faults:
         sys.exit(1)
     print(f'no fault in {sum(report.num_images for report in reports)} images')
 

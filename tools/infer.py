@@ -12,8 +12,8 @@ DIR/overlays/NAME.mp4   of a video: the predictions drawn over its frames, nothi
 
 A camera is given by its number, 0 for the first one, and runs until Ctrl-C.
 
-Exit code 2: wrong input, or images or videos that cannot be read to the end; the results of
-all others are written.
+Exit code 2: wrong input, or images or videos that cannot be read to the end or that the
+model does not take; the results of all others are written.
 """
 
 import argparse
@@ -64,10 +64,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_cfg_options(parser)
     args = parser.parse_args(argv)
 
-    from mmgcnl.apis import Inferencer, is_video, segment_video
+    from mmgcnl.apis import Inferencer, expand_glob, is_video, segment_video
 
-    videos = [item for item in args.inputs if is_video(item)]
-    images = [item for item in args.inputs if item not in videos]
+    # A glob may match images and videos.
+    inputs = [part for item in args.inputs for part in expand_glob(item)]
+    videos = [item for item in inputs if is_video(item)]
+    images = [item for item in inputs if item not in videos]
     outputs = {
         video: Path(args.out_dir, 'overlays', f'{name(video)}.mp4') for video in videos
     }
@@ -106,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     if failed:
-        print(f'{len(failed)} of the inputs could not be read:', file=sys.stderr)
+        print(f'{len(failed)} of the inputs failed:', file=sys.stderr)
         for item, reason in failed.items():
             print(f'  {item}: {reason}', file=sys.stderr)
         sys.exit(2)

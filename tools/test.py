@@ -1,6 +1,7 @@
 """Evaluate a detector (mmdet config) or a segmentor (mmseg config)."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from mmgcnl.engine import (
@@ -57,6 +58,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     check_file(parser, 'checkpoint', args.checkpoint)
     cfg = load_config(parser, args)
+    for key in args.cfg_options:  # no error: a training may have the same options
+        test_key = f'test_{key.removeprefix("val_")}'
+        if key.startswith('val_') and test_key not in args.cfg_options:
+            print(f'note: {key} has no effect on a test: set {test_key}', file=sys.stderr)
     cfg.load_from = args.checkpoint
     cfg.resume = False  # the config of a resumed training asks to resume
     if args.show or args.show_dir:

@@ -21,7 +21,7 @@ from .geometry import PixelMap
 def attention_at(
     model: nn.Module,
     pipeline: Callable,
-    image: np.ndarray,
+    image: str | np.ndarray,
     points: Sequence[tuple[float, float]],
     name: str | None = None,
 ) -> tuple[np.ndarray, BaseDataElement]:
@@ -33,7 +33,7 @@ def attention_at(
     Args:
         model: A detector or segmentor in eval mode. It is left as it was.
         pipeline: Its test pipeline, from :func:`mmgcnl.apis.image_pipeline`.
-        image: BGR, (H, W, 3).
+        image: Its path, or the array that the config's loader gives for it.
         points: x and y of each, in pixels.
         name: Name of the block, one of :func:`find_blocks`; needed if there are several.
 
@@ -65,8 +65,7 @@ def attention_at(
     finally:
         handle.remove()
         stem.remove()
-    height, width = image.shape[:2]
-    pixel_map = PixelMap.of_pipeline(pipeline, (height, width), seen['shape'])
+    pixel_map = PixelMap.of_pipeline(pipeline, pred.ori_shape, seen['shape'])
     size = (seen['x'].shape[2], seen['x'].shape[3])
     queries, keys = grids(block, size)
     cells = [pixel_map.cell(point, queries, size) for point in points]

@@ -26,6 +26,7 @@ from torch._subclasses.fake_tensor import (
     UnsupportedOperatorException,
 )
 
+from mmgcnl.apis import input_channels
 from mmgcnl.layers import GCNonLocal2d
 from mmgcnl.utils.config_types import scope_of
 
@@ -86,6 +87,7 @@ def measure_complexity(
             f'roi_head={roi_head!r} cannot be counted, only StandardRoIHead and '
             'CascadeRoIHead'
         )
+    size = (input_channels(model), *shape)
     if convention == 'paper':
         _add_background_class(model)
     attention: list[int] = []
@@ -111,14 +113,15 @@ def measure_complexity(
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
             flops, trainable = get_model_complexity_info(
-                model, (3, *shape), print_per_layer_stat=False, as_strings=False
+                model, size, print_per_layer_stat=False, as_strings=False
             )
     except _NEEDS_DATA as error:
         raise ValueError(f'the model has an operation that needs data: {error}') from error
     except (AssertionError, RuntimeError) as error:
         reason = f'{type(error).__name__}: {error}'.splitlines()[0]
         raise ValueError(
-            f'the model fails on an image of {shape[0]}x{shape[1]} without annotations: '
+            f'the model fails on an image of {shape[0]}x{shape[1]} without annotations and '
+            f'with {size[0]} channels: '
             f'{reason}'
         ) from error
     if convention == 'paper':

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import mmcv
 import numpy as np
 from mmengine.structures import BaseDataElement
 
@@ -32,18 +31,18 @@ def prediction_panels(
         legend.
 
     Raises:
-        ValueError: The image does not decode.
+        ValueError: The image does not decode, or a model fails on it.
     """
-    image = mmcv.imread(path)
-    if image is None:
-        raise ValueError(f'{path} does not decode as an image')
-    row = {'input': image[..., ::-1]}
+    row = {'input': [*models.values()][-1].overlays.reader.picture(path)}
     samples = []
     if truth is not None and {'gt_sem_seg', 'gt_instances'} & set(truth.keys()):
-        row['ground truth'] = next(iter(models.values())).draw_truth(image, truth)
+        row['ground truth'] = next(iter(models.values())).draw_truth(path, truth)
         samples.append(truth)
     for name, inferencer in models.items():
-        (pred,) = inferencer(image, return_datasamples=True)['predictions']
-        (row[name],) = inferencer.visualize([image], [pred], score_thr)
+        results = inferencer(path, return_datasamples=True)
+        for reason in results['failed'].values():
+            raise ValueError(f'{path}, {name}: {reason}')
+        (pred,) = results['predictions']
+        (row[name],) = inferencer.visualize([path], [pred], score_thr)
         samples.append(pred)
     return row, samples

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from mmgcnl.datasets import build_dataloader
 from mmgcnl.datasets.loading import leaf_datasets
+from mmgcnl.datasets.pictures import loads_image
 from mmgcnl.utils.config_types import scope_of
 
 
@@ -27,12 +28,12 @@ class Sample(NamedTuple):
         path: Path of the image.
         data: The output of the split's pipeline for it.
         truth: A data sample with the ground truth at the image's size, or without any if
-            the pipeline loads none.
+            the pipeline loads none. None for an image that is of no data set.
     """
 
     path: str
     data: dict[str, Any]
-    truth: BaseDataElement
+    truth: BaseDataElement | None
 
 
 class Split(Dataset):
@@ -69,7 +70,7 @@ class Split(Dataset):
         self.pipeline = first.pipeline
         steps = self.pipeline.transforms
         names = [type(step).__name__ for step in steps]
-        read = next((i + 1 for i, n in enumerate(names) if n.startswith('LoadImage')), 0)
+        read = next((i + 1 for i, n in enumerate(names) if loads_image(n)), 0)
         self.read = self._part(steps[:read])
         rest = list(zip(names[read:], steps[read:]))
         self.prepare = self._part([s for n, s in rest if not n.startswith('Load')])

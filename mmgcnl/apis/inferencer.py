@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import glob
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.infer import BaseInferencer
@@ -22,6 +22,7 @@ from mmengine.utils import track_iter_progress
 from mmengine.visualization import Visualizer
 from torch import nn
 
+from mmgcnl.datasets.pictures import find_reader
 from mmgcnl.structures import (
     PanopticPrediction,
     Prediction,
@@ -29,48 +30,14 @@ from mmgcnl.structures import (
     decode_prediction,
 )
 from mmgcnl.utils.config_types import scope_of, visualizer_of
+from mmgcnl.utils.text import first_cause
 
+from .inputs import find_images
 from .model import image_pipeline, init_model
 from .overlays import Image, Overlays
 from .writer import ResultWriter
 
-#: Suffixes of the files in a folder that are taken as images.
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
-
 MAPS = ('sem_seg', 'panoptic_seg')
-
-
-def find_images(inputs: Image | Sequence[Image]) -> list[Image]:
-    """Find images by path, folder, glob or URL.
-
-    Args:
-        inputs: One or several of these; arrays are passed through.
-
-    Returns:
-        The images in the order of ``inputs``, those of a folder or glob sorted by name.
-
-    Raises:
-        FileNotFoundError: A path, folder or glob has no image.
-    """
-    if isinstance(inputs, (str, Path, np.ndarray)):
-        inputs = [inputs]  # type: ignore[list-item]
-    images: list[Image] = []
-    for item in inputs:
-        if isinstance(item, np.ndarray) or '://' in str(item):
-            images.append(item)
-            continue
-        path = Path(item)
-        if path.is_file():
-            found = [path]
-        elif path.is_dir():
-            found = [p for p in path.iterdir() if p.suffix.lower() in SUFFIXES]
-        else:
-            found = [Path(p) for p in glob.glob(str(item), recursive=True)]
-            found = [p for p in found if p.is_file()]
-        if not found:
-            raise FileNotFoundError(f'no image: {item}')
-        images += sorted(map(str, found))
-    return images
 
 
 class Inferencer(BaseInferencer):
@@ -112,7 +79,8 @@ class Inferencer(BaseInferencer):
     ) -> None:
         cfg = model if isinstance(model, Config) else Config.fromfile(model)
         super().__init__(cfg, weights, device, scope_of(cfg), show_progress=show_progress)
-        self.overlays = Overlays(self.visualizer, self.scope)
+        reader = find_reader(self.pipeline.transforms)
+        self.overlays = Overlays(self.visualizer, self.scope, reader)
 
     def __call__(  # type: ignore[override]
         self,
@@ -126,8 +94,8 @@ class Inferencer(BaseInferencer):
         """Segment images.
 
         Args:
-            inputs: Paths of images or folders, globs, arrays (H, W, 3) in BGR, or a
-                sequence of these.
+            inputs: Paths of images or folders, globs, arrays as the config's loader gives
+                them ((H, W, 3) in BGR, unless it says otherwise), or a sequence of these.
             return_datasamples: Return the libraries' data samples instead of dicts.
             batch_size: Images per forward pass.
             return_vis: Also return the overlays.
@@ -137,11 +105,11 @@ class Inferencer(BaseInferencer):
                 the predictions.
 
         Returns:
-            ``predictions``: for each image that could be read, a dict (see
+            ``predictions``: for each image that could be segmented, a dict (see
             :meth:`postprocess`) or a data sample. With ``out_dir``, the dict has the
             path of a file in place of a map. ``visualization``: the overlays
-            (H, W, 3) in RGB. ``failed``: for each image that could not be read, by its
-            name, the reason.
+            (H, W, 3) in RGB. ``failed``: for each image that could not be read, or that
+            the model does not take, by its name, the reason.
 
         Raises:
             FileNotFoundError: A path, folder or glob has no image.
@@ -164,7 +132,12 @@ class Inferencer(BaseInferencer):
                     prediction = self._decode(pred)
                     result: Any = self._to_dict(prediction)
                     if return_vis or writer:
-                        drawn = self.overlays.draw(image, pred, pred_score_thr)
+                        try:
+                            drawn = self.overlays.draw(image, pred, pred_score_thr)
+                        except Exception as error:  # such as an image of 1 x 100000
+                            reason = f'it cannot be drawn: {first_cause(error)}'
+                            results['failed'][name] = reason
+                            continue
                         if return_vis:
                             results['visualization'].append(drawn)
                         if writer:
@@ -177,17 +150,30 @@ class Inferencer(BaseInferencer):
     def _predict(
         self, chunk: list[tuple[str, Image]], failed: dict[str, str]
     ) -> list[tuple[str, Image, BaseDataElement]]:
-        """Run the model on a batch; add the images that cannot be read to ``failed``."""
+        """Run the model on a batch; add the images that fail to ``failed``."""
         batch = []
         for name, image in chunk:
             try:
                 batch.append((name, image, self.pipeline(image)))
             except Exception as error:  # decoders raise all kinds of errors
                 failed[name] = f'{type(error).__name__}: {error}'
-        if not batch:
+        return self._run(batch, failed) if batch else []
+
+    def _run(
+        self, batch: list[tuple[str, Image, dict]], failed: dict[str, str]
+    ) -> list[tuple[str, Image, BaseDataElement]]:
+        """Run the model on loaded images, together or, if that fails, one by one."""
+        try:
+            preds = self.forward(self.collate_fn([data for _, _, data in batch]))
+            return [(name, image, p.cpu()) for (name, image, _), p in zip(batch, preds)]
+        except Exception as error:  # memory, images of several sizes, or too small ones
+            reason = first_cause(error)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if len(batch) == 1:
+            failed[batch[0][0]] = f'the model fails on it: {reason}'
             return []
-        preds = self.forward(self.collate_fn([data for _, _, data in batch]))
-        return [(name, image, p.cpu()) for (name, image, _), p in zip(batch, preds)]
+        return [done for one in batch for done in self._run([one], failed)]
 
     def _progress(
         self, items: list[tuple[str, Image]], batch_size: int
@@ -208,7 +194,7 @@ class Inferencer(BaseInferencer):
         """Draw predictions over their images, see :meth:`Overlays.draw`.
 
         Args:
-            inputs: Paths, or arrays (H, W, 3) in BGR.
+            inputs: Paths, or arrays as the config's loader gives them.
             preds: Data samples.
             pred_score_thr: Instances with a lower score are not drawn.
             with_labels: Semantic segmentation only: also write the names of the classes.

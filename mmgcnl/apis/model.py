@@ -18,6 +18,7 @@ from mmengine.runner import set_random_seed
 from torch import nn
 
 from mmgcnl.datasets.loading import leaf_datasets
+from mmgcnl.datasets.pictures import ImageReader, loads_image
 from mmgcnl.engine.checkpoints import (
     CheckpointLoader,
     explain_missing_weights,
@@ -116,6 +117,28 @@ def build_model(cfg: Config) -> nn.Module:
         return revert_sync_batchnorm(MODELS.build(settings))
 
 
+def input_channels(model: nn.Module) -> int:
+    """Count the channels of a model's input.
+
+    Args:
+        model: A detector or segmentor.
+
+    Returns:
+        As many as the data_preprocessor has means; without several means, those of the
+        first convolution of the backbone.
+    """
+    mean = getattr(getattr(model, 'data_preprocessor', None), 'mean', None)
+    if mean is not None and mean.numel() > 1:
+        return mean.numel()
+    pixels = 1
+    for module in getattr(model, 'backbone', model).modules():
+        if type(module).__name__ == 'Focus':  # of YOLOX: 4 pixels become channels
+            pixels = 4
+        if isinstance(module, nn.Conv2d):
+            return module.in_channels // pixels
+    return 3
+
+
 def image_pipeline(cfg: Config, annotations: bool = False, split: str = 'test') -> Compose:
     """Make the test pipeline of a config take any image.
 
@@ -126,25 +149,29 @@ def image_pipeline(cfg: Config, annotations: bool = False, split: str = 'test') 
             sets, the first counts.
 
     Returns:
-        A pipeline from an image, a path or an array (H, W, 3) in BGR, to the model's input.
+        A pipeline from an image to the model's input. The image is a path, or an array as
+        the config's loader gives it: (H, W, 3) in BGR, unless that says otherwise.
 
     Raises:
         ValueError: There is no such pipeline, or it loads no image.
     """
+    init_default_scope(scope_of(cfg))
     transforms = copy.deepcopy(_data_set(cfg, split).get('pipeline'))
     if not transforms:
         raise ValueError(f'{split}_dataloader of the config has no dataset.pipeline')
     names = [type_name(transform['type']) for transform in transforms]
-    if 'LoadImageFromFile' not in names:
+    loader = next((i for i, name in enumerate(names) if loads_image(name)), None)
+    if loader is None:
         raise ValueError(f'the {split} pipeline of the config has no LoadImageFromFile')
-    kept = []
-    for name, transform in zip(names, transforms):
-        if name == 'LoadImageFromFile':
-            transform['type'] = 'InferencerLoader'
-        elif name.startswith('Load') and not annotations:
-            continue
-        kept.append(transform)
-    return Compose(kept)
+    kept = [
+        transform
+        for i, (name, transform) in enumerate(zip(names, transforms))
+        if i == loader or annotations or not name.startswith('Load')
+    ]
+    pipeline = Compose(kept)
+    place = kept.index(transforms[loader])
+    pipeline.transforms[place] = ImageReader(pipeline.transforms[place])
+    return pipeline
 
 
 def _data_set(cfg: Config, split: str) -> dict[str, Any]:

@@ -9,11 +9,11 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-import mmcv
 import numpy as np
 from mmengine.structures import BaseDataElement
 from mmengine.visualization import Visualizer
 
+from mmgcnl.datasets.pictures import ImageReader
 from mmgcnl.structures import PanopticPrediction, encode_panoptic_truth
 
 Image = str | np.ndarray
@@ -25,11 +25,13 @@ class Overlays:
     Args:
         visualizer: The library's, with ``dataset_meta`` set.
         scope: The library, 'mmdet' or 'mmseg'.
+        reader: Reads the images as the model's pipeline does.
     """
 
-    def __init__(self, visualizer: Visualizer, scope: str) -> None:
+    def __init__(self, visualizer: Visualizer, scope: str, reader: ImageReader) -> None:
         self.visualizer = visualizer
         self.scope = scope
+        self.reader = reader
 
     @property
     def num_classes(self) -> int:
@@ -47,7 +49,7 @@ class Overlays:
         """Draw a prediction over its image.
 
         Args:
-            image: A path, or an array (H, W, 3) in BGR.
+            image: A path, or the array that the config's loader gives for one.
             prediction: A data sample.
             score_thr: Instances with a lower score are not drawn.
             with_labels: Semantic segmentation only: also write the names of the classes.
@@ -55,13 +57,16 @@ class Overlays:
 
         Returns:
             (H, W, 3), RGB, uint8.
+
+        Raises:
+            ValueError: The image does not decode.
         """
         options = dict(draw_gt=False, **options)
         if self.scope == 'mmseg':
             options['with_labels'] = with_labels
         else:
             options['pred_score_thr'] = score_thr
-        pixels = mmcv.imread(image)[..., ::-1].copy()
+        pixels = self.reader.picture(image)
         segments = prediction.get('pred_panoptic_seg')
         # mmdet's visualizer fails where there is no segment at all.
         if segments is None or PanopticPrediction.decode(segments, self.num_classes).labels:
@@ -73,11 +78,14 @@ class Overlays:
         """Draw ground truth in the way that :meth:`draw` draws predictions.
 
         Args:
-            image: A path, or an array (H, W, 3) in BGR.
+            image: A path, or the array that the config's loader gives for one.
             truth: A data sample with the ground truth at the image's size.
 
         Returns:
             (H, W, 3), RGB, uint8.
+
+        Raises:
+            ValueError: The image does not decode.
         """
         truth = copy.deepcopy(truth)
         if self.scope == 'mmseg':
@@ -87,7 +95,7 @@ class Overlays:
         else:
             boxes = truth.gt_instances.bboxes
             truth.gt_instances.bboxes = getattr(boxes, 'tensor', boxes)
-            pixels = mmcv.imread(image)[..., ::-1].copy()
+            pixels = self.reader.picture(image)
             self.visualizer.add_datasample('', pixels, truth, draw_pred=False)
             return self.visualizer.get_image()
         return self.draw(image, truth)

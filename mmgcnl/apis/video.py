@@ -11,16 +11,7 @@ from mmengine.utils import ProgressBar
 
 from .inferencer import Inferencer
 
-#: Suffixes of the files that are taken as videos.
-SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv')
 CAMERA_RATE = 25.0  # frames per second, for cameras that do not report theirs
-
-
-def is_video(source: str) -> bool:
-    """Tell a video file, by its suffix, or the number of a camera from an image."""
-    if source.isdecimal() and not Path(source).exists():
-        return True
-    return Path(source).suffix.lower() in SUFFIXES
 
 
 def segment_video(
@@ -42,21 +33,24 @@ def segment_video(
         num_frames: How many frames. Default: all.
 
     Returns:
-        None, or a line that says where the video broke off.
+        None, or a line that says where the video broke off, or the model failed.
 
     Raises:
-        OSError: The video or camera does not open or has no frame, or ``out`` cannot be
-            written.
+        OSError: The video or camera does not open or has no frame, the model fails on the
+            first one, or ``out`` cannot be written.
     """
     camera = source.isdecimal() and not Path(source).exists()
     capture = cv2.VideoCapture(int(source) if camera else source)
     if not capture.isOpened():
+        if not camera and '://' not in source and not Path(source).exists():
+            raise FileNotFoundError('no such file')
         what = f'camera {source} does not open' if camera else 'does not open as a video'
         raise OSError(what)
     rate = capture.get(cv2.CAP_PROP_FPS) or CAMERA_RATE
     promised = 0 if camera else max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
     expected = min(promised, num_frames or promised)
     written = 0
+    reason = None
     shown, inferencer.show_progress = inferencer.show_progress, False
     bar = ProgressBar(expected or num_frames or 0) if shown else None
     writer = _Writer(Path(out), rate)
@@ -66,6 +60,9 @@ def segment_video(
             if not there:
                 break
             results = inferencer(frame, return_vis=True, pred_score_thr=pred_score_thr)
+            reason = next(iter(results['failed'].values()), None)
+            if reason is not None:
+                break
             writer.write(results['visualization'][0])
             written += 1
             if bar is not None:
@@ -80,7 +77,9 @@ def segment_video(
         if bar is not None:
             print()
     if not written:
-        raise OSError('has no frame that decodes')
+        raise OSError(f'frame 1: {reason}' if reason else 'has no frame that decodes')
+    if reason is not None:
+        return f'breaks off after {written} frames: {reason}'
     if written < expected:
         return f'breaks off after {written} of {promised} frames'
     return None

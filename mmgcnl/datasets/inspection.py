@@ -9,6 +9,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from PIL import Image, UnidentifiedImageError
 from torch.utils.data import DataLoader, Dataset
 
 from mmgcnl.utils.config_types import scope_of, type_name, visualizer_of
+from mmgcnl.utils.text import first_cause
 
 from .annotations import (
     Report,
@@ -47,6 +49,7 @@ from .loading import (
     explain,
     leaf_datasets,
 )
+from .pictures import find_reader, to_picture
 
 SPLITS = ('train', 'val', 'test')
 
@@ -168,9 +171,16 @@ def _inspect(
         sound = [i for i in range(report.num_images) if i not in faulty]
         chosen = np.linspace(0, len(sound) - 1, min(num_samples, len(sound)))
         for index in chosen.astype(int):
-            results = dataset.pipeline(dataset.get_data_info(sound[index]))
-            name = os.path.basename(results['img_path'])
-            report.samples.append((name, _draw(visualizer, results, pack)))
+            info = dataset.get_data_info(sound[index])
+            try:
+                reader = find_reader(dataset.pipeline.transforms)
+                image = _draw(visualizer, dataset.pipeline(dict(info)), pack, reader.rgb)
+            except Exception as error:  # the report is worth more than a picture
+                report.notes.append(
+                    f'{info["img_path"]} is not drawn: {first_cause(error)}'
+                )
+                continue
+            report.samples.append((os.path.basename(info['img_path']), image))
 
 
 def _pack(pipeline: list[dict]) -> dict:
@@ -226,12 +236,23 @@ def _find_truncated(info: dict, dataset: BaseDataset) -> Iterator[str]:
         if path is None:
             continue
         try:
-            with Image.open(BytesIO(get(path, backend_args))) as image:
+            with _no_size_limit(), Image.open(BytesIO(get(path, backend_args))) as image:
                 image.load()
         except (UnidentifiedImageError, FileNotFoundError):
             pass  # the pipeline reports it if it reads the file
-        except (OSError, SyntaxError) as error:
-            yield f'{path}: {error}; replace the file'
+        except Exception as error:  # decoders raise all kinds of errors
+            reason = str(error) or type(error).__name__
+            yield f'{path}: {reason}; replace the file'
+
+
+@contextmanager
+def _no_size_limit() -> Iterator[None]:
+    """Let PIL open images of any size; its limit is to protect servers."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def _check_evaluators(cfg: Config, splits: list[str]) -> list[str]:
@@ -257,16 +278,14 @@ def _build_visualizer(cfg: Config) -> Any:
     return VISUALIZERS.build(dict(visualizer_of(cfg), vis_backends=None, name=name))
 
 
-def _draw(visualizer: Any, results: dict, pack: Any) -> np.ndarray:
+def _draw(visualizer: Any, results: dict, pack: Any, rgb: bool) -> np.ndarray:
     """Draw the loaded image with its annotation: (H, W, 3), RGB, uint8."""
-    image = results['img'][..., ::-1]  # loaded as BGR
+    image = to_picture(results['img'], rgb)
     sample = pack.transform(results)['data_samples']
     if 'gt_instances' in sample:
         if not len(sample.gt_instances):
             del sample.gt_instances
         elif 'bboxes' in sample.gt_instances:
             sample.gt_instances.bboxes = sample.gt_instances.bboxes.tensor
-    visualizer.add_datasample(
-        'sample', np.ascontiguousarray(image), sample, draw_pred=False
-    )
+    visualizer.add_datasample('sample', image, sample, draw_pred=False)
     return visualizer.get_image()

@@ -99,14 +99,20 @@ def largest_difference(
         largest value. NaN if any output has a NaN.
 
     Raises:
-        ValueError: A model cannot take such an image, or their outputs differ in number or
-            shape.
+        ValueError: A model cannot take such an image, or the two differ in the number of
+            channels that they take, or in the number or shape of their outputs.
     """
     models = [TensorModel(model) for model in (source, target)]
+    channels = models[0].in_channels
+    if models[1].in_channels != channels:
+        raise ValueError(
+            f'the source takes images of {channels} channels, the config ones of '
+            f'{models[1].in_channels}'
+        )
     generator = torch.Generator().manual_seed(0)
     largest = 0.0
     for shape in shapes:
-        x = torch.randn(1, 3, *shape, generator=generator)
+        x = torch.randn(1, channels, *shape, generator=generator)
         theirs, ours = (list(model.outputs(x).values()) for model in models)
         if [y.shape for y in theirs] != [y.shape for y in ours]:
             raise ValueError('the outputs of the two models differ in number or shape')

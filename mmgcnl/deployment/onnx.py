@@ -63,7 +63,7 @@ def export_onnx(
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ImportError(f'{error.name} is missing: pip install onnx onnxscript') from None
-    x = torch.zeros(1, 3, *shape, device=_device(model))
+    x = torch.zeros(1, model.in_channels, *shape, device=_device(model))
     names = list(model.outputs(x))
     if dynamic and model.head:
         raise ValueError('a detector is exported with its head at one size only')
@@ -71,7 +71,7 @@ def export_onnx(
         # A dimension of size 1 would become a constant. At this size even the coarsest
         # level of a pyramid is larger. The exporter computes shapes only, so that the
         # size costs nothing.
-        x = x.new_zeros(2, 3, *(max(size, 512) for size in shape))
+        x = x.new_zeros(2, model.in_channels, *(max(size, 512) for size in shape))
     implementation = 'dense' if dense else 'row_wise'
     with torch.no_grad(), _quiet(), _implementation(model, implementation):
         try:
@@ -134,7 +134,7 @@ def onnx_differences(
         ) from error
     generator = torch.Generator().manual_seed(0)
     for shape in shapes:
-        x = torch.randn(1, 3, *shape, generator=generator)
+        x = torch.randn(1, model.in_channels, *shape, generator=generator)
         expected = model.outputs(x.to(_device(model)))
         try:
             outputs = session.run(list(expected), {'input': x.numpy()})

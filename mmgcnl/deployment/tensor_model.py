@@ -7,6 +7,7 @@ import inspect
 import torch
 from torch import Tensor, nn
 
+from mmgcnl.apis import input_channels
 from mmgcnl.utils.text import first_cause, format_size
 
 
@@ -50,13 +51,15 @@ class TensorModel(nn.Module):
         self.model = model
         self.labels = labels
         self.head = head
+        self.in_channels = input_channels(model)
         self.train(model.training)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Run the model.
 
         Args:
-            x: (B, 3, H, W), as the model's data_preprocessor gives it.
+            x: (B, C, H, W) with C = ``in_channels``, as the model's data_preprocessor
+                gives it.
 
         Returns:
             Of a segmentor the logits (B, classes, H, W), or the labels (B, 1, H, W),

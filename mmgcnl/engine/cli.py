@@ -7,7 +7,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from mmgcnl.utils.cli import add_cfg_options, check_file
+from mmgcnl.utils.cli import add_cfg_options, check_file, read_config, reporting_errors
 
 
 def add_common_arguments(parser: ArgumentParser) -> None:
@@ -40,8 +40,8 @@ def load_config(parser: ArgumentParser, args: Namespace) -> Config:
         given, else that of the config, else work_dirs/<name of the config>.
 
     Raises:
-        SystemExit: With code 2 when the config or its ``load_from`` does not exist, or
-            the launcher cannot work here.
+        SystemExit: With code 2 when the config or its ``load_from`` does not exist,
+            nothing reads one of ``--cfg-options``, or the launcher cannot work here.
     """
     check_file(parser, 'config', args.config)
     if args.launcher == 'pytorch' and 'RANK' not in os.environ:
@@ -58,9 +58,8 @@ def load_config(parser: ArgumentParser, args: Namespace) -> Config:
     local_rank = os.environ.get('OMPI_COMM_WORLD_LOCAL_RANK', str(args.local_rank))
     os.environ.setdefault('LOCAL_RANK', local_rank)
 
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    with reporting_errors(parser, args.config):
+        cfg = read_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir

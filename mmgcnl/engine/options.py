@@ -168,16 +168,16 @@ def save_predictions(cfg: Config, out: str) -> None:
     Raises:
         ValueError: ``out`` is no .pkl file for a detector.
     """
-    metrics = cfg.test_evaluator
-    if not isinstance(metrics, list):
-        metrics = [metrics]
     if is_detector(cfg):
         if not out.endswith(('.pkl', '.pickle')):
             raise ValueError(f'a detector needs a .pkl file, not {out}')
+        metrics = cfg.test_evaluator
+        metrics = metrics if isinstance(metrics, list) else [metrics]
         metrics.append(dict(type='mmdet.DumpDetResults', out_file_path=out))
-    else:
-        metrics[0].update(output_dir=out, keep_results=True)
-    cfg.test_evaluator = metrics
+        cfg.test_evaluator = metrics
+        return
+    hook = dict(type='mmgcnl.engine.predictions.LabelMapHook', out_dir=out)
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
 
 
 def write_submission(cfg: Config, folder: str) -> None:

@@ -45,22 +45,25 @@ from .hooks import (
 )
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from .num_classes import NumClassesHook
+from .predictions import DistinctNamesHook
 from .preemption import PreemptionHook, protect_workers
 from .processes import connect_without_gpu
 from .random_state import set_random_state
 from .resume import collect_progress, restore_progress, unwrapped
+from .visualization import VISUALIZATION_HOOKS
 
-# Classes of mmengine, and those that resume exactly.
-_OURS = {
+# Classes of mmengine, and those that resume exactly; and the hooks that draw.
+_OURS: dict[type, type] = {
     _EpochBasedTrainLoop: EpochBasedTrainLoop,
     _IterBasedTrainLoop: IterBasedTrainLoop,
     _CheckpointHook: CheckpointHook,
     _EarlyStoppingHook: EarlyStoppingHook,
+    **VISUALIZATION_HOOKS,
 }
 
 
 def _with_ours(config: dict, registry: Registry) -> dict:
-    """Replace a class of mmengine by ours, but no other class of the same name."""
+    """Replace a class of the libraries by ours, but no other class of the same name."""
     return dict(config, type=_OURS.get(class_of(config, registry), config['type']))
 
 
@@ -165,7 +168,7 @@ class Runner(_Runner):
         )
 
     def register_hook(self, hook: Hook | dict, priority: Any = None) -> None:
-        """Register a hook; hooks that resume exactly replace mmengine's."""
+        """Register a hook; those of :data:`_OURS` replace the libraries'."""
         if isinstance(hook, dict):
             hook = _with_ours(hook, HOOKS)
         super().register_hook(hook, priority)
@@ -181,6 +184,7 @@ class Runner(_Runner):
         self._preemption = PreemptionHook()
         self.register_hook(self._preemption)
         self.register_hook(LoadableCheckpointHook())
+        self.register_hook(DistinctNamesHook())
 
     @staticmethod
     def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from mmgcnl.layers import GCNonLocal2d
 from mmgcnl.utils.libraries import how_to_install
+from mmgcnl.utils.text import did_you_mean
 
 from .layer_cfgs import build_norm, check_layer_cfg
 
@@ -27,7 +29,7 @@ class GCNonLocal2dAdapter(GCNonLocal2d):
         **kwargs: See :class:`mmgcnl.layers.GCNonLocal2d`.
 
     Raises:
-        TypeError: ``norm_cfg`` is not a dict.
+        TypeError: ``norm_cfg`` is not a dict, or an option is unknown.
         ValueError: An option is outside of its range.
     """
 
@@ -39,6 +41,13 @@ class GCNonLocal2dAdapter(GCNonLocal2d):
         if norm_cfg is not None:
             check_layer_cfg('norm_cfg', norm_cfg)
             kwargs['norm_layer'] = partial(build_norm, norm_cfg)
+        known = [*inspect.signature(GCNonLocal2d).parameters, 'norm_cfg']
+        for name in kwargs:
+            if name not in known:
+                raise TypeError(
+                    f'{name}={kwargs[name]!r} is no option of GCNonLocal2d'
+                    f'{did_you_mean(name, known)}: give {", ".join(known)}'
+                )
         super().__init__(in_channels, **kwargs)
 
     def init_weights(self) -> None:

@@ -156,8 +156,17 @@ def add_cfg_options(parser: ArgumentParser, help: str = '') -> None:
 
 
 def read_config(path: str, cfg_options: Mapping[str, Any]) -> Config:
-    """Read a config and merge the options of :func:`add_cfg_options` into it."""
+    """Read a config and merge the options of :func:`add_cfg_options` into it.
+
+    Raises:
+        ValueError: Nothing reads one of the options, or it has no place in the config.
+    """
     cfg = Config.fromfile(path)
+    if not cfg_options:
+        return cfg
+    from .cfg_options import check_cfg_options  # it imports mmengine's runner
+
+    check_cfg_options(cfg, cfg_options)
     cfg.merge_from_dict(cfg_options)
     return cfg
 

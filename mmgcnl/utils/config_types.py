@@ -7,6 +7,7 @@ themselves, those with ``read_base()``, have the class.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +33,25 @@ def class_of(config: Mapping[str, Any], registry: Registry) -> Any:
             return own.get(kind)
         except RuntimeError:  # mmengine took it for a path, and cannot import that
             return None
+
+
+def parameters_of(kind: Any) -> set[str] | None:
+    """Names of the arguments that a class or function takes; None if it takes any."""
+    names: set[str] = set()
+    makers = [kind]
+    if inspect.isclass(kind):
+        makers = [c.__init__ for c in kind.__mro__ if '__init__' in vars(c)]  # type: ignore
+    for maker in makers:
+        try:
+            parameters = inspect.signature(maker).parameters.values()
+        except (TypeError, ValueError):  # of a class in C
+            return None
+        several = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        names |= {p.name for p in parameters if p.kind not in several}
+        # What a class passes on as **kwargs, one of its bases takes.
+        if not any(p.kind == p.VAR_KEYWORD for p in parameters):
+            return names - {'self'}
+    return None
 
 
 def type_name(kind: Any) -> str:

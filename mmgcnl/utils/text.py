@@ -1,5 +1,6 @@
 """Wording that several error messages share."""
 
+import difflib
 from collections.abc import Iterable
 
 
@@ -20,3 +21,9 @@ def first_cause(error: BaseException) -> str:
         error = error.__cause__
     lines = str(error).strip().splitlines()
     return f'{type(error).__name__}: {lines[0] if lines else "no message"}'
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """' (did you mean X?)' for the most similar known words; '' if none is similar."""
+    near = difflib.get_close_matches(word, list(known), n=3)
+    return f' (did you mean {" or ".join(near)}?)' if near else ''

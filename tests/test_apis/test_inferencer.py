@@ -43,6 +43,46 @@ def test_goes_on_past_broken_files(tmp_path, images):
     assert len(list((tmp_path / 'out/labels').iterdir())) == 3
 
 
+@pytest.mark.parametrize('batch_size', [1, 2, 3])
+def test_goes_on_past_images_that_the_model_refuses(tmp_path, images, batch_size):
+    """Of different sizes in one batch, and too large for the memory."""
+    inferencer = Inferencer(*write_inference_model(tmp_path, 'semantic'), device='cpu')
+    alone = [inferencer(str(images / f'{i}.png'))['predictions'][0] for i in (0, 2)]
+    run = inferencer.model.forward
+
+    def forward(inputs, *args, **kwargs):
+        if inputs.shape[-2] > inputs.shape[-1]:  # image 1
+            raise torch.cuda.OutOfMemoryError('CUDA out of memory.\nTried to allocate')
+        return run(inputs, *args, **kwargs)
+
+    inferencer.model.forward = forward
+    results = inferencer(str(images), batch_size=batch_size, out_dir=tmp_path / 'out')
+    assert results['failed'] == {
+        str(images / '1.png'): 'the model fails on it: '
+        'OutOfMemoryError: CUDA out of memory.'
+    }
+    assert len(results['predictions']) == 2
+    for i, expected in zip((0, 2), alone):
+        labels = mmcv.imread(str(tmp_path / f'out/labels/{i}.png'), 'unchanged')
+        assert (labels == expected['sem_seg']).all()
+
+
+def test_image_that_cannot_be_drawn(tmp_path, images):
+    inferencer = Inferencer(*write_inference_model(tmp_path, 'semantic'), device='cpu')
+    draw = inferencer.overlays.draw
+
+    def fail(image, *args):
+        if image.endswith('0.png'):
+            raise ValueError('too large')
+        return draw(image, *args)
+
+    inferencer.overlays.draw = fail
+    results = inferencer(str(images), out_dir=tmp_path / 'out')
+    reason = 'it cannot be drawn: ValueError: too large'
+    assert results['failed'] == {str(images / '0.png'): reason}
+    assert len(results['predictions']) == 2
+
+
 def test_inputs(tmp_path, images):
     inferencer = Inferencer(*write_inference_model(tmp_path, 'semantic'), device='cpu')
     (images / 'notes.txt').write_text('no image, and not taken for one')

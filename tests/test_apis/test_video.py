@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from mmgcnl.apis import Inferencer, is_video, segment_video
 from tests.builders import call_tool, write_inference_model
@@ -130,10 +131,14 @@ def test_model_that_fails_in_the_middle(tmp_path, video, model, monkeypatch):
         return forward(data)
 
     monkeypatch.setattr(inferencer.model, 'test_step', fail)
-    with pytest.raises(RuntimeError, match='out of memory'):
-        segment_video(inferencer, str(video), tmp_path / 'out.mp4')
+    reason = segment_video(inferencer, str(video), tmp_path / 'out.mp4')
+    assert reason.startswith('breaks off after 3 frames: the model fails on it: ')
+    assert 'out of memory' in reason
     assert len(read(tmp_path / 'out.mp4')[0]) == 3
     assert inferencer.show_progress
+    with pytest.raises(OSError, match='frame 1: the model fails on it: .*out of memory'):
+        segment_video(inferencer, str(video), tmp_path / 'none.mp4')
+    assert not (tmp_path / 'none.mp4').exists()
 
 
 @pytest.mark.parametrize('then', [None, KeyboardInterrupt()])
@@ -165,12 +170,32 @@ def test_what_does_not_open(tmp_path, video, model, monkeypatch, capsys):
     assert len(read(out / 'overlays/square.mp4')[0]) == FRAMES
 
 
-def test_what_is_a_video(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert is_video('a.MP4') and is_video('0') and is_video('folder/b.mkv')
-    assert not is_video('a.png') and not is_video('folder')
-    (tmp_path / '7').mkdir()
-    assert not is_video('7')  # a folder
+@pytest.mark.parametrize('number', [1, 3])
+def test_gif(tmp_path, model, number):
+    """It is a video if it moves."""
+    path = tmp_path / 'a.gif'
+    frames = [Image.new('RGB', (64, 48), (80 * i, 100, 200)) for i in range(number)]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
+    assert is_video(str(path)) == (number > 1)
+    (tmp_path / 'b.gif').write_text('no image')
+    assert not is_video(str(tmp_path / 'b.gif'))
+    if number > 1:
+        out = tmp_path / 'out'
+        call_tool('infer', *model, path, '--out-dir', out, '--device', 'cpu')
+        assert len(read(out / 'overlays/a.mp4')[0]) == number
+
+
+def test_globs_of_videos_and_images(tmp_path, video, images, model, capsys):
+    other = tmp_path / 'other.avi'
+    other.write_bytes(video.read_bytes())
+    out = tmp_path / 'out'
+    globs = [f'{tmp_path}/*.avi', f'{images}/*', f'{tmp_path}/*.flv']
+    with pytest.raises(SystemExit, match='2'):
+        call_tool('infer', *model, *globs, '--out-dir', out, '--device', 'cpu')
+    err = capsys.readouterr().err
+    assert f'{tmp_path}/*.flv: no such file' in err
+    names = sorted(path.name for path in (out / 'overlays').iterdir())
+    assert names == ['0.png', '1.png', '2.png', 'other.mp4', 'square.mp4']
 
 
 def test_cfg_options(tmp_path, images, model, capsys):

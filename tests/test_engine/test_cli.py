@@ -24,7 +24,7 @@ def environment(monkeypatch):
 
 @pytest.fixture
 def config(tmp_path: Path) -> str:
-    (tmp_path / 'net.py').write_text('a = dict(b=1, c=[1, 2])\n')
+    (tmp_path / 'net.py').write_text('model = dict(b=1, c=[1, 2])\n')
     return str(tmp_path / 'net.py')
 
 
@@ -36,9 +36,19 @@ def test_work_dir_of_option_then_config_then_name(config):
 
 
 def test_cfg_options(config):
-    cfg = load(config, '--cfg-options', 'a.b=None', 'a.c=[3,4]')
-    assert cfg.a == dict(b=None, c=[3, 4])
+    cfg = load(config, '--cfg-options', 'model.b=None', 'model.c=[3,4]')
+    assert cfg.model == dict(b=None, c=[3, 4])
     assert cfg.launcher == 'none'
+
+
+def test_option_that_nothing_reads(config, capsys):
+    with pytest.raises(SystemExit) as stop:
+        load(config, '--cfg-options', 'resume_from=a.pth')
+    assert stop.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.endswith(
+        'nothing reads resume_from (did you mean tools/train.py --resume FILE?)'
+    )
 
 
 @pytest.mark.parametrize('option', ['--local_rank', '--local-rank'])

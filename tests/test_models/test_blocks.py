@@ -25,6 +25,13 @@ def test_norm_cfg():
     assert isinstance(block.norm, nn.GroupNorm)
 
 
+def test_misspelt_option():
+    with pytest.raises(TypeError, match=r'num_heds=4 is no option .*mean num_heads\?'):
+        MODELS.build(dict(type='GCNonLocal2d', in_channels=16, num_heds=4))
+    with pytest.raises(TypeError, match=r"colour='red' is no option of GCNonLocal2d: give"):
+        MODELS.build(dict(type='GCNonLocal2d', in_channels=16, colour='red'))
+
+
 LIBRARIES = ['mmdet', 'mmseg']
 # As in a trained one, the last norm before a plugin is not zero.
 RESNET = dict(

@@ -59,6 +59,35 @@ def test_heads_with_other_classes(call, request, capsys, kind, option, have, wan
     assert f'set --cfg-options {option}={want}' in err
 
 
+def test_size_of_an_image_is_no_fault(call, detector, tmp_path, capsys, monkeypatch):
+    """PIL refuses images of more than twice this many pixels; the loader does not."""
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
+    call('check_data', detector, '--num-samples', 0)
+    assert 'no fault in 10 images' in capsys.readouterr().out
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_image_that_cannot_be_drawn(call, segmentor, tmp_path, capsys, monkeypatch):
+    def fail(*_):
+        raise ValueError('too large')
+
+    monkeypatch.setattr('mmgcnl.datasets.inspection.to_picture', fail)
+    call('check_data', segmentor, '--out', tmp_path / 'a.png', '--num-samples', 1)
+    out = capsys.readouterr().out
+    assert '1.png is not drawn: ValueError: too large' in out
+    assert 'no fault in 5 images' in out and not (tmp_path / 'a.png').exists()
+
+
+def test_what_was_found_before_an_error(call, segmentor, tmp_path, capsys, monkeypatch):
+    """Is reported, whatever it is."""
+    monkeypatch.setattr(
+        'mmgcnl.datasets.inspection.compare_splits', lambda _: 1 / 0, raising=True
+    )
+    with pytest.raises(ZeroDivisionError):
+        call('check_data', segmentor, '--num-samples', 0)
+    assert 'train, val, test: 5 images, 2 of 2 classes' in capsys.readouterr().out
+
+
 def test_no_samples(call, segmentor, tmp_path):
     call('check_data', segmentor, '--out', tmp_path / 'a.png', '--num-samples', 0)
     assert not (tmp_path / 'a.png').exists()

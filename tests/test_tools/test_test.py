@@ -1,5 +1,6 @@
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import mmcv
@@ -71,6 +72,51 @@ def test_detector(call, trained, detector, tmp_path):
     assert len(list((tmp_path / 'drawn').iterdir())) == 5
 
 
+@pytest.fixture
+def twins(tmp_path, squares):
+    """Copy the squares into a folder where every image is in two folders."""
+    for kind in ('images', 'labels'):
+        for folder in 'AB':
+            shutil.copytree(squares / kind, tmp_path / 'twins' / kind / folder)
+    boxes = json.loads((squares / 'boxes.json').read_text())
+    for image in boxes['images']:
+        image['file_name'] = f'{"AB"[image["id"] % 2]}/1.png'
+    (tmp_path / 'twins/boxes.json').write_text(json.dumps(boxes))
+    return tmp_path / 'twins'
+
+
+def test_images_of_the_same_name(call, trained, segmentor, twins, tmp_path, capsys):
+    checkpoint = trained(segmentor)
+    root = f'test_dataloader.dataset.data_root={twins}'
+    call(
+        *('test', segmentor, checkpoint, '--work-dir', tmp_path / 'test'),
+        *('--out', tmp_path / 'labels', '--cfg-options', root),
+    )
+    files = sorted(str(p.relative_to(tmp_path)) for p in (tmp_path / 'labels').rglob('*'))
+    expected = [f'labels/{folder}/{i}.png' for folder in 'AB' for i in range(1, 6)]
+    assert files == ['labels/A', *expected[:5], 'labels/B', *expected[5:]]
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match='2'):  # of mmseg's metric, by file name
+        call(
+            *('test', segmentor, checkpoint, '--work-dir', tmp_path / 'again'),
+            *('--cfg-options', root, f'test_evaluator.output_dir={tmp_path / "flat"}'),
+        )
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert 'would be written to the same one' in last and 'tools/test.py --out' in last
+    assert not list((tmp_path / 'flat').iterdir())
+
+
+def test_pictures_of_the_same_name(call, trained, detector, twins, tmp_path):
+    checkpoint = trained(detector)
+    call(
+        *('test', detector, checkpoint, '--work-dir', tmp_path / 'test'),
+        *('--show-dir', tmp_path / 'drawn', '--cfg-options'),
+        *(f'test_dataloader.dataset.data_root={twins}', 'test_dataloader.batch_size=2'),
+    )
+    files = [p.relative_to(tmp_path) for p in (tmp_path / 'drawn').rglob('*.png')]
+    assert sorted(map(str, files)) == ['drawn/A/1.png', 'drawn/B/1.png']
+
+
 def test_tta_averages_the_flips(call, trained, segmentor, tmp_path):
     checkpoint = trained(segmentor)
     call(
@@ -102,6 +148,19 @@ def test_config_of_a_resumed_training(call, trained, segmentor, tmp_path):
     assert 'mIoU' in metrics(tmp_path / 'test')
 
 
+def test_options_of_the_validation(call, trained, segmentor, tmp_path, capsys):
+    options = ('val_dataloader.dataset.indices=2', 'val_dataloader.batch_size=2')
+    call(
+        *('test', segmentor, trained(segmentor), '--work-dir', tmp_path / 'test'),
+        *('--cfg-options', *options, 'test_dataloader.batch_size=1'),
+    )
+    notes = [line for line in capsys.readouterr().err.splitlines() if 'note: ' in line]
+    assert notes == [
+        'note: val_dataloader.dataset.indices has no effect on a test: set '
+        'test_dataloader.dataset.indices'
+    ]
+
+
 @pytest.mark.parametrize(
     ('config', 'arguments', 'message'),
     [
@@ -112,6 +171,12 @@ def test_config_of_a_resumed_training(call, trained, segmentor, tmp_path):
             'segmentor',
             ['{any}', '--cfg-options', 'submission.a=1', '--submission', 's', '--out', 'o'],
             '--out: with --submission, the label maps are in its folder already',
+        ),
+        (
+            'segmentor',
+            ['{any}', '--cfg-options', 'data.workers_per_gpu=2', 'evaluaton.metric=mIoU'],
+            'reads data.workers_per_gpu (did you mean train_dataloader.num_workers?); nor '
+            'evaluaton.metric',
         ),
     ],
 )

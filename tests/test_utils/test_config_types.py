@@ -3,7 +3,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import DATASETS, HOOKS, init_default_scope
 
-from mmgcnl.utils.config_types import class_of, scope_of, type_name
+from mmgcnl.utils.config_types import class_of, parameters_of, scope_of, type_name
 
 EVERY_WAY = (
     'CheckpointHook',
@@ -51,3 +51,21 @@ def test_scope_of_the_library_that_the_model_comes_from(library):
     visualizer = dict(mmdet='DetLocalVisualizer', mmseg='SegLocalVisualizer')[library]
     cfg = Config(dict(visualizer=dict(type=f'{library}.{visualizer}')))
     assert scope_of(cfg) == library
+
+
+def test_parameters_of():
+    class Base:
+        def __init__(self, one, *, two=2):
+            pass
+
+    class Child(Base):
+        def __init__(self, three, *args, **kwargs):
+            pass
+
+    class Open:
+        def __init__(self, **kwargs):
+            pass
+
+    assert parameters_of(Child) == {'one', 'two', 'three'}
+    assert parameters_of(Open) is None
+    assert parameters_of(lambda a, b=1: a) == {'a', 'b'}

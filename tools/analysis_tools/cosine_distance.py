@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.fileio import dump
 from prettytable import PrettyTable
@@ -32,6 +31,7 @@ from mmgcnl.utils.cli import (
     add_device_argument,
     check_file,
     non_negative_int,
+    read_config,
 )
 
 
@@ -125,8 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.num_images is not None and args.num_images < 1:
         parser.error(f'--num-images {args.num_images}: give at least 1')
     try:
-        cfg = Config.fromfile(args.config)
-        cfg.merge_from_dict(args.cfg_options)
+        cfg = read_config(args.config, args.cfg_options)
         connect_processes(args.launcher)
         model = init_model(cfg, args.checkpoint, args.device)
         find_blocks(model)  # before the data is read

@@ -16,11 +16,14 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from mmengine.config import Config
-
 with contextlib.redirect_stdout(sys.stderr):  # the libraries print on import
     from mmgcnl.analysis.complexity import CONVENTIONS, measure_complexity
-    from mmgcnl.utils.cli import add_cfg_options, add_size_argument, existing_file
+    from mmgcnl.utils.cli import (
+        add_cfg_options,
+        add_size_argument,
+        existing_file,
+        read_config,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -33,10 +36,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--json', action='store_true', help='print JSON, exact numbers')
     add_cfg_options(parser)
     args = parser.parse_args(argv)
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options)
     warnings.filterwarnings('ignore', module='mmseg')
     try:
+        cfg = read_config(args.config, args.cfg_options)
         cost = measure_complexity(cfg, tuple(args.shape), args.convention)
     except ValueError as error:
         parser.error(f'{args.config}: {error}')

@@ -14,8 +14,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import mmcv
-
 from mmgcnl.analysis import (
     attention_at,
     draw_attention,
@@ -24,7 +22,8 @@ from mmgcnl.analysis import (
     mean_queries,
     read_label_map,
 )
-from mmgcnl.apis import Inferencer
+from mmgcnl.apis import Inferencer, image_pipeline
+from mmgcnl.datasets.pictures import find_reader
 from mmgcnl.utils.cli import (
     add_cfg_options,
     add_device_argument,
@@ -93,31 +92,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = args.names or [Path(config).stem for config, *_ in models]
     if len(names) != len(models) or len(set(names)) != len(names):
         parser.error(f'--names: give {len(models)} different names')
-    image = mmcv.imread(args.image)
-    if image is None:
-        parser.error(f'image: {args.image} does not decode as an image')
 
     maps, panels, samples = [], {}, []
     try:
         for (config, checkpoint, block), name in zip(models, names):
             cfg = read_config(config, args.cfg_options)
+            if not panels:
+                picture = find_reader(image_pipeline(cfg).transforms).picture(args.image)
             inferencer = Inferencer(cfg, checkpoint, args.device)
             find_blocks(inferencer.model)
             found, pred = attention_at(
-                inferencer.model, inferencer.pipeline, image, args.point, block
+                inferencer.model, inferencer.pipeline, args.image, args.point, block
             )
             maps.append(found)
             if args.ground_truth and not panels:
-                truth = read_label_map(args.ground_truth, image.shape[:2])
-                panels['ground truth'] = inferencer.draw_truth(image, truth)
+                truth = read_label_map(args.ground_truth, picture.shape[:2])
+                panels['ground truth'] = inferencer.draw_truth(args.image, truth)
                 samples.append(truth)
-            (panels[name],) = inferencer.visualize([image], [pred])
+            (panels[name],) = inferencer.visualize([args.image], [pred])
             samples.append(pred)
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
+    except (OSError, RuntimeError, ValueError) as error:
+        parser.error(str(error).replace('\n', ' '))
     make_rows = mean_queries if args.mean else head_queries
     queries = make_rows(args.point, dict(zip(names, maps)))
-    draw_attention(image[..., ::-1], queries, args.out, panels, inferencer.legend(*samples))
+    draw_attention(picture, queries, args.out, panels, inferencer.legend(*samples))
     print(f'drawn: {args.out}')
 
 

@@ -8,12 +8,12 @@ python tools/analysis_tools/visualize_predictions.py CONFIG CHECKPOINT --images 
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.utils import ProgressBar
 
-from mmgcnl.analysis import Split, draw_panels, prediction_panels
+from mmgcnl.analysis import Sample, Split, draw_panels, prediction_panels
 from mmgcnl.apis import Inferencer, find_images
 from mmgcnl.utils.cli import (
     add_cfg_options,
@@ -87,28 +87,37 @@ def main(argv: Sequence[str] | None = None) -> None:
         }
         ours = models[names[-1]]
         if args.images:
-            paths = find_images(args.images)[: args.num_images]
-            total = len(paths)
-            source: Iterator = ((path, None) for path in paths)
+            images: Sequence = [
+                Sample(str(path), {}, None)
+                for path in find_images(args.images)[: args.num_images]
+            ]
         else:
-            split = Split(ours.model.cfg, args.split, args.num_images)
-            total = len(split)
-            source = ((sample.path, sample.truth) for sample in split)
-        bar = ProgressBar(total)
-        written, rows, drawn = [], [], []
-        for path, truth in source:
-            row, samples = prediction_panels(path, truth, models, args.score_thr)
-            rows.append(row)
-            drawn += samples
+            images = Split(ours.model.cfg, args.split, args.num_images)
+        bar = ProgressBar(len(images))
+        written, rows, drawn, failed = [], [], [], []
+        for index in range(len(images)):
+            try:
+                image = images[index]
+                row, samples = prediction_panels(
+                    image.path, image.truth, models, args.score_thr
+                )
+            except (RuntimeError, ValueError) as error:  # the others are drawn
+                failed.append(str(error).replace('\n', ' '))
+            else:
+                rows.append(row)
+                drawn += samples
             bar.update()
-            if len(rows) == args.rows or bar.completed == total:
+            if len(rows) == args.rows or (rows and bar.completed == len(images)):
                 file = args.out_dir / f'predictions_{len(written) + 1:03d}.png'
                 draw_panels(rows, file, ours.legend(*drawn))
                 written.append(file)
                 rows, drawn = [], []
     except (OSError, RuntimeError, ValueError) as error:
         parser.error(str(error).replace('\n', ' '))
-    print(f'\ndrawn: {", ".join(map(str, written))}')
+    if written:
+        print(f'\ndrawn: {", ".join(map(str, written))}')
+    if failed:
+        parser.error(f'{len(failed)} images are not drawn: {"; ".join(failed)}')
 
 
 if __name__ == '__main__':

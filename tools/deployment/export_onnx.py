@@ -3,9 +3,9 @@
 python tools/deployment/export_onnx.py CONFIG CHECKPOINT --out model.onnx --shape 512 1024
 
 The names of inputs and outputs are mmdeploy's. 'input' is the image as the model's
-data_preprocessor gives it: (batch, 3, H, W), float32, in its channel order, normalised
-with its mean and std. The tool prints these settings and stores them in the file's
-metadata.
+data_preprocessor gives it: (batch, channels, H, W), float32, in its channel order,
+normalised with its mean and std. The tool prints these settings and stores them in the
+file's metadata.
 
 segmentor  'output': the logits (batch, classes, H, W) resized to the input, or with
            --labels the labels (batch, 1, H, W), int64. With test_cfg.mode='slide' the
@@ -25,13 +25,12 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from mmengine.config import Config
-
 from mmgcnl.utils.cli import (
     add_cfg_options,
     add_size_argument,
     existing_file,
     file_name,
+    read_config,
 )
 from mmgcnl.utils.text import format_size
 
@@ -90,9 +89,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         shapes_to_verify,
     )
 
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options)
     try:
+        cfg = read_config(args.config, args.cfg_options)
         model = TensorModel(init_model(cfg, args.checkpoint, 'cpu'), args.labels, args.head)
         preprocessing = describe_preprocessing(cfg)
         meta = dict(classes=model.model.dataset_meta['classes'], **preprocessing)
@@ -103,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     takes = (
         'any batch size, height and width'
         if args.dynamic
-        else f'1 x 3 x {format_size(shape)}'
+        else f'1 x {model.in_channels} x {format_size(shape)}'
     )
     print(f'{args.out} takes {takes}; the input as data_preprocessor gives it:')
     for key, value in preprocessing.items():

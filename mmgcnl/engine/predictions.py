@@ -1,0 +1,170 @@
+"""The files that a test writes of its predictions, and their names.
+
+mmseg and mmdet name them by the file name of the image alone: of images with the same name
+in several folders, only the last one's would be left.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from PIL import Image
+
+from mmgcnl.datasets.loading import leaf_datasets
+
+from .options import ConfigError
+
+#: Metrics of mmdet that name files by that of the image, if they have an outfile_prefix.
+_NAMED_BY_IMAGE = ('CityScapesMetric', 'CocoPanopticMetric')
+
+
+def name_outputs(paths: Iterable[str]) -> dict[str, str]:
+    """Name the files that are written for images.
+
+    Args:
+        paths: Paths of the images.
+
+    Returns:
+        For each path a relative path without suffix: the name of the image or, where these
+        repeat, also its folders below the one that all images are in.
+
+    Raises:
+        ConfigError: Two images differ in their suffix only.
+    """
+    parts = {path: _complete(path).split('/') for path in paths}
+    names = {path: [Path(part[-1]).stem] for path, part in parts.items()}
+    if _same(names) is not None:
+        shared = len(os.path.commonprefix([part[:-1] for part in parts.values()]))
+        names = {path: [*part[shared:-1], *names[path]] for path, part in parts.items()}
+    twins = _same(names)
+    if twins is not None:
+        raise ConfigError(
+            f'{twins[0]} and {twins[1]} would be written to the same file: test them in '
+            'two runs with different folders'
+        )
+    return {path: os.path.join(*name) for path, name in names.items()}
+
+
+def _complete(path: str) -> str:
+    return path if '://' in path else Path(os.path.abspath(path)).as_posix()
+
+
+def _same(names: dict[str, list[str]]) -> tuple[str, str] | None:
+    seen: dict[tuple[str, ...], str] = {}
+    for path, name in names.items():
+        other = seen.setdefault(tuple(name), path)
+        if other != path:
+            return other, path
+    return None
+
+
+def image_paths(dataset: Any) -> Iterator[str]:
+    """Yield the paths of a data set's images; none if it does not tell them."""
+    if not hasattr(dataset, 'get_data_info'):
+        return
+    for index in range(len(dataset)):
+        path = dataset.get_data_info(index).get('img_path')
+        if isinstance(path, str):
+            yield path
+
+
+class LabelMapHook(Hook):
+    """Writes the label maps that a segmentor predicts in a test.
+
+    The files are PNG, of 8 bits per pixel, or of 16 for more than 256 classes. As in
+    mmseg's IoUMetric, the classes start at 1 for data sets with ``reduce_zero_label``. The
+    names are those of :func:`name_outputs`.
+
+    Args:
+        out_dir: The folder that gets them.
+    """
+
+    def __init__(self, out_dir: str) -> None:
+        self.out_dir = out_dir
+        self.names: dict[str, str] = {}
+        self.dtype: type = np.uint8
+
+    def before_test(self, runner: Runner) -> None:
+        """Name the files.
+
+        Raises:
+            ConfigError: Two images would be written to the same file.
+        """
+        dataset = runner.test_dataloader.dataset
+        self.names = name_outputs(image_paths(dataset))
+        classes = getattr(dataset, 'metainfo', {}).get('classes') or ()
+        parts = list(leaf_datasets(dataset))
+        start = any(getattr(part, 'reduce_zero_label', False) for part in parts)
+        self.dtype = np.uint16 if len(classes) + start > 256 else np.uint8
+
+    def after_test_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[Any] | None = None,
+    ) -> None:
+        """Write the label maps of a batch.
+
+        Args:
+            runner: Unused.
+            batch_idx: Unused.
+            data_batch: Unused.
+            outputs: mmseg's data samples with ``pred_sem_seg``, (1, H, W).
+        """
+        for sample in outputs or ():
+            labels = sample.pred_sem_seg.data[0].cpu().numpy()
+            if sample.get('reduce_zero_label', False):
+                labels = labels + 1
+            name = self.names.get(sample.img_path, Path(sample.img_path).stem)
+            path = Path(self.out_dir, f'{name}.png')
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(labels.astype(self.dtype)).save(path)
+
+
+class DistinctNamesHook(Hook):
+    """Stops before metrics of the libraries would write several images to one file."""
+
+    def before_val(self, runner: Runner) -> None:
+        """Check the metrics of a validation."""
+        self._check(runner.val_loop)
+
+    def before_test(self, runner: Runner) -> None:
+        """Check the metrics of a test.
+
+        Raises:
+            ConfigError: Two images have the same name, or the classes are too many for the
+                files of 8 bits that a metric writes.
+        """
+        self._check(runner.test_loop)
+
+    def _check(self, loop: Any) -> None:
+        evaluator = getattr(loop, 'evaluator', None)
+        for metric in getattr(evaluator, 'metrics', ()):
+            name = type(metric).__name__
+            folder = getattr(metric, 'output_dir', None)
+            if folder is None and name in _NAMED_BY_IMAGE:
+                folder = getattr(metric, 'outfile_prefix', None)
+            if folder is None:
+                continue
+            dataset = loop.dataloader.dataset
+            twins = _same({path: [Path(path).stem] for path in image_paths(dataset)})
+            if twins is not None:
+                raise ConfigError(
+                    f'{name} names its files in {folder} by the image: {twins[0]} and '
+                    f'{twins[1]} would be written to the same one; evaluate their folders '
+                    'in several runs, or write label maps by tools/test.py --out'
+                )
+            classes = getattr(dataset, 'metainfo', {}).get('classes') or ()
+            if len(classes) > 256 and name not in _NAMED_BY_IMAGE:
+                raise ConfigError(
+                    f'{name} writes label maps of 8 bits to {folder}, which {len(classes)} '
+                    'classes do not fit into: remove output_dir, and write them by '
+                    'tools/test.py --out'
+                )
