@@ -29,6 +29,7 @@ from mmgcnl.structures import (
     decode_prediction,
 )
 from mmgcnl.utils.config_types import scope_of, visualizer_of
+from mmgcnl.utils.text import first_names
 
 from .model import image_pipeline, init_model
 from .overlays import Image, Overlays
@@ -68,9 +69,16 @@ def find_images(inputs: Image | Sequence[Image]) -> list[Image]:
             found = [Path(p) for p in glob.glob(str(item), recursive=True)]
             found = [p for p in found if p.is_file()]
         if not found:
-            raise FileNotFoundError(f'no image: {item}')
+            raise FileNotFoundError(f'no image: {item}{_name_folders(path)}')
         images += sorted(map(str, found))
     return images
+
+
+def _name_folders(path: Path) -> str:
+    folders = sorted(p.name for p in path.iterdir() if p.is_dir()) if path.is_dir() else []
+    if not folders:
+        return ''
+    return f" itself; give its folders ({first_names(folders)}), or '{path}/**/*.jpg'"
 
 
 class Inferencer(BaseInferencer):

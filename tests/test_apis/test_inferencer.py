@@ -43,6 +43,15 @@ def test_goes_on_past_broken_files(tmp_path, images):
     assert len(list((tmp_path / 'out/labels').iterdir())) == 3
 
 
+def test_a_folder_of_folders(tmp_path, images):
+    with pytest.raises(FileNotFoundError) as error:
+        find_images(str(tmp_path))
+    assert str(error.value) == (
+        f'no image: {tmp_path} itself; give its folders ({images.name}), or '
+        f"'{tmp_path}/**/*.jpg'"
+    )
+
+
 def test_inputs(tmp_path, images):
     inferencer = Inferencer(*write_inference_model(tmp_path, 'semantic'), device='cpu')
     (images / 'notes.txt').write_text('no image, and not taken for one')
