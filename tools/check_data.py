@@ -1,9 +1,10 @@
 """Check all data of a config before training: count it, find faults, draw samples.
 
 The data sets and loading steps of the config read every image and every annotation of
-every split, with as many workers as the config has. The classes are compared with the
-annotations, between the splits, and with the heads of the model. At the end there is a
-note on whatever is unusual but may be intended, and then a line for each fault.
+every split, with as many workers as the config has. The classes, and how label maps are
+read, are compared with the annotations, between the splits, and with the heads of the
+model and the metrics. At the end there is a note on whatever is unusual but may be
+intended, and then a line for each fault.
 
 Exit code 1: there are faults. Exit code 2: wrong input.
 """
@@ -18,7 +19,9 @@ from mmengine.config import Config
 from mmgcnl.apis import build_model
 from mmgcnl.datasets.annotations import Report
 from mmgcnl.datasets.inspection import SPLITS, draw_samples, inspect_data
+from mmgcnl.datasets.splits import metrics_of
 from mmgcnl.engine.num_classes import compare_num_classes
+from mmgcnl.engine.splits import compare_ignore_index
 from mmgcnl.utils.cli import (
     add_cfg_options,
     existing_file,
@@ -42,15 +45,22 @@ def format_report(report: Report) -> str:
     for name, images, amount in zip(report.classes, report.images, report.amounts):
         share = f'{100 * amount / total:6.2f} %' if report.unit == 'pixels' else ''
         text += f'\n  {name:{width}} {images:7d} {amount:10d} {share}'.rstrip()
+    if report.ignored:
+        share = 100 * report.ignored / (report.ignored + report.amounts.sum())
+        text += f'\n  ignored: {share:.2f} % of all pixels'
     return text
 
 
 def check_model(cfg: Config, reports: list[Report]) -> list[str]:
-    """Compare the heads of the config's model with the classes of its training data."""
-    metainfo = next((report.metainfo for report in reports if report.classes), None)
-    if 'model' not in cfg or metainfo is None:
+    """Compare the heads of the config's model with its training data, and its metrics."""
+    first = next((report for report in reports if report.classes), None)
+    if 'model' not in cfg or first is None:
         return []
-    return [f'model: {fault}' for fault in compare_num_classes(build_model(cfg), metainfo)]
+    model = build_model(cfg)
+    metrics = metrics_of(cfg, ('val', 'test'))
+    faults = compare_num_classes(model, first.metainfo)
+    faults += dict.fromkeys(compare_ignore_index(model, first.settings, metrics))
+    return [f'model: {fault}' for fault in faults]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -35,21 +36,28 @@ from mmgcnl.utils.text import first_cause
 
 from .annotations import (
     Report,
-    check_annotations,
-    compare_splits,
+    check_settings,
     find_absent_classes,
     find_mismatches,
 )
 from .loading import (
     NO_SAMPLE,
-    SET_ROOT,
     CheckedCompose,
     check_folders,
     describe,
     explain,
     leaf_datasets,
+    load_checked,
 )
+from .orientation import describe_turned, is_turned_unnoticed
 from .pictures import find_reader, to_picture
+from .splits import (
+    check_evaluators,
+    check_truth,
+    compare_splits,
+    metrics_of,
+    settings_of,
+)
 
 SPLITS = ('train', 'val', 'test')
 
@@ -79,14 +87,16 @@ def inspect_data(cfg: Config, num_samples: int = 0) -> Iterator[Report]:
                 seen[split] = loader.dataset
     for name, config in seen.items():
         workers = cfg[f'{name.split(",")[0]}_dataloader'].get('num_workers', 0)
-        evaluators = _check_evaluators(cfg, name.split(', '))
+        evaluators = list(check_evaluators(cfg, name.split(', ')))
+        # Test data may have no labels, which only its server knows.
+        metrics = metrics_of(cfg, ['val'] if 'val' in name else [])
         parts = list(leaf_datasets(config))
         for index, part in enumerate(parts):
             title = f'{name} {index + 1}/{len(parts)}' if len(parts) > 1 else name
             report = Report(title, describe(part), faults=evaluators)
             evaluators = []
             print(f'{title}: {report.dataset}', flush=True)
-            _inspect(part, report, workers, visualizer, num_samples)
+            _inspect(part, report, workers, visualizer, num_samples, metrics)
             reports.append(report)
             yield report
     compare_splits(reports)
@@ -110,17 +120,19 @@ def draw_samples(reports: list[Report], path: str | Path) -> None:
 
 
 def _inspect(
-    config: dict, report: Report, workers: int, visualizer: Any, num_samples: int
+    config: dict,
+    report: Report,
+    workers: int,
+    visualizer: Any,
+    num_samples: int,
+    metrics: list[tuple[type, dict]],
 ) -> None:
     """Fill in the report of one data set."""
     pipeline = config.get('pipeline', [])
     loads = [step for step in pipeline if type_name(step['type']).startswith('Load')]
-    dataset = None
     try:
         dataset = DATASETS.build(dict(config, pipeline=loads, lazy_init=True))
         check_folders(dataset)
-        # The data set's own full_init may stop at the first fault.
-        BaseDataset.full_init(dataset)
     except (
         AssertionError,
         KeyError,
@@ -129,15 +141,20 @@ def _inspect(
         TypeError,
         ValueError,
     ) as error:
-        if hasattr(dataset, 'cat_ids'):  # a misspelt class may have left no sample
-            report.faults += check_annotations(dataset)[0]
         report.faults.append(explain(error))
+        return
+    evaluated = 'val' in report.name or 'test' in report.name
+    # The data set's own full_init may stop at the first fault.
+    full_init = partial(BaseDataset.full_init, dataset)
+    if not load_checked(dataset, report, evaluated, full_init, thorough=True):
         return
     report.num_images = len(dataset)
     report.metainfo = dataset.metainfo
     report.classes = tuple(dataset.metainfo.get('classes') or ())
-    faults, report.notes = check_annotations(dataset)
+    report.settings = settings_of(dataset)
+    faults, notes = check_settings(dataset)
     report.faults += faults
+    report.notes += notes
     if not report.num_images:
         report.faults.append(NO_SAMPLE)
         return
@@ -151,7 +168,8 @@ def _inspect(
         num_workers=min(workers, os.cpu_count() or 1),
     )
     faulty = set()
-    for index, (faults, unit, labels, counts, digest) in enumerate(
+    turned = []
+    for index, (faults, unit, labels, counts, digest, unnoticed) in enumerate(
         track_iter_progress((loader, report.num_images))
     ):
         if digest:
@@ -160,15 +178,22 @@ def _inspect(
         if faults:
             faulty.add(index)
         report.unit = report.unit or unit
+        if unnoticed:
+            turned.append(dataset.get_data_info(index)['img_path'])
         inside = labels < len(report.classes)
         report.images[labels[inside]] += 1
         report.amounts[labels[inside]] += counts[inside]
+        report.ignored += int(counts[~inside].sum())
     report.notes += find_absent_classes(report)
+    if turned:
+        report.notes.append(describe_turned(turned))
+    sound = [i for i in range(report.num_images) if i not in faulty]
+    if sound and metrics:
+        report.faults += check_truth(dataset, pipeline, sound[0], metrics)
 
     if visualizer is not None:
         visualizer.dataset_meta = dataset.metainfo
         pack = TRANSFORMS.build(dict(_pack(pipeline), meta_keys=('img_path',)))
-        sound = [i for i in range(report.num_images) if i not in faulty]
         chosen = np.linspace(0, len(sound) - 1, min(num_samples, len(sound)))
         for index in chosen.astype(int):
             info = dataset.get_data_info(sound[index])
@@ -193,7 +218,10 @@ def _pack(pipeline: list[dict]) -> dict:
 
 
 class _Samples(Dataset):
-    """Yields faults, unit, labels, amounts and digest of each image of a data set."""
+    """Yields what is found in each image of a data set.
+
+    Faults, unit, labels, amounts, digest, and whether its EXIF orientation turns it.
+    """
 
     def __init__(self, dataset: BaseDataset) -> None:
         self.dataset = dataset
@@ -202,23 +230,30 @@ class _Samples(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> tuple[list[str], str, np.ndarray, np.ndarray, str]:
+    def __getitem__(
+        self, index: int
+    ) -> tuple[list[str], str, np.ndarray, np.ndarray, str, bool]:
         info = self.dataset.get_data_info(index)
         nothing = '', np.zeros(0, int), np.zeros(0, int)
         try:
             results = self.pipeline(dict(info))
         except RuntimeError as error:
-            return [str(error)], *nothing, ''
+            return [str(error)], *nothing, '', False
         digest = _digest(results.get('img'))
-        faults = [*_find_truncated(info, self.dataset), *find_mismatches(info, results)]
+        backend_args = getattr(self.dataset, 'backend_args', None)
+        faults = [
+            *_find_truncated(info, self.dataset),
+            *find_mismatches(info, results, backend_args),
+        ]
         if 'gt_seg_map' in results:
             unit, values = 'pixels', results['gt_seg_map']
         elif 'gt_bboxes_labels' in results:
             counted = ~results['gt_ignore_flags']
             unit, values = 'objects', results['gt_bboxes_labels'][counted]
         else:
-            return faults, *nothing, digest
-        return faults, unit, *np.unique(values, return_counts=True), digest
+            return faults, *nothing, digest, False
+        turned = is_turned_unnoticed(info, results, self.pipeline, backend_args)
+        return faults, unit, *np.unique(values, return_counts=True), digest, turned
 
 
 def _digest(image: Any) -> str:
@@ -253,22 +288,6 @@ def _no_size_limit() -> Iterator[None]:
         yield
     finally:
         Image.MAX_IMAGE_PIXELS = limit
-
-
-def _check_evaluators(cfg: Config, splits: list[str]) -> list[str]:
-    """Find missing files of the evaluators, whose paths ignore the data sets' data_root."""
-    faults = []
-    for split in splits:
-        evaluators = cfg.get(f'{split}_evaluator') or []
-        for one in evaluators if isinstance(evaluators, list) else [evaluators]:
-            for key in ('ann_file', 'seg_prefix'):
-                path = one.get(key)
-                if path and '://' not in path and not os.path.exists(path):
-                    faults.append(
-                        f'{split}_evaluator.{key}: no such file or folder: {path}; '
-                        f'{SET_ROOT}'
-                    )
-    return faults
 
 
 def _build_visualizer(cfg: Config) -> Any:

@@ -8,17 +8,25 @@ label without a class fails an assertion inside a CUDA kernel.
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from json import JSONDecodeError
 from typing import Any
 
-import numpy as np
 from mmengine.dataset import BaseDataset, Compose
+from mmengine.logging import print_log
+from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Dataset
 
-from mmgcnl.utils.config_types import type_name
+from mmgcnl.utils.config_types import class_of, type_name
+from mmgcnl.utils.text import first_names
+
+from .annotations import Report
+from .coco import check_content, check_each_annotation
+from .label_maps import check_number_of_classes, find_label_fault, find_other_suffixes
+from .left_out import find_filtered
 
 SET_ROOT = (
     'set the data root: in the environment for the configs here, for example COCO_ROOT '
@@ -38,18 +46,107 @@ def build_dataloader(
         diff_rank_seed: See mmengine's Runner.build_dataloader.
 
     Raises:
-        RuntimeError: The data set cannot be loaded, or :func:`check_dataset` finds a
-            fault in it.
+        RuntimeError: The data set cannot be loaded, or there is a fault in it or its
+            annotation file.
     """
     if isinstance(dataloader, DataLoader) or isinstance(dataloader['dataset'], Dataset):
         return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
     try:
-        loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        config = dict(dataloader, dataset=_checked(dataloader['dataset']))
+        loader = Runner.build_dataloader(config, seed, diff_rank_seed)
     except (AssertionError, KeyError, OSError, ValueError) as error:
         places = '; '.join(map(describe, leaf_datasets(dataloader['dataset'])))
         raise RuntimeError(f'{places}: {explain(error)}') from error
     check_dataset(loader.dataset)
     return loader
+
+
+def _checked(config: dict) -> dict:
+    """Replace the data sets inside a config by functions that check them, too."""
+    if config.get('datasets') is not None:
+        return dict(config, datasets=[_checked(part) for part in config['datasets']])
+    if config.get('dataset') is not None:
+        return dict(config, dataset=_checked(config['dataset']))
+    # Others read no annotation file of COCO's format; check_dataset is enough for them.
+    if not hasattr(class_of(config, DATASETS), 'COCOAPI'):
+        return config
+
+    def build() -> BaseDataset:
+        dataset = DATASETS.build(dict(config, lazy_init=True))
+        report = Report(type(dataset).__name__, describe(config))
+        load_checked(dataset, report, evaluated=dataset.test_mode)
+        if report.faults:
+            raise RuntimeError(f'{report.dataset}: ' + '\n'.join(report.faults))
+        for note in report.notes:
+            print_log(f'{report.name}: {note}', 'current', logging.WARNING)
+        return dataset
+
+    # mmengine copies configs, but not the functions in them.
+    return dict(type=build)
+
+
+def load_checked(
+    dataset: BaseDataset,
+    report: Report,
+    evaluated: bool,
+    full_init: Callable[[], None] | None = None,
+    thorough: bool = False,
+) -> bool:
+    """Initialise a data set, and check its annotation file while that is read.
+
+    The file of a CocoDataset is read once, and its content is not kept.
+
+    Args:
+        dataset: A data set that is not initialised.
+        report: Gets the faults, among them why the data set cannot be loaded, and notes.
+        evaluated: Whether the data is evaluated on.
+        full_init: Initialises the data set. Default: its own ``full_init``.
+        thorough: Whether to check each annotation on its own, too.
+
+    Returns:
+        Whether it is initialised.
+    """
+    classes = dataset.metainfo.get('classes')
+
+    def read(path: str) -> Any:
+        api = type(dataset).COCOAPI(path)
+        if classes and not isinstance(classes, str):
+            faults, notes = check_content(dataset, api.dataset, evaluated)
+            if thorough:
+                faults += check_each_annotation(dataset.ann_file, api.dataset)
+            report.faults += dict.fromkeys(faults)
+            report.notes += notes
+        return api
+
+    def filter_data() -> list[dict]:
+        samples = dataset.data_list
+        kept = type(dataset).filter_data(dataset)
+        report.notes.extend(find_filtered(dataset, samples, kept))
+        return kept
+
+    # Attributes of the instance come before those of its class.
+    own = dict(filter_data=filter_data)
+    if hasattr(dataset, 'COCOAPI'):
+        own['COCOAPI'] = read
+    vars(dataset).update(own)
+    try:
+        (full_init or dataset.full_init)()
+    except (
+        AssertionError,
+        KeyError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        # mmdet stops at some of what was found, in fewer words.
+        if not (report.faults and isinstance(error, (AssertionError, KeyError))):
+            report.faults.append(explain(error))
+        return False
+    finally:
+        for name in own:
+            del vars(dataset)[name]
+    return True
 
 
 def check_dataset(dataset: Dataset) -> None:
@@ -67,9 +164,14 @@ def check_dataset(dataset: Dataset) -> None:
             be loaded.
     """
     for leaf in leaf_datasets(dataset):
-        if not isinstance(leaf, BaseDataset):
+        # Some of ours check themselves.
+        if not isinstance(leaf, BaseDataset) or isinstance(leaf.pipeline, CheckedCompose):
             continue
         check_folders(leaf)
+        for fault in check_number_of_classes(leaf):
+            raise RuntimeError(f'{type(leaf).__name__}: {fault}')
+        for note in find_other_suffixes(leaf):
+            print_log(f'{type(leaf).__name__}: {note}', 'current', logging.WARNING)
         if not len(leaf):
             raise RuntimeError(f'{type(leaf).__name__}: {NO_SAMPLE}')
         if type(leaf.pipeline) is Compose:
@@ -97,8 +199,8 @@ class CheckedCompose(Compose):
 
     Raises:
         RuntimeError: When called: a transform fails, for example because an image does
-            not decode; or a label map of a segmentation data set has values that are
-            neither classes nor ignored.
+            not decode; or a label map has another size than its image, several channels,
+            or values that are neither classes nor ignored.
     """
 
     def __init__(self, dataset: BaseDataset) -> None:
@@ -106,12 +208,13 @@ class CheckedCompose(Compose):
         self.num_classes = len(dataset.metainfo.get('classes', ()))
         # Only mmseg's data sets have it; mmdet maps category ids to classes by itself.
         self.ignore_index = getattr(dataset, 'ignore_index', None)
+        self.backend_args = getattr(dataset, 'backend_args', None)
 
     def __call__(self, data: dict) -> dict | None:
         """Run the transforms on the information on a sample."""
         image = data.get('img_path')
         labels = data.get('seg_map_path')
-        unchecked = self.num_classes > 0 and self.ignore_index is not None
+        unchecked = True
         for transform in self.transforms:
             try:
                 data = transform(data)
@@ -120,25 +223,44 @@ class CheckedCompose(Compose):
                 files = f'image {image}' + (f', labels {labels}' if labels else '')
                 reason = f'{type(error).__name__}: {error}'.strip()
                 if name.startswith('Load'):
-                    reason += '; replace the file, or remove the sample'
+                    reason += _remedy(error)
                 raise RuntimeError(f'{name} failed on {files}: {reason}') from error
             if data is None:
                 return None
             # Check the map as loaded: a later transform may crop away what is wrong.
             if unchecked and 'gt_seg_map' in data:
-                self._check_labels(data['gt_seg_map'], labels)
+                fault = find_label_fault(
+                    transform, data, self.num_classes, self.ignore_index, self.backend_args
+                )
+                if fault:
+                    raise RuntimeError(fault)
                 unchecked = False
         return data
 
-    def _check_labels(self, values: np.ndarray, path: str | None) -> None:
-        wrong = (values >= self.num_classes) & (values != self.ignore_index)
-        if wrong.any():
-            raise RuntimeError(
-                f'{path}: label value {np.unique(values[wrong]).tolist()}, but there are '
-                f'{self.num_classes} classes, 0 to {self.num_classes - 1}, and '
-                f'{self.ignore_index} is ignored; correct the file, or set the classes or '
-                'the ignore_index of the data set to those of its labels'
-            )
+
+def _remedy(error: Exception) -> str:
+    """Say what helps against an error of a loading step."""
+    if isinstance(error, KeyError):
+        return (
+            f'; the sample has no {error}: add it to the annotations, or do not load it in '
+            'the pipeline'
+        )
+    # mmcv asserts that an image could be read, and mmseg that settings agree.
+    if isinstance(error, AssertionError) and 'failed to load' not in str(error):
+        return ''
+    if not isinstance(error, FileNotFoundError) or error.filename is None:
+        return '; replace the file, or remove the sample'
+    folder, name = os.path.split(error.filename)
+    if not os.path.isdir(folder):
+        return f'; there is no folder {folder}: set data_prefix, or {SET_ROOT}'
+    with os.scandir(folder) as entries:
+        folders = sorted(entry.path for entry in entries if entry.is_dir())
+    there = [path for path in folders if os.path.exists(os.path.join(path, name))]
+    if there:
+        return f'; it is in {there[0]}: set data_prefix to that, or name the folder with it'
+    if folders:
+        return f'; {folder} has folders, {first_names(folders)}: set data_prefix to one'
+    return '; check data_prefix and the suffix, or remove the sample'
 
 
 def leaf_datasets(dataset: Any) -> Iterator[Any]:

@@ -50,6 +50,7 @@ from .preemption import PreemptionHook, protect_workers
 from .processes import connect_without_gpu
 from .random_state import set_random_state
 from .resume import collect_progress, restore_progress, unwrapped
+from .splits import SplitsHook
 from .visualization import VISUALIZATION_HOOKS
 
 # Classes of mmengine, and those that resume exactly; and the hooks that draw.
@@ -181,6 +182,7 @@ class Runner(_Runner):
         self.register_hook(FiniteLossHook())
         self.register_hook(RandomStateHook())
         self.register_hook(NumClassesHook())
+        self.register_hook(SplitsHook())
         self._preemption = PreemptionHook()
         self.register_hook(self._preemption)
         self.register_hook(LoadableCheckpointHook())

@@ -1,8 +1,20 @@
+import json
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
-from tests.builders import draw_camvid, draw_coco_instances, draw_coco_panoptic
+from mmgcnl.datasets import loading
+from mmgcnl.datasets.inspection import inspect_data
+from tests.builders import (
+    draw_camvid,
+    draw_coco_instances,
+    draw_coco_panoptic,
+    draw_squares,
+    write_detector,
+    write_segmentor,
+)
 
 
 @pytest.fixture
@@ -33,3 +45,63 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f'no real images in {path}')
     return path
+
+
+@pytest.fixture
+def root(tmp_path):
+    draw_squares(tmp_path / 'squares')
+    return tmp_path / 'squares'
+
+
+@pytest.fixture
+def detector(tmp_path, root) -> Config:
+    """Trained on boxes.json, validated and tested on the copy val.json."""
+    content = json.loads((root / 'boxes.json').read_text())
+    for name, part in (('boxes', content['images'][:3]), ('val', content['images'][3:])):
+        (root / f'{name}.json').write_text(json.dumps(dict(content, images=part)))
+    cfg = Config.fromfile(write_detector(tmp_path / 'detector.py', root))
+    for name in ('boxes', 'val'):
+        change(root / f'{name}.json', keep_own_annotations)
+    for split in ('val', 'test'):
+        cfg[f'{split}_dataloader'].dataset.ann_file = 'val.json'
+    return cfg
+
+
+@pytest.fixture
+def segmentor(tmp_path, root) -> Config:
+    return Config.fromfile(write_segmentor(tmp_path / 'segmentor.py', root))
+
+
+def keep_own_annotations(content):
+    ids = {image['id'] for image in content['images']}
+    content['annotations'] = [a for a in content['annotations'] if a['image_id'] in ids]
+
+
+def change(path, function):
+    content = json.loads(path.read_text())
+    function(content)
+    path.write_text(json.dumps(content))
+
+
+def look(cfg):
+    """All faults and all notes."""
+    init_default_scope(cfg.default_scope)
+    reports = list(inspect_data(cfg))
+    return tuple(
+        [f'{r.name}: {line}' for r in reports for line in getattr(r, kind)]
+        for kind in ('faults', 'notes')
+    )
+
+
+@pytest.fixture
+def start(monkeypatch):
+    """Build the data of a split as a training does; return its warnings."""
+
+    def build(cfg, split='train'):
+        warnings: list[str] = []
+        monkeypatch.setattr(loading, 'print_log', lambda text, *args: warnings.append(text))
+        init_default_scope(cfg.default_scope)
+        loading.build_dataloader(cfg[f'{split}_dataloader'])
+        return warnings
+
+    return build

@@ -140,6 +140,35 @@ class TestImageThatDoesNotDecode:
         assert f'labels {path}' in text
 
 
+class TestRemedy:
+    def test_images_in_folders(self, mmseg_own, coco, coco_root):
+        folder = coco_root / 'train2017'
+        (folder / 'a').mkdir()
+        for path in list(folder.glob('*.jpg')):
+            path.rename(folder / 'a' / path.name)
+        init_default_scope('mmdet')
+        text = message(coco.train_dataloader)
+        assert text.endswith(
+            f'; it is in {folder}/a: set data_prefix to that, or name the folder with it'
+        )
+
+    def test_label_maps_without_the_folder(self, mmseg_own, camvid_root):
+        for name in ('images', 'annotations'):
+            (camvid_root / name / 'train/b').mkdir()
+        images = camvid_root / 'images/train'
+        (images / '0.png').rename(images / 'b/0.png')
+        mmseg_own.train_dataloader.dataset.img_suffix = '0.png'
+        mmseg_own.train_dataloader.dataset.seg_map_suffix = '0.png'
+        text = message(mmseg_own.train_dataloader)
+        assert f"No such file or directory: '{camvid_root}/annotations/train/b/0" in text
+        assert text.endswith('check data_prefix and the suffix, or remove the sample')
+
+    def test_settings_that_disagree(self, mmseg_own):
+        mmseg_own.train_dataloader.dataset.pipeline[1].reduce_zero_label = True
+        text = message(mmseg_own.train_dataloader)
+        assert 'reduce_zero_label' in text and 'replace the file' not in text
+
+
 class TestLabelOutsideTheClasses:
     @pytest.mark.parametrize('name', ['camvid', 'mmseg_own'])
     @pytest.mark.parametrize('split', ['train', 'val'])

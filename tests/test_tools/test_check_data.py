@@ -13,6 +13,15 @@ def test_faultless(call, segmentor, tmp_path, capsys):
     assert Image.open(tmp_path / 'a.png').size[0] == 2 * 4 * 150
 
 
+def test_share_of_ignored_pixels(call, segmentor, capsys):
+    options = [f'{s}_dataloader.dataset.reduce_zero_label=True' for s in ('train', 'val')]
+    options.append('test_dataloader.dataset.reduce_zero_label=True')
+    call('check_data', segmentor, '--num-samples', 0, '--cfg-options', *options)
+    out = capsys.readouterr().out
+    assert '  ground       5       1280 100.00 %' in out
+    assert '  ignored: 75.00 % of all pixels' in out
+
+
 def test_detector(call, detector, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     call('check_data', detector)

@@ -1,7 +1,8 @@
 """Convert a downloaded CamVid into the layout that CamVidDataset reads.
 
 SOURCE has one of these layouts:
-  train/ trainannot/ ...     label maps of 11 classes, named as the images (SegNet's)
+  train/ trainannot/ ...     label maps of 11 classes, named as the images (SegNet's);
+                             if they have a palette, its colours mean nothing
   train/ train_labels/ ...   colour labels NAME_L.png
   701_StillsRaw_full/ LabeledApproved_full/ train.txt ...
                              the original: colour labels NAME_L.png, and for each split
@@ -58,6 +59,24 @@ VALUE_OF = {
 }
 
 
+def find_files(folder: Path) -> dict[str, Path]:
+    """Find the images of a folder by their names without suffix.
+
+    Raises:
+        ValueError: There is no such folder, or two images have one name.
+    """
+    if not folder.is_dir():
+        raise ValueError(f'no such folder: {folder}')
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in Image.registered_extensions():
+            continue
+        if path.stem in files:
+            raise ValueError(f'{files[path.stem]} and {path} have one name; remove one')
+        files[path.stem] = path
+    return files
+
+
 def find_pairs(source: Path, split: str) -> list[tuple[Path, Path]]:
     """Find the pairs of image and label file of a split, sorted by name.
 
@@ -78,23 +97,35 @@ def find_pairs(source: Path, split: str) -> list[tuple[Path, Path]]:
         raise ValueError(
             f'{source} has none of {split}annot/, {split}_labels/ and {stills.name}/'
         )
+    found, truths = find_files(images), find_files(labels)
     if images == stills:
         lines = listed.read_text().splitlines()
         names = [Path(line.split()[0]).stem for line in lines if line.strip()]
-        paths = [stills / f'{name}.png' for name in names]
     else:
-        paths = [p for p in images.glob('*') if p.suffix in ('.png', '.jpg')]
-    if not paths:
+        names = sorted(found)
+    if not names:
         raise ValueError(f'no image of {split} in {images}')
-    pairs = [(path, labels / f'{path.stem}{suffix}.png') for path in sorted(paths)]
-    for path in (path for pair in pairs for path in pair):
-        if not path.is_file():
-            raise ValueError(f'no such file: {path}')
+    for folder, files, end in ((images, found, ''), (labels, truths, suffix)):
+        missing = [name + end for name in names if name + end not in files]
+        if missing:
+            raise ValueError(f'no such file: {folder / missing[0]}.png')
+    pairs = [(found[name], truths[name + suffix]) for name in names]
+    suffixes = {image.suffix.lower() for image, _ in pairs}
+    if len(suffixes) > 1 or not suffixes <= {'.png', '.jpg', '.jpeg'}:
+        raise ValueError(
+            f'{images} has images that end with {", ".join(sorted(suffixes))}: convert '
+            'them to .png, or all of them to .jpg'
+        )
     return pairs
 
 
-def read_labels(path: Path) -> np.ndarray:
+def read_labels(path: Path, numbered: bool = False) -> np.ndarray:
     """Read a label map, or colour labels as a label map.
+
+    Args:
+        path: A PNG in gray, in colours, or with a palette.
+        numbered: Whether a palette is only for display: the labels are the numbers of its
+            colours, not the colours.
 
     Returns:
         (H, W), uint8, values 0 to 11. Pixels with none of the 32 colours, of which the
@@ -105,7 +136,7 @@ def read_labels(path: Path) -> np.ndarray:
             of the 32 colours.
     """
     image = Image.open(path)
-    if image.mode == 'L':
+    if image.mode == 'L' or image.mode == 'P' and numbered:
         values = np.array(image)
         if values.max() > UNLABELLED:
             raise ValueError(
@@ -127,7 +158,7 @@ def convert(pair: tuple[Path, Path], images: Path, annotations: Path) -> None:
     """Copy an image into one folder and write its label map into the other."""
     image, label = pair
     try:
-        labels = read_labels(label)
+        labels = read_labels(label, numbered=label.parent.name.endswith('annot'))
         with Image.open(image) as opened:
             opened.load()
             size = opened.size
@@ -138,7 +169,9 @@ def convert(pair: tuple[Path, Path], images: Path, annotations: Path) -> None:
             f'{label} is {labels.shape[1]}x{labels.shape[0]}, '
             f'but {image} is {size[0]}x{size[1]}'
         )
-    shutil.copyfile(image, images / image.name)
+    # CamVidDataset's suffixes, which are in lower case.
+    suffix = '.png' if image.suffix.lower() == '.png' else '.jpg'
+    shutil.copyfile(image, images / f'{image.stem}{suffix}')
     Image.fromarray(labels).save(annotations / f'{image.stem}.png')
 
 

@@ -120,3 +120,66 @@ def test_a_few_pixels_of_no_class_are_unlabelled(tmp_path):
     draw(tmp_path / 'a.png', pixels)
     labels = converter.read_labels(tmp_path / 'a.png')
     assert labels[0, 0] == 11 and (labels.flat[1:] == 0).all()
+
+
+def save_with_palette(path: Path, labels: np.ndarray, palette: list[int]) -> None:
+    image = Image.fromarray(labels, mode='P')
+    image.putpalette(palette)
+    image.save(path)
+
+
+def flatten(colours) -> list[int]:
+    return [value for colour in colours for value in colour]
+
+
+class TestPalettes:
+    # Of SegNet's download: the colour of pavement is none of CamVid's.
+    SHOWN = [list(colours.values())[-1] for colours in converter.CLASSES]
+    SHOWN[4] = (60, 40, 222)
+
+    @pytest.mark.parametrize('source', ['annot'], indirect=True)
+    @pytest.mark.parametrize('palette', [SHOWN, SHOWN[::-1], [(7, 7, 7)] * 12])
+    def test_of_numbers_means_nothing(self, source, tmp_path, palette):
+        save_with_palette(source / 'valannot/val_1.png', LABELS, flatten(palette))
+        converter.main([str(source), str(tmp_path / 'data')])
+        written = np.array(Image.open(tmp_path / 'data/annotations/val/val_1.png'))
+        np.testing.assert_array_equal(written, LABELS)
+
+    @pytest.mark.parametrize('source', ['annot'], indirect=True)
+    def test_of_other_numbers(self, source, tmp_path, capsys):
+        path = source / 'valannot/val_1.png'
+        save_with_palette(path, LABELS + 1, flatten(self.SHOWN))
+        assert f'{path}: label value 12' in fails(capsys, source, tmp_path / 'data')
+
+    @pytest.mark.parametrize('source', ['labels', 'original'], indirect=True)
+    def test_of_colours_means_the_classes(self, source, tmp_path):
+        (path,) = source.rglob('val_1_L.png')
+        colours = [list(colours.values())[-1] for colours in converter.CLASSES]
+        save_with_palette(path, 11 - LABELS, flatten(colours[::-1]))
+        converter.main([str(source), str(tmp_path / 'data')])
+        written = np.array(Image.open(tmp_path / 'data/annotations/val/val_1.png'))
+        np.testing.assert_array_equal(written, LABELS)
+
+
+class TestSuffixes:
+    def test_in_capitals(self, source, tmp_path):
+        for path in source.rglob('val_1*.png'):
+            path.rename(path.with_suffix('.PNG'))
+        converter.main([str(source), str(tmp_path / 'data')])
+        for folder in ('images', 'annotations'):
+            names = sorted(p.name for p in (tmp_path / 'data' / folder / 'val').iterdir())
+            assert names == ['val_0.png', 'val_1.png']
+
+    @pytest.mark.parametrize('suffix', ['.jpg', '.bmp', '.tif'])
+    def test_of_several_kinds(self, source, tmp_path, capsys, suffix):
+        (path,) = (p for p in source.rglob('val_1.png') if 'annot' not in p.parent.name)
+        Image.open(path).save(path.with_suffix(suffix))
+        path.unlink()
+        message = fails(capsys, source, tmp_path / 'data')
+        assert f'images that end with {", ".join(sorted((suffix, ".png")))}' in message
+
+    def test_two_images_with_one_name(self, source, tmp_path, capsys):
+        (path,) = (p for p in source.rglob('val_1.png') if 'annot' not in p.parent.name)
+        Image.open(path).save(path.with_suffix('.jpg'))
+        message = fails(capsys, source, tmp_path / 'data')
+        assert 'val_1.jpg and ' in message and 'have one name' in message

@@ -1,0 +1,268 @@
+"""Faults of an annotation file in COCO's format that mmdet does not stop at.
+
+mmdet and pycocotools find images and annotations by their ids, so that one of two with the
+same id is lost, and mmdet numbers the classes in the order of the file.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
+from itertools import islice
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+from mmengine.dataset import BaseDataset
+
+from mmgcnl.utils.text import first_names
+
+from .left_out import file_name, find_left_out, split_up
+
+#: How far outside of its image an annotation may be, in pixels: corners are rounded.
+TOLERANCE = 1.0
+_MALFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+
+
+def check_content(
+    dataset: BaseDataset, content: dict[str, Any], evaluated: bool
+) -> tuple[list[str], list[str]]:
+    """Check the ids and the classes of an annotation file, and find what is left out.
+
+    Fast enough for the start of a training on COCO. It does not look at the annotations one
+    by one, as :func:`check_each_annotation` does.
+
+    Args:
+        dataset: The data set that reads the file. It need not be initialised.
+        content: The file, as JSON gives it.
+        evaluated: Whether COCO's evaluator reads the file, too.
+
+    Returns:
+        Faults, and notes on what may be intended.
+    """
+    path, classes = dataset.ann_file, dataset.metainfo['classes']
+    faults: list[str] = []
+    notes: list[str] = []
+    objects: list[dict] = []
+    ids: list[Any] = []
+    kinds: list[Any] = []
+    panoptic = any('segments_info' in one for one in content.get('annotations', ())[:1])
+    try:
+        for part in split_up(content.get('annotations') or []):
+            some = _objects(part)
+            objects += some
+            ids += map(itemgetter('image_id', 'id') if panoptic else itemgetter('id'), some)
+            kinds += map(itemgetter('category_id'), some)
+        faults += _find_wrong_categories(content['categories'], classes, path)
+        notes += _find_unused_categories(content['categories'], classes, kinds, path)
+        for found in (
+            _check_image_ids(content['images'], path),
+            _check_annotation_ids(ids, evaluated, path),
+        ):
+            faults += found[0]
+            notes += found[1]
+        images = {one['id']: one for one in content['images'] if _has_size(one)}
+        unsized = [file_name(one) for one in content['images'] if one['id'] not in images]
+        if unsized:
+            faults.append(
+                f'{path}: no valid width and height in {len(unsized)} of '
+                f'{len(content["images"])} images: {first_names(unsized)}'
+            )
+        # LVIS, for example, leaves out annotations by rules of its own.
+        parse = type(dataset).parse_data_info.__qualname__
+        if parse in ('CocoDataset.parse_data_info', 'CocoPanopticDataset.parse_data_info'):
+            ours = {one['id'] for one in content['categories'] if one['name'] in classes}
+            masks = not panoptic and any(
+                getattr(step, 'with_mask', False) for step in dataset.pipeline.transforms
+            )
+            found = find_left_out(path, objects, images, ours, panoptic, masks)
+            if not evaluated and ours.isdisjoint(kinds):
+                notes.append(f'{path} has no annotation of the classes')
+            faults += found[0]
+            notes += found[1]
+    except _MALFORMED as error:
+        each = list(islice(check_each_annotation(path, content), 3))
+        faults += each or [f'{path}: {_explain(error)}']
+    return faults, notes
+
+
+def check_each_annotation(path: str, content: dict[str, Any]) -> Iterator[str]:
+    """Find annotations without their image or category, and those that are outside.
+
+    Args:
+        path: The annotation file, for the messages.
+        content: The file, as JSON gives it.
+    """
+    images = {image.get('id'): image for image in content.get('images', ())}
+    ids = {category.get('id') for category in content.get('categories', ())}
+    for one in _objects(content.get('annotations') or []):
+        where = f'{path}: annotation {one.get("id")}'
+        try:
+            image = images.get(one['image_id'])
+            if image is None:
+                yield f'{where}: there is no image {one["image_id"]!r}'
+                continue
+            where += f' of {file_name(image)}'
+            if one['category_id'] not in ids:
+                yield f'{where}: there is no category {one["category_id"]!r}'
+            if _has_size(image):
+                yield from (f'{where}: {fault}' for fault in _outside(one, image))
+        except _MALFORMED as error:
+            yield f'{where}: {_explain(error)}'
+
+
+def _find_wrong_categories(
+    categories: Sequence[dict], classes: Sequence[str], path: str
+) -> Iterator[str]:
+    names = [one['name'] for one in categories]
+    missing = [name for name in classes if name not in names]
+    kept = [name for name in names if name in classes]
+    same_id = _repeated([one['id'] for one in categories], names)
+    same_name = _repeated(kept, [one['id'] for one in categories if one['name'] in classes])
+    if same_id:
+        yield (
+            f'{path} has categories with the same id, of which all but one are lost: '
+            f'{same_id}; number them anew'
+        )
+    if missing:
+        yield (
+            f'{path} has no category {first_names(missing)}, which metainfo.classes names, '
+            f'and mmdet would number the classes after it differently; the file has '
+            f'{first_names(names)}'
+        )
+    elif same_name:
+        yield (
+            f'{path} has several categories with one name, and mmdet makes a class of '
+            f'each: {same_name}; merge them in the file, or rename them'
+        )
+    elif kept != list(classes):
+        yield (
+            f'metainfo.classes is ({first_names(classes)}), but mmdet numbers the classes '
+            f'in the order of {path}: give ({first_names(kept)})'
+        )
+
+
+def _find_unused_categories(
+    categories: Sequence[dict], classes: Sequence[str], kinds: Sequence[Any], path: str
+) -> Iterator[str]:
+    names = {one['id']: one['name'] for one in categories}
+    number = Counter(map(names.get, kinds))
+    unused = [f'{name} ({number[name]})' for name in names.values() if name not in classes]
+    if unused:
+        yield (
+            f'{path} has categories that metainfo.classes does not name, with this many '
+            f'objects, which are left out: {first_names(unused)}'
+        )
+    if number[None]:
+        yield (
+            f'{path}: {number[None]} annotations are left out, because the file has no '
+            'category of their category_id'
+        )
+
+
+def _check_image_ids(images: Sequence[dict], path: str) -> tuple[list[str], list[str]]:
+    faults, notes = [], []
+    ids, files = [image['id'] for image in images], list(map(file_name, images))
+    same_id = _repeated(ids, files)
+    if same_id:
+        faults.append(
+            f'{path} has images with the same id, of which all but one are lost, and that '
+            f'one gets their objects, too: {same_id}; number the images anew, and the '
+            'image_id of the annotations'
+        )
+    same_file = _repeated(files, ids)
+    if same_file:
+        notes.append(
+            f'{path} has images several times, under ids of their own, so that the objects '
+            f'of one entry are background in the other: {same_file}'
+        )
+    return faults, notes
+
+
+def _check_annotation_ids(
+    ids: Sequence[Any], evaluated: bool, path: str
+) -> tuple[list[str], list[str]]:
+    """Check ids, which are pairs of image and segment in the panoptic format."""
+    faults: list[str] = []
+    notes: list[str] = []
+    unique = set(ids)
+    if len(unique) < len(ids):
+        repeated = [str(key) for key, number in Counter(ids).items() if number > 1]
+        faults.append(
+            f'{path}: annotations have the same id: {first_names(repeated)}; number the '
+            'annotations from 1 on'
+        )
+    # Both are in pycocotools' evaluateImg, which keeps ids as floats, with 0 for "none".
+    texts = [repr(key) for key in ids if isinstance(key, str)]
+    if texts:
+        (faults if evaluated else notes).append(
+            f"{path}: the ids of {len(texts)} annotations are texts, at which COCO's "
+            f'evaluator stops: {first_names(texts)}; number the annotations from 1 on'
+        )
+    if 0 in unique:
+        (faults if evaluated else notes).append(
+            f"{path}: an annotation has the id 0, which COCO's evaluator takes for no "
+            'annotation, so that it can never be found; number the annotations from 1 on'
+        )
+    return faults, notes
+
+
+def _repeated(keys: list[Hashable], values: list[Any]) -> str:
+    """Format the keys that have several values, as 'key (value, value), ...'."""
+    if len(set(keys)) == len(keys):
+        return ''
+    found: dict[Hashable, list[str]] = {}
+    for key, value in zip(keys, values):
+        found.setdefault(key, []).append(str(value))
+    return first_names(
+        f'{key} ({first_names(some)})' for key, some in found.items() if len(some) > 1
+    )
+
+
+def _objects(annotations: Sequence[dict]) -> list[dict]:
+    """List the objects of annotations in COCO's instance or panoptic format."""
+    if not annotations or 'segments_info' not in annotations[0]:
+        return [one for one in annotations if 'category_id' in one]
+    # mmdet adds the image_id to the segments when it reads them.
+    return [
+        segment if 'image_id' in segment else dict(segment, image_id=one['image_id'])
+        for one in annotations
+        for segment in one['segments_info']
+    ]
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f'an entry lacks {error}'
+    return f"not as in COCO's format ({type(error).__name__}: {error})"
+
+
+def _has_size(image: dict[str, Any]) -> bool:
+    return all(
+        isinstance(image.get(key), (int, float)) and image[key] > 0
+        for key in ('width', 'height')
+    )
+
+
+def _outside(one: dict[str, Any], image: dict[str, Any]) -> Iterator[str]:
+    """Find a box or a mask that is not inside its image."""
+    width, height = image['width'], image['height']
+    if 'bbox' in one:
+        x, y, w, h = one['bbox']
+        if _is_outside(np.array([[x, y], [x + w, y + h]]), width, height):
+            yield f'the box {one["bbox"]} is not inside the image, {width}x{height}'
+    shape = one.get('segmentation')
+    if isinstance(shape, dict):
+        if list(shape['size']) != [height, width]:
+            rows, columns = shape['size']
+            yield f'the mask is {columns}x{rows}, but the image {width}x{height}'
+    elif shape:
+        for polygon in shape:
+            if _is_outside(np.reshape(polygon, (-1, 2)), width, height):
+                yield f'the mask is not inside the image, {width}x{height}'
+                break
+
+
+def _is_outside(points: np.ndarray, width: int, height: int) -> bool:
+    inside = (points >= -TOLERANCE) & (points <= np.array([width, height]) + TOLERANCE)
+    return not inside.all()  # also for NaN

@@ -1,0 +1,89 @@
+"""EXIF orientations: OpenCV and mmcv turn an image by it, and label maps and boxes stay."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from io import BytesIO
+
+import numpy as np
+from mmengine.dataset import Compose
+from mmengine.fileio import get
+from PIL import Image
+
+from mmgcnl.utils.text import first_names
+
+_TAG = 0x0112
+
+
+def read_orientation(path: str, backend_args: dict | None = None) -> int:
+    """Read the EXIF orientation of an image.
+
+    Returns:
+        1 for an image as it is stored, 2 to 4 for one that is mirrored or upside down, 5 to
+        8 for one whose width is stored as its height.
+    """
+    try:
+        with Image.open(BytesIO(get(path, backend_args))) as image:
+            value = image.getexif().get(_TAG, 1)
+    # No image, or one that PIL does not know, or takes for too large.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def explain_orientation(
+    path: str, size: tuple[int, ...], expected: tuple[int, ...], backend_args: dict | None
+) -> str:
+    """Say whether the EXIF orientation of an image is why its size (H, W) is not expected.
+
+    Returns:
+        What to append to the message; nothing if that is not the reason.
+    """
+    if tuple(size) != tuple(expected)[::-1]:
+        return ''
+    orientation = read_orientation(path, backend_args)
+    if orientation < 5:
+        return ''
+    return (
+        f'; its EXIF orientation, {orientation}, turns it when it is loaded: annotate the '
+        "turned image, or load it as it is stored, color_type='color_ignore_orientation' "
+        'in LoadImageFromFile'
+    )
+
+
+def is_turned_unnoticed(
+    info: dict, results: dict, pipeline: Compose, backend_args: dict | None
+) -> bool:
+    """Tell whether loading has turned an image, and left its size as it was.
+
+    Args:
+        info: The information on the sample.
+        results: What the pipeline has loaded.
+        pipeline: The loading steps.
+        backend_args: See mmengine's fileio.
+    """
+    orientation = read_orientation(info['img_path'], backend_args)
+    height, width = results['ori_shape'][:2]
+    if orientation == 1 or orientation > 4 and height != width:
+        return False
+    for step in pipeline.transforms:
+        if getattr(step, 'color_type', None) in ('color', 'grayscale'):
+            stored = copy.copy(step)
+            stored.color_type += '_ignore_orientation'
+            try:
+                image = stored.transform(dict(info))['img']
+            except ValueError:  # a back end without this option, which turns nothing
+                return False
+            return not np.array_equal(image, results['img'])
+    return False
+
+
+def describe_turned(paths: Sequence[str]) -> str:
+    """Say what :func:`is_turned_unnoticed` has found, and what to do about it."""
+    return (
+        f'{len(paths)} images are turned when they are loaded, by their EXIF orientation, '
+        f'and label maps and boxes are not: {first_names(paths)}; right if they were '
+        'annotated as they are shown; else load them as they are stored, '
+        "color_type='color_ignore_orientation' in LoadImageFromFile"
+    )

@@ -1,0 +1,267 @@
+"""Faults of an annotation file that mmdet does not stop at."""
+
+import copy
+import json
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from tests.test_datasets.conftest import change, look
+
+PANOPTIC = 'configs/_base_/datasets/coco_panoptic.py'
+
+
+def spoil(root, function, *names):
+    for name in names or ('boxes', 'val'):
+        change(root / f'{name}.json', function)
+
+
+def test_two_images_with_one_id(detector, root, start):
+    def merge(content):
+        content['images'][2]['id'] = content['images'][0]['id']
+        content['annotations'][2]['image_id'] = content['images'][0]['id']
+
+    spoil(root, merge, 'boxes')
+    expected = f'{root}/boxes.json has images with the same id, .*: 1 \\(1.png, 3.png\\); '
+    (fault,), _ = look(detector)
+    assert fault.startswith(f'train: {root}/boxes.json has images with the same id, of')
+    assert '1 (1.png, 3.png); number the images anew' in fault
+    with pytest.raises(RuntimeError, match=expected):
+        start(detector)
+
+
+def test_an_image_with_two_ids(detector, root, start):
+    def repeat(content):
+        content['images'].append(dict(content['images'][1], id=9))
+
+    spoil(root, repeat, 'boxes')
+    faults, (note,) = look(detector)
+    assert faults == []
+    assert 'boxes.json has images several times' in note and '2.png (2, 9)' in note
+    (warning,) = start(detector)
+    assert '2.png (2, 9)' in warning
+
+
+class TestIdsOfAnnotations:
+    @pytest.mark.parametrize('split, name', [('train', 'boxes'), ('val', 'val')])
+    def test_that_repeat(self, detector, root, start, split, name):
+        def repeat(content):
+            content['annotations'][1]['id'] = content['annotations'][0]['id']
+
+        spoil(root, repeat, name)
+        (fault,), _ = look(detector)
+        assert f'{root}/{name}.json: annotations have the same id: ' in fault
+        with pytest.raises(RuntimeError, match='annotations have the same id: .*number'):
+            start(detector, split)
+
+    @pytest.mark.parametrize(
+        'id_, message', [(0, 'an annotation has the id 0'), ('a1', "are texts.*: 'a1'")]
+    )
+    def test_that_the_evaluator_cannot_use(self, detector, root, start, id_, message):
+        spoil(root, lambda content: content['annotations'][0].update(id=id_))
+        (fault,), (note,) = look(detector)
+        assert fault.startswith('val, test: ') and note.startswith('train: ')
+        (warning,) = start(detector)
+        assert warning.split(': ', 1)[1] == note.split(': ', 1)[1]
+        with pytest.raises(RuntimeError, match=message):
+            start(detector, 'val')
+
+    def test_from_one_on(self, detector, start):
+        assert (
+            look(detector) == ([], []) and start(detector) == start(detector, 'val') == []
+        )
+
+
+class TestCategories:
+    @pytest.mark.parametrize(
+        'other, message',
+        [
+            (dict(id=1, name='disc'), 'categories with the same id.*: 1 (square, disc)'),
+            (dict(id=2, name='square'), 'categories with one name.*: square (1, 2); merge'),
+        ],
+    )
+    def test_that_are_two(self, detector, root, start, other, message):
+        spoil(root, lambda content: content['categories'].append(other))
+        (train, val), _ = look(detector)
+        first, second = message.split('.*')
+        assert first in train and second in train and first in val
+        with pytest.raises(RuntimeError, match=first):
+            start(detector)
+
+    def test_with_one_name_that_is_no_class(self, detector, root):
+        others = [dict(id=2, name='disc'), dict(id=3, name='disc')]
+        spoil(root, lambda content: content['categories'].extend(others))
+        faults, _ = look(detector)
+        assert faults == []
+
+    def test_misspelt_stops_at_the_start(self, detector, root, start):
+        spoil(root, lambda content: content['categories'][0].update(name='Square'))
+        with pytest.raises(RuntimeError, match='has no category square.*the file has Squ'):
+            start(detector)
+
+    def test_classes_without_comma_are_left_to_another_check(self, detector, start):
+        detector.train_dataloader.dataset.metainfo.classes = 'square'
+        start(detector)
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        (
+            dict(image_id='2'),
+            '1 annotations are left out, because there is no image of their',
+        ),
+        (
+            dict(category_id=5),
+            '1 annotations are left out, because the file has no category',
+        ),
+    ],
+)
+def test_annotations_of_nothing(detector, root, start, changes, message):
+    spoil(root, lambda content: content['annotations'][1].update(changes), 'boxes')
+    (warning,) = start(detector)
+    assert message in warning
+
+
+def test_training_data_without_annotations(detector, root, start):
+    spoil(root, lambda content: content.update(annotations=[]))
+    (warning,) = start(detector)
+    assert warning.endswith('boxes.json has no annotation of the classes')
+    assert start(detector, 'val') == []
+
+
+class TestMalformed:
+    def test_named_at_the_start(self, detector, root, start):
+        spoil(root, lambda content: content['annotations'][1].update(bbox=[3, 3, 4]))
+        with pytest.raises(RuntimeError, match='annotation 2 of 2.png: not as in COCO'):
+            start(detector)
+
+    @pytest.mark.parametrize('key', ['area', 'bbox', 'id', 'image_id', 'category_id'])
+    def test_lacking_an_entry(self, detector, root, key):
+        spoil(root, lambda content: content['annotations'][1].pop(key), 'boxes')
+        faults, _ = look(detector)
+        if key == 'category_id':  # not an object: a caption, for example
+            key = 'no sample'
+        assert any(key in fault for fault in faults) or key == 'no sample'
+
+    @pytest.mark.parametrize('key', ['images', 'categories'])
+    def test_lacking_a_list(self, detector, root, start, key):
+        spoil(root, lambda content: content.pop(key))
+        with pytest.raises(RuntimeError, match=f"lacks '{key}'|{key}"):
+            start(detector)
+
+
+class TestPanoptic:
+    @pytest.fixture
+    def cfg(self, panoptic_root):
+        cfg = copy.deepcopy(Config.fromfile(PANOPTIC))
+        cfg.default_scope = 'mmdet'
+        init_default_scope('mmdet')
+        cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
+        cfg.train_dataloader.dataset.data_root = str(panoptic_root)
+        return Config(dict(default_scope='mmdet', train_dataloader=cfg.train_dataloader))
+
+    def test_faultless(self, cfg, start):
+        assert look(cfg)[0] == [] and start(cfg) == []
+
+    @pytest.mark.parametrize(
+        'function, message',
+        [
+            (lambda c: c['images'].append(dict(c['images'][0])), 'images with the same id'),
+            (
+                lambda c: c['annotations'][0]['segments_info'][1].update(id=1000),
+                r'annotations have the same id: \(1, 1000\)',
+            ),
+        ],
+    )
+    def test_ids_used_twice(self, cfg, panoptic_root, start, function, message):
+        path = panoptic_root / 'annotations/panoptic_train2017.json'
+        content = json.loads(path.read_text())
+        function(content)
+        path.write_text(json.dumps(content))
+        with pytest.raises(RuntimeError, match=message):
+            start(cfg)
+
+    def test_segment_id_zero_is_black(self, cfg, panoptic_root, start):
+        """It is a colour like others."""
+        path = panoptic_root / 'annotations/panoptic_train2017.json'
+        content = json.loads(path.read_text())
+        content['annotations'][0]['segments_info'][1]['id'] = 0
+        path.write_text(json.dumps(content))
+        assert start(cfg) == []
+
+
+def test_sizes_may_be_floats(detector, root):
+    def change_sizes(content):
+        for image in content['images']:
+            image.update(width=float(image['width']), height=float(image['height']))
+
+    for name in ('boxes', 'val'):
+        change(root / f'{name}.json', change_sizes)
+    assert look(detector) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ('part', 'changes', 'message'),
+    [
+        (
+            'images',
+            dict(width=None),
+            'train.json: no valid width and height in 1 of 3 images: 1.png',
+        ),
+        ('annotations', dict(bbox=[]), 'annotation 1 of 1.png: not as in COCO'),
+        ('annotations', dict(segmentation=[[1, 2, 3]]), '1 of 1.png: not as in COCO'),
+        ('categories', dict(id=None), "lacks 'id'"),
+    ],
+)
+def test_malformed_entries(detector, root, part, changes, message):
+    def spoil(content):
+        entry = content[part][0]
+        entry.update(changes)
+        for key in [key for key, value in entry.items() if value is None]:
+            del entry[key]
+
+    (root / 'boxes.json').rename(root / 'train.json')
+    detector.train_dataloader.dataset.ann_file = 'train.json'
+    change(root / 'train.json', spoil)
+    faults, _ = look(detector)
+    assert any(message in fault for fault in faults), faults
+
+
+class TestAnnotations:
+    @pytest.mark.parametrize(
+        'changes, fault',
+        [
+            (dict(bbox=[20, 4, 16, 16]), 'the box [20, 4, 16, 16] is not inside the image'),
+            (
+                dict(segmentation=[[0, 0, 40, 0, 40, 20]]),
+                'the mask is not inside the image, 32x32',
+            ),
+            (
+                dict(segmentation=dict(size=[32, 30], counts=[960])),
+                'the mask is 30x32, but the image 32x32',
+            ),
+            (dict(category_id=7), 'there is no category 7'),
+            (dict(image_id=77), 'there is no image 77'),
+        ],
+    )
+    def test_that_do_not_fit(self, detector, root, changes, fault):
+        change(root / 'boxes.json', lambda c: c['annotations'][0].update(changes))
+        if 'image_id' in changes:  # which mmdet does not load
+            change(
+                root / 'boxes.json',
+                lambda c: c['annotations'].append(
+                    dict(c['annotations'][1], id=50, image_id=1)
+                ),
+            )
+        (found,), _ = look(detector)
+        assert found.startswith(f'train: {root}/boxes.json: annotation 1')
+        assert fault in found
+
+    def test_a_pixel_outside_is_rounding(self, detector, root):
+        change(
+            root / 'boxes.json',
+            lambda c: c['annotations'][0].update(bbox=[-0.5, 16, 16.5, 16.7]),
+        )
+        assert look(detector) == ([], [])

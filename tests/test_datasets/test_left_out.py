@@ -1,0 +1,189 @@
+"""What mmdet leaves out of an annotation file is counted, with its reason."""
+
+import pytest
+
+from mmgcnl.datasets.loading import build_dataloader
+from tests.test_datasets.conftest import change, look
+
+
+def corner(content, index):
+    x, y, w, h = content['annotations'][index]['bbox']
+    return [x, y, x + w, y, x + w, y + h, x, y + h]
+
+
+def add_masks(content):
+    for index, annotation in enumerate(content['annotations']):
+        annotation['segmentation'] = [corner(content, index)]
+
+
+@pytest.fixture
+def with_masks(detector, root):
+    """The same data, whose masks are loaded, too."""
+    for name in ('boxes', 'val'):
+        change(root / f'{name}.json', add_masks)
+    for split in ('train', 'val', 'test'):
+        detector[f'{split}_dataloader'].dataset.pipeline[1].with_mask = True
+    return detector
+
+
+REASONS = {
+    '`area` is 0': dict(area=0),
+    '`area` is 0 or less': dict(area=-4),
+    '`ignore` is set': dict(ignore=1),
+    'less than a pixel wide or high': dict(bbox=[3, 3, 0.6, 9]),
+    'a pixel wide or high': dict(bbox=[3, 3, 9, 0]),
+    'box is outside of the image': dict(bbox=[40, 3, 9, 9]),
+}
+
+
+@pytest.mark.parametrize('reason', REASONS)
+def test_reason_and_first_name(detector, root, start, reason):
+    change(root / 'boxes.json', lambda c: c['annotations'][1].update(REASONS[reason]))
+    _, notes = look(detector)
+    assert len(notes) == 2
+    assert f'{root}/boxes.json: 1 of 3 annotations are left out, because' in notes[0]
+    assert reason in notes[0] and notes[0].endswith(': 2 of 2.png')
+    assert '1 of 3 images are background only' in notes[1] and '2.png' in notes[1]
+    assert start(detector) == [note.replace('train', 'CocoDataset', 1) for note in notes]
+    # mmdet itself agrees.
+    dataset = build_dataloader(detector.train_dataloader).dataset
+    assert [len(dataset.get_data_info(i)['instances']) for i in range(3)] == [1, 0, 1]
+
+
+def test_all(detector, root, start):
+    def clear(content):
+        for annotation in content['annotations']:
+            annotation['area'] = 0
+
+    change(root / 'boxes.json', clear)
+    (fault,), (note, absent) = look(detector)
+    assert 'no objects of 1 (square)' in absent
+    assert fault == f'train: {root}/boxes.json: all annotations are left out'
+    assert '3 of 3 annotations are left out, because their `area` is 0 or less' in note
+    assert note.endswith('1 of 1.png, 2 of 2.png, 3 of 3.png')
+    with pytest.raises(RuntimeError, match='all annotations are left out'):
+        start(detector)
+
+
+@pytest.mark.parametrize('box', [[0.25, 0.25, 0.5, 0.5], [0, 0, 1, 0.5], [0.5, 0, 0.5, 1]])
+def test_fractions_are_a_fault(detector, root, start, box):
+    change(root / 'boxes.json', lambda c: c['annotations'][1].update(bbox=box))
+    faults, _ = look(detector)
+    assert '1 of 3 annotations have a box in fractions of the image' in faults[0]
+    assert '2 of 2.png; give x, y, width and height in pixels' in faults[0]
+    with pytest.raises(RuntimeError, match='in fractions of the image'):
+        start(detector)
+
+
+def test_a_pixel_in_the_corner_is_no_fraction(detector, root):
+    change(root / 'boxes.json', lambda c: c['annotations'][1].update(bbox=[0, 0, 1, 1]))
+    assert look(detector) == ([], [])
+
+
+def test_objects_of_other_classes_are_not_counted(detector, root):
+    def change_both(content):
+        content['categories'].append(dict(id=2, name='disc'))
+        content['annotations'][1].update(area=0, category_id=2)
+
+    change(root / 'boxes.json', change_both)
+    faults, (note,) = look(detector)
+    assert faults == [] and 'disc (1)' in note
+
+
+class TestMasks:
+    LINE = [[3, 3, 9, 9]]
+
+    def test_of_two_points(self, with_masks, root, start):
+        change(
+            root / 'boxes.json',
+            lambda c: c['annotations'][1].update(segmentation=self.LINE),
+        )
+        faults, (note, background) = look(with_masks)
+        assert faults == [] and '1 of 3 images' in background
+        assert 'their mask has no polygon of three points or more: 2 of 2.png' in note
+        assert len(start(with_masks)) == 2
+
+    @pytest.mark.parametrize('shape', [[], None, {}, 'absent'])
+    def test_of_no_point(self, with_masks, root, start, shape):
+        def remove(content):
+            content['annotations'][1]['segmentation'] = shape
+            if shape == 'absent':
+                del content['annotations'][1]['segmentation']
+
+        change(root / 'boxes.json', remove)
+        faults, _ = look(with_masks)
+        assert '1 of 3 annotations have no mask (`segmentation`)' in faults[0]
+        assert '2 of 2.png; give the masks, remove these annotations, or' in faults[0]
+        with pytest.raises(RuntimeError, match='have no mask .*2 of 2.png; give the masks'):
+            start(with_masks)
+
+    @pytest.mark.parametrize('shape', [[], [[3, 3, 9, 9]]])
+    def test_do_not_matter_when_boxes_are_loaded(self, detector, root, start, shape):
+        change(
+            root / 'boxes.json', lambda c: c['annotations'][1].update(segmentation=shape)
+        )
+        assert look(detector) == ([], []) and start(detector) == []
+
+    def test_of_one_good_polygon_and_one_line(self, with_masks, root, start):
+        def add_line(content):
+            content['annotations'][1]['segmentation'] += self.LINE
+
+        change(root / 'boxes.json', add_line)
+        assert start(with_masks) == []
+
+    def test_as_run_lengths(self, with_masks, root, start):
+        lengths = dict(size=[32, 32], counts=[96, 40, 888])
+        change(
+            root / 'boxes.json', lambda c: c['annotations'][1].update(segmentation=lengths)
+        )
+        assert look(with_masks) == ([], []) and start(with_masks) == []
+        del lengths['counts']
+        change(
+            root / 'boxes.json', lambda c: c['annotations'][1].update(segmentation=lengths)
+        )
+        assert 'no polygon' in start(with_masks)[0]
+
+    def test_of_an_object_that_is_left_out_anyway(self, with_masks, root, start):
+        change(
+            root / 'boxes.json',
+            lambda c: c['annotations'][1].update(segmentation=[], area=0),
+        )
+        assert '`area` is 0 or less' in start(with_masks)[0]
+
+
+class TestImages:
+    @pytest.mark.parametrize(
+        'filter_cfg', [dict(filter_empty_gt=True), dict(min_size=40), dict(min_size=32)]
+    )
+    def test_that_filter_cfg_drops(self, detector, root, start, filter_cfg):
+        def empty(content):
+            del content['annotations'][1]
+            content['images'][2].update(width=64, height=64)
+            content['images'][0].update(width=64, height=64)
+
+        change(root / 'boxes.json', empty)
+        detector.train_dataloader.dataset.filter_cfg = filter_cfg
+        warnings = start(detector)
+        if filter_cfg == dict(min_size=32):
+            assert warnings == []
+        else:
+            (warning,) = warnings
+            assert '1 of 3 images are left out by filter_cfg=' in warning
+            assert str(filter_cfg) in warning and warning.endswith(f'{root}/images/2.png')
+
+    def test_of_data_that_is_tested_stay(self, detector, root, start):
+        detector.val_dataloader.dataset.filter_cfg = dict(min_size=40)
+        assert start(detector, 'val') == []
+
+    def test_of_a_wrapped_data_set(self, detector, root, start):
+        loader = detector.train_dataloader
+        loader.dataset.filter_cfg = dict(min_size=40)
+        change(root / 'boxes.json', lambda c: c['images'][1].update(width=64, height=64))
+        inner = loader.dataset
+        loader.dataset = dict(
+            type='RepeatDataset',
+            times=2,
+            dataset=dict(type='ConcatDataset', datasets=[inner, inner]),
+        )
+        first, second = start(detector)
+        assert first == second and '2 of 3 images are left out by filter_cfg' in first
