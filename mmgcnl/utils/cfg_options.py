@@ -30,7 +30,14 @@ _TOP_LEVEL = (
     inspect.signature(Runner).parameters.keys() - {'cfg', 'launcher'}
     | {'activation_checkpointing', 'compile', 'efficient_conv_bn_eval', 'model_wrapper_cfg'}
     | {'find_unused_parameters', 'runner_type', 'strategy', 'sync_bn'}
-    | {'check_num_classes', 'submission', 'trainval', 'tta_model', 'tta_pipeline'}
+    | {
+        'check_num_classes',
+        'check_splits',
+        'submission',
+        'trainval',
+        'tta_model',
+        'tta_pipeline',
+    }
 )
 #: ... and the names inside settings that have no type, where they are all known.
 _INSIDE = {
