@@ -196,7 +196,9 @@ class GCNonLocal2d(nn.Module):
             for last in norm or self.out.parameters():
                 nn.init.zeros_(last)
         elif norm:
-            getattr(self.norm, 'reset_parameters', lambda: None)()
+            reset = getattr(self.norm, 'reset_parameters', None)
+            if callable(reset):
+                reset()
             if self.init == 'normal':
                 draw(norm[0])
 
