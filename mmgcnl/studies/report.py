@@ -10,6 +10,8 @@ from pathlib import Path
 import matplotlib.figure
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from scipy import stats
 
 from mmgcnl.analysis import ABLATIONS
@@ -126,7 +128,7 @@ def render(
         lines += _ablations(results)
         if picture is not None:
             lines += [f'![every run of {study.name}]({picture})', '']
-        lines += ['### Every run', '', *_every_run(results), '']
+        lines += [f'Every value is in `{study.name}.csv`.', '']
     return '\n'.join(lines).rstrip() + '\n'
 
 
@@ -373,52 +375,68 @@ def _ablations(results: Results) -> list[str]:
     ]
 
 
-def _every_run(results: Results) -> Iterator[str]:
-    seeds = sorted({seed for _, seed in results.runs})
-    rows = []
-    for name, row in results.study.rows.items():
-        for metric in results.study.metrics:
-            values = results.values(name, metric.name)
-            if len(values):
-                cells = [metric.format(values.get(seed, math.nan)) for seed in seeds]
-                cells.append(_interval(prediction_interval(values), metric))
-                rows.append([row.label, metric.label, *cells])
-    heads = 'row', 'metric', *(f'seed {seed}' for seed in seeds)
-    yield from _markdown((*heads, '95 % prediction interval'), rows, 2)
-    yield ''
-    yield '*95 % prediction interval*: where the result of another seed is expected.'
-
-
 def draw(results: Results, path: Path) -> None:
-    """Draw the first metric of each table: a point for every run, a line for the mean.
+    """Draw the first metrics of each table: a point for every run, a line for the mean.
 
     Args:
         results: With at least one run.
         path: PNG file that is written, together with its folder.
     """
     tables = [table for table in results.study.tables if table.metrics]
-    rows = [len(table.rows) for table in tables]
+    columns = max(len(table.metrics[:_COLUMNS]) for table in tables)
+    heights = [0.28 * len(table.rows) + 0.9 for table in tables]
     figure = matplotlib.figure.Figure(
-        figsize=(6.5, sum(0.28 * n + 0.8 for n in rows)), layout='constrained'
+        figsize=(2.4 + 2.4 * columns, sum(heights) + 0.4), layout='constrained'
     )
-    ratios = dict(height_ratios=[n + 2 for n in rows])
-    plots = figure.subplots(len(tables), squeeze=False, gridspec_kw=ratios)[:, 0]
-    for plot, table in zip(plots, tables):
-        metric = table.metrics[0]
-        for height, row in enumerate(table.rows):
-            values = metric.factor * results.values(row.row, metric.name)
-            offsets = np.linspace(-0.15, 0.15, max(len(values), 1))[: len(values)]
-            # A seed has the same colour in all rows, which shows the paired differences.
-            colours = [f'C{seed % 10}' for seed in values.index]
-            plot.scatter(values, height + offsets, c=colours, s=14)
-            if len(values):
-                ends = height - 0.35, height + 0.35
-                plot.vlines(values.mean(), *ends, color='black', lw=1)
-        plot.set_yticks(range(len(table.rows)), [row.label for row in table.rows])
-        plot.set_ylim(len(table.rows) - 0.5, -0.5)
-        plot.set_xlabel(metric.label)
-        plot.set_title(table.title, fontsize=10)
-        plot.grid(axis='x', alpha=0.3)
+    grid = figure.subplots(
+        len(tables), columns, squeeze=False, gridspec_kw=dict(height_ratios=heights)
+    )
+    for plots, table in zip(grid, tables):
+        metrics = table.metrics[:_COLUMNS]
+        for plot, metric in zip(plots, metrics):
+            _draw_metric(plot, results, table, metric)
+        plots[0].set_yticks(range(len(table.rows)), [row.label for row in table.rows])
+        plots[0].set_title(table.title, fontsize=10, loc='left')
+        for plot in plots[len(metrics) :]:
+            plot.axis('off')
+    seeds = sorted({seed for _, seed in results.runs})
+    marks = [
+        Line2D([], [], color=f'C{seed % 10}', marker='o', ms=4, ls='', label=f'seed {seed}')
+        for seed in seeds
+    ]
+    mean = Line2D([], [], color='black', marker='|', ms=9, ls='', label='mean')
+    figure.legend(
+        handles=[*marks, mean],
+        loc='outside lower center',
+        ncols=6,
+        fontsize=8,
+        frameon=False,
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     # Without the version of matplotlib in it, the file changes only with its content.
     figure.savefig(path, dpi=100, metadata=dict(Software=None))
+
+
+_COLUMNS = 3  # more would be too narrow to read
+
+
+def _draw_metric(plot: Axes, results: Results, table: Table, metric: Metric) -> None:
+    for height, row in enumerate(table.rows):
+        values = metric.factor * results.values(row.row, metric.name)
+        offsets = np.linspace(-0.15, 0.15, max(len(values), 1))[: len(values)]
+        # A seed has the same colour in all rows, which shows the paired differences.
+        colours = [f'C{seed % 10}' for seed in values.index]
+        plot.scatter(values, height + offsets, c=colours, s=14)
+        if len(values):
+            ends = height - 0.35, height + 0.35
+            plot.vlines(values.mean(), *ends, color='black', lw=1)
+    plot.set_yticks([])
+    plot.set_ylim(len(table.rows) - 0.5, -0.5)
+    # What the tables round to zero is not spread over the width of the plot.
+    low, high = plot.get_xlim()
+    missing = 10 * 10.0**-metric.digits - (high - low)
+    if missing > 0:
+        plot.set_xlim(low - missing / 2, high + missing / 2)
+    plot.set_xlabel(metric.label, fontsize=9)
+    plot.tick_params(axis='x', labelsize=8)
+    plot.grid(axis='x', alpha=0.3)

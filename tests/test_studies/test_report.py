@@ -39,9 +39,15 @@ def test_report(results):
     # Differences 3, 3.5 and 2.5: 3 -+ 4.303 * 0.5 / sqrt(3), p = 0.0092.
     line = '| wide − Plain | mIoU | +3.00 | +1.76 to +4.24 | 0.009 | higher | '
     assert line + 'higher: as predicted |' in text
-    assert '| Plain | mIoU | 50.00 | 51.00 | 52.50 | 44.92 to 57.42 |' in text
     assert '![every run of small](small.png)' in text
+    assert 'Every value is in `small.csv`.' in text
     assert '- Versions: torch 2, numpy 2' in text
+
+
+def test_prediction_interval():
+    """mean -+ t s sqrt(1 + 1/n): 51.17 -+ 4.303 * 1.258 * 1.155."""
+    low, high = prediction_interval(pd.Series([50.0, 51.0, 52.5]))
+    assert (low, high) == (pytest.approx(44.92, abs=0.005), pytest.approx(57.42, abs=0.005))
 
 
 def test_report_without_results(study_file, records):
