@@ -113,8 +113,8 @@ def find_left_out(
         faults.append(f'{path}: all annotations are left out')
     elif not panoptic and (left_out | crowd).all():
         faults.append(
-            f'{path}: all annotations are crowds (`iscrowd`), which are not trained, or left '
-            'out: set `iscrowd` to 0 for single objects'
+            f'{path}: all annotations are crowds (`iscrowd`), which are not trained, or '
+            'left out: set `iscrowd` to 0 for single objects'
         )
     elif emptied:
         files = [file_name(one) for one in images.values()]
@@ -135,7 +135,7 @@ def split_up(annotations: Sequence[dict]) -> Iterator[Sequence[dict]]:
 def _collect(
     annotations: Sequence[dict], row: dict[Any, int], masks: bool
 ) -> tuple[np.ndarray, ...]:
-    """Collect rows of images, boxes (N, 4), areas, ignored, crowds, masks (the others N)."""
+    """Collect rows of images, boxes (N, 4), areas, ignored, crowds, masks (else N)."""
     judged = np.zeros(len(annotations), int)
     if masks:
         # Nearly all masks are polygons, of which the first is valid: without a call.
