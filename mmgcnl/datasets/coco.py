@@ -66,12 +66,6 @@ def check_content(
         ):
             faults += found[0]
             notes += found[1]
-        if crowds:
-            faults.append(
-                f'{path}: the `iscrowd` of {len(crowds)} annotations is a text, or lacks '
-                f"where COCO's evaluator needs it: {first_names(crowds)}; give the number "
-                '0, for groups 1'
-            )
         images = {one['id']: one for one in content['images'] if _has_size(one)}
         unsized = [file_name(one) for one in content['images'] if one['id'] not in images]
         if unsized:
@@ -79,9 +73,15 @@ def check_content(
                 f'{path}: no valid width and height in {len(unsized)} of '
                 f'{len(content["images"])} images: {first_names(unsized)}'
             )
-        # LVIS, for example, leaves out annotations by rules of its own.
+        # LVIS, for example, leaves out annotations by rules of its own, and has no iscrowd.
         parse = type(dataset).parse_data_info.__qualname__
         if parse in ('CocoDataset.parse_data_info', 'CocoPanopticDataset.parse_data_info'):
+            if crowds:
+                faults.append(
+                    f'{path}: the `iscrowd` of {len(crowds)} annotations is a text, or '
+                    f"lacks where COCO's evaluator needs it: {first_names(crowds)}; give "
+                    'the number 0, for groups 1'
+                )
             known = {one['id'] for one in content['categories']}
             ours = {one['id'] for one in content['categories'] if one['name'] in classes}
             masks = not panoptic and any(
@@ -150,7 +150,8 @@ def check_boxes(path: str, content: dict[str, Any]) -> tuple[list[str], list[str
                 expected = np.concatenate([points.min(0), points.max(0)])
                 # Corners are rounded, and a few pixels more or less are a matter of taste.
                 allowed = max(2 * TOLERANCE, 0.1 * max(expected[2:] - expected[:2]))
-                fits = np.abs(expected - [x, y, x + w, y + h]).max() <= allowed
+                away = np.abs(expected - [x, y, x + w, y + h]).max()
+                fits = not away > allowed  # NaN is found elsewhere
                 as_corners = np.abs(expected - [x, y, w, h]).max() <= TOLERANCE
             else:
                 area, fits = one['area'], True
