@@ -46,6 +46,7 @@ def check_content(
     objects: list[dict] = []
     ids: list[Any] = []
     kinds: list[Any] = []
+    crowds: list[str] = []
     panoptic = any('segments_info' in one for one in content.get('annotations', ())[:1])
     try:
         for part in split_up(content.get('annotations') or []):
@@ -53,6 +54,10 @@ def check_content(
             objects += some
             ids += map(itemgetter('image_id', 'id') if panoptic else itemgetter('id'), some)
             kinds += map(itemgetter('category_id'), some)
+            if not panoptic:
+                crowds += [
+                    repr(one['id']) for one in some if not _is_crowd_sound(one, evaluated)
+                ]
         faults += _find_wrong_categories(content['categories'], classes, path)
         notes += _find_unused_categories(content['categories'], classes, kinds, path)
         for found in (
@@ -68,15 +73,24 @@ def check_content(
                 f'{path}: no valid width and height in {len(unsized)} of '
                 f'{len(content["images"])} images: {first_names(unsized)}'
             )
-        # LVIS, for example, leaves out annotations by rules of its own.
+        # LVIS, for example, leaves out annotations by rules of its own, and has no iscrowd.
         parse = type(dataset).parse_data_info.__qualname__
         if parse in ('CocoDataset.parse_data_info', 'CocoPanopticDataset.parse_data_info'):
+            if crowds:
+                faults.append(
+                    f'{path}: the `iscrowd` of {len(crowds)} annotations is a text, or '
+                    f"lacks where COCO's evaluator needs it: {first_names(crowds)}; give "
+                    'the number 0, for groups 1'
+                )
+            known = {one['id'] for one in content['categories']}
             ours = {one['id'] for one in content['categories'] if one['name'] in classes}
             masks = not panoptic and any(
                 getattr(step, 'with_mask', False) for step in dataset.pipeline.transforms
             )
             found = find_left_out(path, objects, images, ours, panoptic, masks)
-            if not evaluated and ours.isdisjoint(kinds):
+            if kinds and known.isdisjoint(kinds):
+                faults.append(f'{path}: all annotations are left out')
+            elif not evaluated and ours.isdisjoint(kinds):
                 notes.append(f'{path} has no annotation of the classes')
             faults += found[0]
             notes += found[1]
@@ -109,6 +123,65 @@ def check_each_annotation(path: str, content: dict[str, Any]) -> Iterator[str]:
                 yield from (f'{where}: {fault}' for fault in _outside(one, image))
         except _MALFORMED as error:
             yield f'{where}: {_explain(error)}'
+
+
+def check_boxes(path: str, content: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Compare boxes with the outlines of their masks, or else with their areas.
+
+    Args:
+        path: The annotation file, for the messages.
+        content: The file, as JSON gives it.
+
+    Returns:
+        A fault, if most boxes are corners instead of a corner and a size, and a note on
+        boxes that are not around their masks.
+    """
+    corners: list[str] = []
+    others: list[str] = []
+    number = 0
+    for one in _objects(content.get('annotations') or []):
+        number += 1
+        try:
+            x, y, w, h = one['bbox']
+            shape = one.get('segmentation')
+            if shape and isinstance(shape, list):
+                parts = [np.reshape(part, (-1, 2)) for part in shape if len(part) >= 6]
+                points = np.concatenate(parts)
+                expected = np.concatenate([points.min(0), points.max(0)])
+                # Corners are rounded, and a few pixels more or less are a matter of taste.
+                allowed = max(2 * TOLERANCE, 0.1 * max(expected[2:] - expected[:2]))
+                away = np.abs(expected - [x, y, x + w, y + h]).max()
+                fits = not away > allowed  # NaN is found elsewhere
+                as_corners = np.abs(expected - [x, y, w, h]).max() <= TOLERANCE
+            else:
+                area, fits = one['area'], True
+                as_corners = w > x and h > y and abs((w - x) * (h - y) - area) <= TOLERANCE
+                as_corners &= abs(w * h - area) > TOLERANCE
+        except _MALFORMED:  # found by the other checks
+            continue
+        if as_corners and (x or y):
+            corners.append(str(one['id']))
+        elif not fits and not one.get('iscrowd'):
+            others.append(str(one['id']))
+    if 2 * len(corners) > number:
+        return [
+            f'{path}: by their masks or areas, {len(corners)} of {number} boxes are '
+            f'x1, y1, x2, y2: those of annotations {first_names(corners)}; give x, y, '
+            'width and height'
+        ], []
+    if others:
+        return [], [
+            f'{path}: {len(others)} of {number} boxes are not around the masks of their '
+            f'annotations: {first_names(others)}; give x, y of the upper left corner, '
+            'width and height'
+        ]
+    return [], []
+
+
+def _is_crowd_sound(one: dict[str, Any], evaluated: bool) -> bool:
+    # mmdet takes any text for a crowd, and pycocotools' computeIoU needs the entry.
+    crowd = one.get('iscrowd')
+    return not evaluated if crowd is None else not isinstance(crowd, str)
 
 
 def _find_wrong_categories(

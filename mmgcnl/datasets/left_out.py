@@ -50,16 +50,20 @@ def find_left_out(
         if some:
             ours += some
             columns.append(_collect(some, row, masks))
-    if len(ours) < len(annotations) and (
-        lost := [one['id'] for one in annotations if one['image_id'] not in row]
-    ):
+    lost = []
+    if len(ours) < len(annotations):
+        lost = [one['id'] for one in annotations if one['image_id'] not in row]
+    if lost:
         notes.append(
             f'{path}: {len(lost)} annotations are left out, because there is no image of '
             f'their image_id, or without a size: {first_names(map(str, lost))}'
         )
     if not ours:
+        # Subsets may lack the classes; annotations of nothing mean that ids are wrong.
+        if annotations and len(lost) == len(annotations):
+            faults.append(f'{path}: all annotations are left out')
         return faults, notes
-    rows, boxes, area, ignored, judged = map(np.concatenate, zip(*columns))
+    rows, boxes, area, ignored, crowd, judged = map(np.concatenate, zip(*columns))
 
     def count(found: np.ndarray) -> str:
         return f'{path}: {found.sum()} of {len(ours)} annotations'
@@ -78,6 +82,13 @@ def find_left_out(
         faults.append(
             f'{count(left_out)} have a box in fractions of the image, which mmdet takes '
             f'for pixels: {names(left_out)}; give x, y, width and height in pixels'
+        )
+    broken = ~np.isfinite(boxes).all(1)
+    if broken.any():
+        left_out |= broken
+        faults.append(
+            f'{count(broken)} have a box with NaN or infinity: {names(broken)}; correct or '
+            'remove them'
         )
     for found, reason in (
         (ignored & (not panoptic), 'their `ignore` is set'),
@@ -100,6 +111,11 @@ def find_left_out(
     emptied = np.setdiff1d(rows[left_out], rows[~left_out]).tolist()
     if left_out.all():
         faults.append(f'{path}: all annotations are left out')
+    elif not panoptic and (left_out | crowd).all():
+        faults.append(
+            f'{path}: all annotations are crowds (`iscrowd`), which are not trained, or '
+            'left out: set `iscrowd` to 0 for single objects'
+        )
     elif emptied:
         files = [file_name(one) for one in images.values()]
         notes.append(
@@ -119,7 +135,7 @@ def split_up(annotations: Sequence[dict]) -> Iterator[Sequence[dict]]:
 def _collect(
     annotations: Sequence[dict], row: dict[Any, int], masks: bool
 ) -> tuple[np.ndarray, ...]:
-    """Collect rows of images (N), boxes (N, 4), areas, whether ignored, masks (N)."""
+    """Collect rows of images, boxes (N, 4), areas, ignored, crowds, masks (else N)."""
     judged = np.zeros(len(annotations), int)
     if masks:
         # Nearly all masks are polygons, of which the first is valid: without a call.
@@ -136,6 +152,7 @@ def _collect(
         np.array([one['bbox'] for one in annotations], float),
         np.array([one['area'] for one in annotations], float),
         np.array([bool(one.get('ignore')) for one in annotations]),
+        np.array([bool(one.get('iscrowd')) for one in annotations]),
         judged,
     )
 

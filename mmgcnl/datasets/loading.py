@@ -24,7 +24,7 @@ from mmgcnl.utils.config_types import class_of, type_name
 from mmgcnl.utils.text import first_names
 
 from .annotations import Report
-from .coco import check_content, check_each_annotation
+from .coco import check_boxes, check_content, check_each_annotation
 from .label_maps import check_number_of_classes, find_label_fault, find_other_suffixes
 from .left_out import find_filtered
 
@@ -114,6 +114,9 @@ def load_checked(
             faults, notes = check_content(dataset, api.dataset, evaluated)
             if thorough:
                 faults += check_each_annotation(dataset.ann_file, api.dataset)
+                found = check_boxes(dataset.ann_file, api.dataset)
+                faults += found[0]
+                notes += found[1]
             report.faults += dict.fromkeys(faults)
             report.notes += notes
         return api

@@ -138,6 +138,25 @@ def add_device_argument(parser: ArgumentParser) -> None:
     )
 
 
+class _CfgOptions(DictAction):
+    """mmengine's action, which ends with a traceback where '=' is missing."""
+
+    def __call__(
+        self,
+        parser: ArgumentParser,
+        namespace: Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        for text in values:
+            if '=' not in text:
+                parser.error(
+                    f"{option_string}: '{text}' is not KEY=VALUE: write it without spaces, "
+                    'and values with spaces in quotes'
+                )
+        super().__call__(parser, namespace, values, option_string)
+
+
 def add_cfg_options(parser: ArgumentParser, help: str = '') -> None:
     """Add the option that overrides settings of the config.
 
@@ -148,7 +167,7 @@ def add_cfg_options(parser: ArgumentParser, help: str = '') -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=_CfgOptions,
         default={},
         metavar='KEY=VALUE',
         help=f'override settings of the config{help}',

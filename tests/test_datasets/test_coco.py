@@ -265,3 +265,95 @@ class TestAnnotations:
             lambda c: c['annotations'][0].update(bbox=[-0.5, 16, 16.5, 16.7]),
         )
         assert look(detector) == ([], [])
+
+
+class TestBoxes:
+    """Boxes that are compared with masks or areas."""
+
+    @staticmethod
+    def write(content, function, masks):
+        for one in content['annotations']:
+            x, y, w, h = one['bbox']
+            if masks:
+                one['segmentation'] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+            one['area'] = w * h
+            one['bbox'] = function(x, y, w, h)
+
+    @pytest.mark.parametrize('masks', [True, False])
+    def test_as_corners(self, detector, root, masks):
+        # all inside of the image
+        box = [2, 3, 14, 13]
+        spoil(
+            root,
+            lambda c: [
+                one.update(
+                    bbox=box,
+                    area=120,
+                    segmentation=[[2, 3, 14, 3, 14, 13, 2, 13]] if masks else [],
+                )
+                for one in c['annotations']
+            ],
+            'boxes',
+        )
+        (fault,), _ = look(detector)
+        assert 'by their masks or areas, 3 of 3 boxes are x1, y1, x2, y2' in fault
+        assert fault.endswith('annotations 1, 2, 3; give x, y, width and height')
+
+    def test_as_centres(self, detector, root):
+        def move(x, y, w, h):
+            return [x + w / 2, y + h / 2, w / 2, h / 2]
+
+        spoil(root, lambda c: self.write(c, move, True), 'boxes')
+        faults, (note,) = look(detector)
+        assert faults == [] and '3 of 3 boxes are not around the masks' in note
+
+    @pytest.mark.parametrize('masks', [True, False])
+    def test_right(self, detector, root, masks):
+        spoil(root, lambda c: self.write(c, lambda *box: box, masks))
+        assert look(detector) == ([], [])
+
+
+class TestCrowds:
+    def test_text(self, detector, root, start):
+        spoil(root, lambda c: c['annotations'][1].update(iscrowd='0'), 'boxes')
+        (fault,), _ = look(detector)
+        assert 'the `iscrowd` of 1 annotations is a text' in fault and ': 2;' in fault
+        with pytest.raises(RuntimeError, match='is a text'):
+            start(detector)
+
+    def test_lacking_where_evaluated(self, detector, root, start):
+        spoil(root, lambda c: c['annotations'][0].pop('iscrowd'))
+        (fault,), _ = look(detector)
+        assert fault.startswith('val, test: ') and 'the `iscrowd` of 1 ann' in fault
+        assert start(detector) == []
+        with pytest.raises(RuntimeError, match='evaluator needs it'):
+            start(detector, 'val')
+
+    def test_all(self, detector, root, start):
+        spoil(
+            root,
+            lambda c: [one.update(iscrowd=1) for one in c['annotations']],
+            'boxes',
+        )
+        with pytest.raises(RuntimeError, match='all annotations are crowds'):
+            start(detector)
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_box_that_is_no_number(detector, root, start, value):
+    spoil(root, lambda c: c['annotations'][1].update(bbox=[2, 2, value, 4]), 'boxes')
+    with pytest.raises(RuntimeError, match='1 of 3 .* NaN or infinity: 2 of 2.png'):
+        start(detector)
+
+
+@pytest.mark.parametrize('key', ['image_id', 'category_id'])
+def test_all_annotations_of_nothing(detector, root, start, key):
+    """Ids are numbers in one list, and texts in the other."""
+
+    def to_text(content):
+        for one in content['annotations']:
+            one[key] = str(one[key])
+
+    spoil(root, to_text, 'boxes')
+    with pytest.raises(RuntimeError, match='all annotations are left out'):
+        start(detector)

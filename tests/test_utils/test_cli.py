@@ -106,3 +106,13 @@ def test_reporting_errors(capsys):
     assert 'tool: error: --tta: there is none' in capsys.readouterr().err
     with pytest.raises(KeyError), cli.reporting_errors(parser, '--tta'):
         raise KeyError  # a fault of the program, not of the input
+
+
+@pytest.mark.parametrize('values', [['a.b'], ['a=1', 'b'], ['a', '=', '1']])
+def test_cfg_options_without_equals_sign(values, capsys):
+    parser = ArgumentParser()
+    cli.add_cfg_options(parser)
+    with pytest.raises(SystemExit) as stopped:
+        parser.parse_args(['--cfg-options', *values])
+    assert stopped.value.code == 2
+    assert 'is not KEY=VALUE' in capsys.readouterr().err
