@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from mmgcnl.datasets import DataError
 from mmgcnl.engine import (
     CheckpointError,
     ConfigError,
@@ -83,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     try:
         build_runner(cfg).test()
-    except (CheckpointError, ConfigError) as error:
+    except (CheckpointError, ConfigError, DataError) as error:
         close_process_group()
         parser.error(str(error))
     close_process_group()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from mmengine.device import get_device
 from torch.distributed.elastic.multiprocessing.errors import record
 
+from mmgcnl.datasets import DataError
 from mmgcnl.engine import (
     CheckpointError,
     ConfigError,
@@ -92,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     status = None
     try:
         build_runner(cfg).train()
-    except (CheckpointError, ConfigError) as error:
+    except (CheckpointError, ConfigError, DataError) as error:
         close_process_group()
         parser.error(str(error))
     except SystemExit as stopped:  # after SIGTERM; its traceback refers to the runner

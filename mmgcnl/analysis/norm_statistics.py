@@ -10,22 +10,21 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmgcnl.datasets import build_dataloader
 
-NUM_IMAGES = 32
+_NUM_IMAGES = 32
 
 
-def set_norm_statistics(model: nn.Module, cfg: Config, num_images: int = NUM_IMAGES) -> int:
+def set_norm_statistics(model: nn.Module, cfg: Config) -> int:
     """Set the statistics of batch norm to those of some training images.
 
     A network that was never trained normalises by the initial mean 0 and variance 1 in
     eval mode, so that its features, and the attention made from them, are not those at
     which a training starts. Layers that keep their statistics in training, as those of a
-    backbone with ``norm_eval``, are left alone.
+    backbone with ``norm_eval``, are left alone; torch's ``update_bn`` would set them, too.
 
     Args:
         model: From :func:`mmgcnl.apis.init_model`. It is in eval mode afterwards.
         cfg: Its config. The images are drawn at random, always the same, from the
             training data set and pass through its pipeline, in batches of the config.
-        num_images: Number of images.
 
     Returns:
         Number of layers that were set.
@@ -42,7 +41,7 @@ def set_norm_statistics(model: nn.Module, cfg: Config, num_images: int = NUM_IMA
     }
     try:
         if momenta:
-            _average(model, cfg, list(momenta), num_images)
+            _average(model, cfg, list(momenta))
     finally:
         for norm, momentum in momenta.items():
             norm.momentum = momentum
@@ -50,9 +49,7 @@ def set_norm_statistics(model: nn.Module, cfg: Config, num_images: int = NUM_IMA
     return len(momenta)
 
 
-def _average(
-    model: nn.Module, cfg: Config, norms: list[_BatchNorm], num_images: int
-) -> None:
+def _average(model: nn.Module, cfg: Config, norms: list[_BatchNorm]) -> None:
     if cfg.get('train_dataloader') is None:
         raise ValueError(
             'the config has no train_dataloader, from which the statistics of batch norm '
@@ -65,7 +62,7 @@ def _average(
     dataset = build_dataloader(loader).dataset
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        for indices in order[:num_images].split(max(cfg.train_dataloader.batch_size, 2)):
+        for indices in order[:_NUM_IMAGES].split(max(cfg.train_dataloader.batch_size, 2)):
             if len(indices) < min(2, len(dataset)):
                 continue  # one image alone may have one value per channel
             data = pseudo_collate([dataset[i] for i in indices.tolist()])

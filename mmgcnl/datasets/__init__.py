@@ -2,9 +2,9 @@
 
 from mmgcnl.utils.libraries import usable
 
-from .loading import build_dataloader, check_dataset
+from .loading import DataError, build_dataloader, check_dataset
 
-__all__ = ['build_dataloader', 'check_dataset']
+__all__ = ['DataError', 'build_dataloader', 'check_dataset']
 
 if usable('mmseg'):
     from .camvid import CamVidDataset  # noqa: F401

@@ -13,7 +13,7 @@ from typing import Any
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from .loading import check_dataset, check_folders
+from .loading import DataError, check_dataset, check_folders
 
 UNLABELLED = 11
 
@@ -100,7 +100,7 @@ class CamVidDataset(BaseSegDataset):
             sample = self.get_data_info(index)
             labels = sample.get('seg_map_path')
             if labels is not None and not os.path.isfile(labels):
-                raise RuntimeError(
+                raise DataError(
                     f'{sample["img_path"]} has no label map: no such file: {labels}'
                 )
         check_dataset(self)
@@ -117,7 +117,7 @@ class CamVidDataset(BaseSegDataset):
             self.img_suffix = '.png' if png else '.jpg'
         samples = super().load_data_list()
         if not samples:
-            raise RuntimeError(
+            raise DataError(
                 f'no image *{self.img_suffix} in {self.data_prefix["img_path"]}'
             )
         if self.sequences is None:
@@ -125,7 +125,7 @@ class CamVidDataset(BaseSegDataset):
         starts = tuple(self.sequences)
         kept = [s for s in samples if os.path.basename(s['img_path']).startswith(starts)]
         if not kept:
-            raise RuntimeError(
+            raise DataError(
                 f'no image of the sequences {", ".join(starts)} in '
                 f'{self.data_prefix["img_path"]}'
             )

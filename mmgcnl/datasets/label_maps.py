@@ -47,6 +47,7 @@ def find_label_fault(
     num_classes: int,
     ignore_index: int | None,
     backend_args: dict | None = None,
+    stored: bool = True,
 ) -> str | None:
     """Find what is wrong with a label map that was just loaded.
 
@@ -56,6 +57,7 @@ def find_label_fault(
         num_classes: Number of classes. Without any, values are not checked.
         ignore_index: Value of pixels that are ignored. None: values are not checked.
         backend_args: See mmengine's fileio, for the images.
+        stored: Whether to look at the values in the file, too, which is read again for it.
 
     Returns:
         A sentence that names the file.
@@ -75,7 +77,7 @@ def find_label_fault(
         )
     if not num_classes or ignore_index is None:
         return None
-    content = _read_for_uint8(step, path)
+    content = _read_for_uint8(step, path) if stored else b''
     if _is_scaled(step, content):
         return (
             f'{path} has less than 8 bits per pixel, and its values are scaled up to 255 '

@@ -35,6 +35,18 @@ SET_ROOT = (
 NO_SAMPLE = 'no sample: no image is found, or none is left after filtering'
 
 
+class DataError(RuntimeError):
+    """A fault of the data, or of the settings that it is read with.
+
+    The message has the remedy, so that no traceback is needed. Where code may be at fault,
+    a RuntimeError with the error as its cause is raised instead.
+    """
+
+
+# Errors of files, not of code.
+_OF_FILES = (OSError, JSONDecodeError, UnicodeDecodeError)
+
+
 def build_dataloader(
     dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
 ) -> DataLoader:
@@ -56,7 +68,8 @@ def build_dataloader(
         loader = Runner.build_dataloader(config, seed, diff_rank_seed)
     except (AssertionError, KeyError, OSError, ValueError) as error:
         places = '; '.join(map(describe, leaf_datasets(dataloader['dataset'])))
-        raise RuntimeError(f'{places}: {explain(error)}') from error
+        kind = DataError if isinstance(error, _OF_FILES) else RuntimeError
+        raise kind(f'{places}: {explain(error)}') from error
     check_dataset(loader.dataset)
     return loader
 
@@ -76,7 +89,7 @@ def _checked(config: dict) -> dict:
         report = Report(type(dataset).__name__, describe(config))
         load_checked(dataset, report, evaluated=dataset.test_mode)
         if report.faults:
-            raise RuntimeError(f'{report.dataset}: ' + '\n'.join(report.faults))
+            raise DataError(f'{report.dataset}: ' + '\n'.join(report.faults))
         for note in report.notes:
             print_log(f'{report.name}: {note}', 'current', logging.WARNING)
         return dataset
@@ -172,11 +185,11 @@ def check_dataset(dataset: Dataset) -> None:
             continue
         check_folders(leaf)
         for fault in check_number_of_classes(leaf):
-            raise RuntimeError(f'{type(leaf).__name__}: {fault}')
+            raise DataError(f'{type(leaf).__name__}: {fault}')
         for note in find_other_suffixes(leaf):
             print_log(f'{type(leaf).__name__}: {note}', 'current', logging.WARNING)
         if not len(leaf):
-            raise RuntimeError(f'{type(leaf).__name__}: {NO_SAMPLE}')
+            raise DataError(f'{type(leaf).__name__}: {NO_SAMPLE}')
         if type(leaf.pipeline) is Compose:
             leaf.pipeline = CheckedCompose(leaf)
         # Data sets of videos are left out: they would load a whole video.
@@ -185,13 +198,13 @@ def check_dataset(dataset: Dataset) -> None:
 
 
 def check_folders(dataset: BaseDataset) -> None:
-    """Raise a RuntimeError when a local folder of ``dataset`` is missing."""
+    """Raise a DataError when a local folder of ``dataset`` is missing."""
     if getattr(dataset, 'backend_args', None):
         return
     for folder in dataset.data_prefix.values():
         if folder and '://' not in folder and not os.path.isdir(folder):
             name = type(dataset).__name__
-            raise RuntimeError(f'{name}: no such folder: {folder}; {SET_ROOT}')
+            raise DataError(f'{name}: no such folder: {folder}; {SET_ROOT}')
 
 
 class CheckedCompose(Compose):
@@ -212,6 +225,7 @@ class CheckedCompose(Compose):
         # Only mmseg's data sets have it; mmdet maps category ids to classes by itself.
         self.ignore_index = getattr(dataset, 'ignore_index', None)
         self.backend_args = getattr(dataset, 'backend_args', None)
+        self._read: set[str | None] = set()  # label files that were looked at as stored
 
     def __call__(self, data: dict) -> dict | None:
         """Run the transforms on the information on a sample."""
@@ -225,18 +239,26 @@ class CheckedCompose(Compose):
                 name = type(transform).__name__
                 files = f'image {image}' + (f', labels {labels}' if labels else '')
                 reason = f'{type(error).__name__}: {error}'.strip()
+                kind: type[RuntimeError] = RuntimeError
                 if name.startswith('Load'):
                     reason += _remedy(error)
-                raise RuntimeError(f'{name} failed on {files}: {reason}') from error
+                    kind = DataError if isinstance(error, _OF_FILES) else kind
+                raise kind(f'{name} failed on {files}: {reason}') from error
             if data is None:
                 return None
             # Check the map as loaded: a later transform may crop away what is wrong.
             if unchecked and 'gt_seg_map' in data:
                 fault = find_label_fault(
-                    transform, data, self.num_classes, self.ignore_index, self.backend_args
+                    transform,
+                    data,
+                    self.num_classes,
+                    self.ignore_index,
+                    self.backend_args,
+                    stored=labels not in self._read,
                 )
                 if fault:
-                    raise RuntimeError(fault)
+                    raise DataError(fault)
+                self._read.add(labels)
                 unchecked = False
         return data
 

@@ -5,8 +5,6 @@ J. Shotton et al., "TextonBoost for Image Understanding", IJCV 2009.
 
 from __future__ import annotations
 
-from typing import Any
-
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
@@ -36,8 +34,3 @@ class MSRC21Dataset(BaseSegDataset):
             [192, 64, 0],
         ],
     )
-
-    def __init__(
-        self, img_suffix: str = '.jpg', seg_map_suffix: str = '.png', **kwargs: Any
-    ) -> None:
-        super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mmseg.datasets import BaseSegDataset, PascalVOCDataset
 from mmseg.registry import DATASETS
 
@@ -23,8 +21,3 @@ class VOCFoldersDataset(BaseSegDataset):
     """
 
     METAINFO = PascalVOCDataset.METAINFO
-
-    def __init__(
-        self, img_suffix: str = '.jpg', seg_map_suffix: str = '.png', **kwargs: Any
-    ) -> None:
-        super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)

@@ -10,11 +10,13 @@ Shape shorthand: B images, C channels, (H, W) the map.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from mmcv.cnn.bricks import Conv2dAdaptivePadding
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -87,15 +89,14 @@ class EfficientNetLite0(BaseModule):
                 f'frozen_stages={frozen_stages!r}: give -1 to {built}, as '
                 f'out_indices={out_indices!r} build {built} stages'
             )
-        self.out_indices = tuple(out_indices)
         self.pretrained = pretrained
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         # The names of the layers are those of the package's file.
-        self._conv_stem = _Conv(3, _STEM_CHANNELS, 3, stride=2)
+        self._conv_stem = _conv(3, _STEM_CHANNELS, 3, stride=2)
         self._bn0 = _norm(_STEM_CHANNELS)
         blocks: list[nn.Module] = []
-        self.ends: list[int] = []  # number of blocks up to the end of each stage
+        ends = [0]  # number of blocks before each stage
         channels, stride, dilation = _STEM_CHANNELS, 2, 1
         for stage in _STAGES[:built]:
             first_dilation = dilation
@@ -115,8 +116,10 @@ class EfficientNetLite0(BaseModule):
                     )
                 )
                 channels = stage.channels
-            self.ends.append(len(blocks))
+            ends.append(len(blocks))
         self._blocks = nn.ModuleList(blocks)
+        self._outputs = {ends[i + 1] for i in out_indices}
+        self._frozen = ends[max(frozen_stages, 0)]
         self._freeze()
 
     def init_weights(self) -> None:
@@ -143,14 +146,14 @@ class EfficientNetLite0(BaseModule):
             x: (B, 3, H, W).
 
         Returns:
-            A map (B, C, H / stride, W / stride) for each of ``out_indices``, sizes rounded
-            up.
+            A map (B, C, H / stride, W / stride) for each of ``out_indices``, finest first,
+            sizes rounded up.
         """
         x = F.relu6(self._bn0(self._conv_stem(x)))
         maps = []
         for i, block in enumerate(self._blocks, 1):
             x = block(x)
-            if i in self.ends and self.ends.index(i) in self.out_indices:
+            if i in self._outputs:
                 maps.append(x)
         return tuple(maps)
 
@@ -167,8 +170,7 @@ class EfficientNetLite0(BaseModule):
     def _freeze(self) -> None:
         if self.frozen_stages < 0:
             return
-        end = self.ends[self.frozen_stages - 1] if self.frozen_stages else 0
-        for module in (self._conv_stem, self._bn0, *self._blocks[:end]):
+        for module in (self._conv_stem, self._bn0, *self._blocks[: self._frozen]):
             module.eval()
             module.requires_grad_(False)
 
@@ -189,39 +191,6 @@ def find_weights() -> Path:
     return next(Path(package.__file__).parent.glob('models/*.pth'))
 
 
-class _Conv(nn.Conv2d):
-    """A convolution padded as TensorFlow's 'SAME': more below and right where odd."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        stride: int = 1,
-        dilation: int = 1,
-        groups: int = 1,
-    ) -> None:
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            dilation=dilation,
-            groups=groups,
-            bias=False,
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        kernel, stride, dilation = self.kernel_size[0], self.stride[0], self.dilation[0]
-        extent = (kernel - 1) * dilation + 1
-        height, width = (
-            max((-(-size // stride) - 1) * stride + extent - size, 0)
-            for size in x.shape[2:]
-        )
-        padding = (width // 2, width - width // 2, height // 2, height - height // 2)
-        return super().forward(F.pad(x, padding))
-
-
 class _Block(nn.Module):
     """An inverted residual: expansion, depthwise convolution, projection."""
 
@@ -230,13 +199,18 @@ class _Block(nn.Module):
         inner = in_channels * stage.expansion
         self._expand_conv: nn.Module | None = None
         if stage.expansion > 1:
-            self._expand_conv = _Conv(in_channels, inner, 1)
+            self._expand_conv = _conv(in_channels, inner, 1)
             self._bn0 = _norm(inner)
-        self._depthwise_conv = _Conv(
-            inner, inner, stage.kernel_size, stride, dilation, groups=inner
+        self._depthwise_conv = _conv(
+            inner,
+            inner,
+            stage.kernel_size,
+            stride=stride,
+            dilation=dilation,
+            groups=inner,
         )
         self._bn1 = _norm(inner)
-        self._project_conv = _Conv(inner, stage.channels, 1)
+        self._project_conv = _conv(inner, stage.channels, 1)
         self._bn2 = _norm(stage.channels)
         self.residual = stride == 1 and in_channels == stage.channels
 
@@ -247,6 +221,10 @@ class _Block(nn.Module):
         y = F.relu6(self._bn1(self._depthwise_conv(y)))
         y = self._bn2(self._project_conv(y))
         return x + y if self.residual else y
+
+
+# TensorFlow's 'SAME' padding.
+_conv = partial(Conv2dAdaptivePadding, bias=False)
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:

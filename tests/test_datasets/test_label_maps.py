@@ -9,6 +9,7 @@ import pytest
 from mmengine.registry import init_default_scope
 from PIL import Image
 
+from mmgcnl.datasets import label_maps
 from mmgcnl.datasets.label_maps import find_only_class
 from mmgcnl.datasets.loading import build_dataloader
 from tests.test_datasets.conftest import change, look
@@ -106,6 +107,23 @@ class TestStoredValues:
         with pytest.raises(RuntimeError, match=r'4.png: label value \[257\]'):
             for _, _ in zip(range(5), loader):
                 pass
+
+    def test_are_looked_at_once_for_each_file(self, segmentor, monkeypatch):
+        """Not in every epoch: it means to read the file again."""
+        read = []
+        look_at = label_maps._read_for_uint8
+
+        def count(step, path):
+            read.append(path)
+            return look_at(step, path)
+
+        monkeypatch.setattr(label_maps, '_read_for_uint8', count)
+        init_default_scope('mmseg')
+        dataset = build_dataloader(segmentor.train_dataloader).dataset
+        for _ in range(3):
+            for index in range(len(dataset)):
+                dataset[index]
+        assert len(read) == len(set(read)) == len(dataset) == 5
 
     @pytest.mark.parametrize('bits, backend', [(2, 'pillow'), (4, 'cv2'), (1, 'cv2')])
     def test_that_are_scaled(self, segmentor, root, start, bits, backend):

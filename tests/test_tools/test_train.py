@@ -98,10 +98,11 @@ def test_restarts_do_not_begin_at_a_file(call, segmentor, monkeypatch, capsys):
     assert '--resume iter_3.pth: with MAX_RESTARTS, every' in capsys.readouterr().err
 
 
-def test_missing_validation_data_stops_before_training(call, segmentor, tmp_path):
+def test_missing_validation_data_stops_before_training(call, segmentor, tmp_path, capsys):
     root = 'val_dataloader.dataset.data_root=/no_such_data'
-    with pytest.raises(RuntimeError, match='/no_such_data'):
+    with pytest.raises(SystemExit, match='2'):
         call('train', segmentor, '--work-dir', tmp_path, *FROM_SCRATCH, root)
+    assert '/no_such_data' in capsys.readouterr().err.splitlines()[-1]
     assert read_log(tmp_path) == []
 
 

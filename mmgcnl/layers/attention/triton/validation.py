@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -179,7 +179,7 @@ def _validate(
     if reason is not None:
         return reason
     # They do no harm on such a GPU. Here they may still fail, for want of a C compiler.
-    return compare_with_reference(device, dtype, **sizes)
+    return try_launch(device, dtype, **sizes)
 
 
 def _compare_on_gpu(device: str, kind: dict[str, Any]) -> str | None:
@@ -206,12 +206,22 @@ def compare_with_reference(device: str, dtype: torch.dtype, **sizes: Any) -> str
     Raises:
         torch.cuda.OutOfMemoryError: The GPU is full.
     """
+    return _why_not(_largest_error, device, dtype, sizes)
+
+
+def try_launch(device: str, dtype: torch.dtype, **sizes: Any) -> str | None:
+    """As :func:`compare_with_reference`, but whether they run at all, once."""
+    return _why_not(_launch, device, dtype, sizes)
+
+
+def _why_not(
+    find_error: Callable[..., float], device: str, dtype: torch.dtype, sizes: dict[str, Any]
+) -> str | None:
     kind = f'{dtype} with heads of {sizes["dims"]} channels'
     try:
         # The caller's modes (autocast, inference mode, tracing) are those of its thread.
         with ThreadPoolExecutor(1) as pool:
-            run = pool.submit(_largest_error, torch.device(device), dtype, **sizes)
-            largest = run.result()
+            largest = pool.submit(find_error, torch.device(device), dtype, **sizes).result()
     except torch.cuda.OutOfMemoryError:
         raise
     except Exception as exception:  # the compiler's and the driver's, which are many
@@ -236,8 +246,30 @@ def _without_tf32() -> Iterator[None]:
         setattr(matmul, name, before)
 
 
-@_without_tf32()
-def _largest_error(
+class _Example(NamedTuple):
+    """A small input of a kind, and what its output and gradients are computed with."""
+
+    inputs: AttentionInputs
+    value: Tensor
+    weight: Tensor  # of the output, for a scalar that has gradients
+    dropout: tuple[float, Tensor | None]
+
+    def run(self, function: Callable[..., Tensor]) -> list[Tensor]:
+        """Output and gradients; in float64 those of :func:`dense_attention`, exact."""
+        query, key, scale, position = self.inputs
+        leaves = [query, key, self.value, *(position[1:] if position else ())]
+        inputs, value = self.inputs, self.value
+        if function is dense_attention:
+            inputs = AttentionInputs(query.double(), key.double(), scale.double(), None)
+            if position:
+                inputs = inputs._replace(position=Position(*(t.double() for t in position)))
+            value = value.double()
+        out = function(inputs, value, *self.dropout)
+        grads = torch.autograd.grad((out.float() * self.weight).sum(), leaves)
+        return [t.detach().double() for t in (out, *grads)]
+
+
+def _make_example(
     device: torch.device,
     dtype: torch.dtype,
     dims: int,
@@ -245,8 +277,8 @@ def _largest_error(
     tail: bool,
     position: bool,
     dropout: bool,
-) -> float:
-    """The largest error of output and gradients, relative to the reference.
+) -> _Example:
+    """Draw an input.
 
     The queries fill two tiles and a part of a third at least. The keys are few, and their
     grid is one that the kernels cut in these tiles.
@@ -263,7 +295,6 @@ def _largest_error(
 
     query, key, value = (features(grid) for grid in (query_grid, key_grid, key_grid))
     scale = torch.full((1, 1, 1, 1, 1), dims**-0.5, device=device)
-    leaves = [query, key, value]
     part = None
     if position:
         codes = (
@@ -271,27 +302,36 @@ def _largest_error(
             for sizes in zip(query_grid, key_grid)
         )
         part = Position(query, *codes)
-        leaves += part[1:]
-    weight = random(*query.shape)
-    options = (0.3, torch.tensor(1, device=device)) if dropout else (0.0, None)
+    return _Example(
+        AttentionInputs(query, key, scale, part),
+        value,
+        random(*query.shape),
+        (0.3, torch.tensor(1, device=device)) if dropout else (0.0, None),
+    )
+
+
+@_without_tf32()
+def _largest_error(device: torch.device, *kind: Any, **sizes: Any) -> float:
+    """The largest error of output and gradients, relative to the reference.
+
+    The arguments are those of :func:`_make_example`.
+    """
+    example = _make_example(device, *kind, **sizes)
+    expected = example.run(dense_attention)
+    errors = []
     # A race between threads need not show the first time.
-    runs = 3 if device.type == 'cuda' else 1
-    functions = [(operator.triton_attention, dtype)] * runs
-    results = []
-    for function, precision in ((dense_attention, torch.float64), *functions):
-        inputs = AttentionInputs(query, key, scale, part)
-        if precision == torch.float64:
-            inputs = AttentionInputs(query.double(), key.double(), scale.double(), None)
-            if part:
-                inputs = inputs._replace(position=Position(*(t.double() for t in part)))
+    for _ in range(3 if device.type == 'cuda' else 1):
         with guarded_outputs() as memory:
-            out = function(inputs, value.to(precision), *options)
-            grads = torch.autograd.grad((out.float() * weight).sum(), leaves)
+            found = example.run(operator.triton_attention)
         memory.check()
-        results.append([t.detach().double() for t in (out, *grads)])
-    expected, *found = results
-    pairs = (pair for result in found for pair in zip(expected, result))
-    return float(torch.stack([(b - a).norm() / a.norm() for a, b in pairs]).max())
+        errors += [(b - a).norm() / a.norm() for a, b in zip(expected, found)]
+    return float(torch.stack(errors).max())
+
+
+def _launch(device: torch.device, *kind: Any, **sizes: Any) -> float:
+    """Run the kernels once. The error is not looked at: 0."""
+    _make_example(device, *kind, **sizes).run(operator.triton_attention)
+    return 0.0
 
 
 def _grid_of_tile(dims: int, dtype: torch.dtype, tile: int, tail: bool) -> tuple[int, int]:

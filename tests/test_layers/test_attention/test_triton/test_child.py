@@ -145,12 +145,16 @@ def fake_gpu(monkeypatch, tmp_path):
                 raise child
             return child
 
-        def in_process(device, dtype, **sizes):
-            done.append(f'here on {device}, {dtype}, {sizes["dims"]}')
-            return here
+        def in_process(what):
+            def function(device, dtype, **sizes):
+                done.append(f'{what} on {device}, {dtype}, {sizes["dims"]}')
+                return here
+
+            return function
 
         monkeypatch.setattr(validation, 'compare_in_child', in_child)
-        monkeypatch.setattr(validation, 'compare_with_reference', in_process)
+        monkeypatch.setattr(validation, 'compare_with_reference', in_process('here'))
+        monkeypatch.setattr(validation, 'try_launch', in_process('launched'))
         validation._validate.cache_clear()
         validation._try_after.clear()
         done.clear()
@@ -169,7 +173,8 @@ def test_on_a_gpu_a_child_checks_once_per_machine(fake_gpu, caplog):
     answer, done = fake_gpu
     answer()
     assert [validate(), validate()] == [None, None]
-    assert done == ['empty_cache', 'child on cuda:0', 'here on cuda:0, torch.float16, 32']
+    launched = 'launched on cuda:{}, torch.float16, 32'
+    assert done == ['empty_cache', 'child on cuda:0', launched.format(0)]
     (record,) = caplog.records
     expected = (
         'torch.float16, 32 channels a head, tiles of 64 keys with a tail, with position'
@@ -178,7 +183,7 @@ def test_on_a_gpu_a_child_checks_once_per_machine(fake_gpu, caplog):
     answer(child='never asked for')  # another process, on another GPU of the kind
     assert validate('cuda:1') is None
     # What did no harm elsewhere may fail here, such as without a C compiler.
-    assert done == ['here on cuda:1, torch.float16, 32']
+    assert done == [launched.format(1)]
     answer(here='no C compiler')
     assert validate('cuda:2') == 'no C compiler'
     answer(child='they are off')
@@ -203,3 +208,26 @@ def test_a_full_gpu_is_tried_again_later(fake_gpu, monkeypatch):
     assert done.count('child on cuda:0') == 1
     answer()
     assert validate() is None
+
+
+@needs_triton
+def test_a_launch_says_whether_the_kernels_run(monkeypatch):
+    """Once, without the reference."""
+    kind = {**KIND, 'dtype': torch.float32}
+    runs = []
+    attention = validation.operator.triton_attention
+
+    def count(*args):
+        runs.append(1)
+        return attention(*args)
+
+    monkeypatch.setattr(validation.operator, 'triton_attention', count)
+    monkeypatch.setattr(validation, 'dense_attention', None)
+    assert validation.try_launch('cpu', **kind) is None
+    assert runs == [1]
+
+    def fail(*args):
+        raise RuntimeError('Failed to find C compiler')
+
+    monkeypatch.setattr(validation.operator, 'triton_attention', fail)
+    assert 'Failed to find C compiler' in validation.try_launch('cpu', **kind)
