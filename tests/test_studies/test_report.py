@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from mmgcnl.studies import Results, draw, read_study, render, render_table
+from mmgcnl.studies import Record, Results, draw, read_study, render, render_table
 from mmgcnl.studies.report import holm, paired_test, prediction_interval
 
 ROOT = Path(__file__).parents[2]
@@ -89,6 +89,32 @@ def test_picture(results, tmp_path):
     assert len(first) < 300_000
     draw(results, tmp_path / 'again.png')
     assert (tmp_path / 'again.png').read_bytes() == first
+
+
+def test_report_says_what_speaks_against_the_prediction(study_file, records):
+    study_file.write_text(study_file.read_text().replace('higher', 'lower'))
+    assert '| lower | higher: against the prediction |' in rendered(study_file, records)
+
+
+def test_paper_figures_of_a_server():
+    study = read_study(ROOT / 'configs/paper_tables.yml', ROOT)
+    results = Results(study, pd.DataFrame(columns=Record._fields))
+    for name, dataset in (('3', 'Cityscapes'), ('5', 'COCO test-dev'), ('4', None)):
+        found = re.findall("paper's accuracy on (.*) is from", render_table(results, name))
+        assert found == ([dataset] if dataset else [])
+
+
+def test_table_quotes_the_paper(study_file, records):
+    study_file.write_text(
+        study_file.read_text()
+        + 'tables:\n'
+        + "  - {table: '1', paper: {file: configs/paper_tables.yml, table: '1'}, "
+        + 'rows: {plain: nl, wide: }}\n'
+    )
+    results = Results(read_study(study_file, ROOT), pd.DataFrame(records))
+    text = squeezed(render_table(results, '1'))
+    assert '| row | seeds | mIoU, paper | mIoU, here | dist. attention |' in text
+    assert '| Plain | 3 | 47.25 | 51.17 ± 1.26 | |' in text
 
 
 # --- repeated runs --------------------------------------------------------------------
