@@ -17,6 +17,7 @@ key := $(shell (pwd; cat $(sources)) | cksum | cut -d' ' -f1)
 stamp := $(VENV)/.installed-$(key)
 # The demo needs less; what it needs is part of the complete environment.
 demo_stamp := $(VENV)/.segmentation-$(key)
+explorer_stamp := $(VENV)/.explorer-$(shell cksum requirements/explorer.txt | cut -d' ' -f1)
 docs_stamp := $(VENV)/.docs-$(shell cksum requirements/docs.txt | cut -d' ' -f1)
 
 ifeq ($(filter $(STACK),onedl openmmlab),)
@@ -24,11 +25,12 @@ $(error STACK=$(STACK) is unknown: give onedl or openmmlab)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint docs clean
+.PHONY: help install demo explore test test-slow lint docs clean
 
 help:
 	@echo 'make demo       train and compare five small models (CPU, minutes); results in'
 	@echo '                work_dirs/probe; compiles nothing'
+	@echo 'make explore    see in the browser where two models of the demo attend'
 	@echo 'make test       make lint and the tests, without the slow ones'
 	@echo 'make test-slow  the slow tests: trainings in several processes, killed and resumed'
 	@echo 'make lint       ruff, codespell, import-linter and mypy'
@@ -52,6 +54,15 @@ $(demo_stamp):
 demo: $(if $(wildcard $(stamp)),,$(demo_stamp))
 	$(python) tools/study.py run configs/studies/demo.yml --jobs 2
 	$(python) tools/probe.py picture
+
+explore: $(explorer_stamp)
+	$(python) tools/analysis_tools/explore_attention.py --names 'both priors' plain --split val \
+		configs/probe/gcnl_probe.py work_dirs/probe/gcnl/seed0/iter_600.pth \
+		--compare configs/probe/nl_probe.py work_dirs/probe/nl/seed0/iter_600.pth
+
+$(explorer_stamp): $(if $(wildcard $(stamp)),,$(demo_stamp))
+	$(python) -m pip install --quiet -r requirements/explorer.txt
+	@rm -f $(VENV)/.explorer-* && touch $@
 
 # One process per core with one thread each: most tests are too small to gain from threads.
 pytest := OMP_NUM_THREADS=1 $(python) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal

@@ -1,8 +1,15 @@
 """Studies of the attention, of costs and of predictions: functions that the tools call."""
 
 from .ablation import ABLATIONS, Contexts, ablate_priors, ablated, ablations_of
-from .attention import attention_at, head_queries, mean_queries
-from .blocks import Grid, block_type, find_blocks, grids, iter_attention
+from .attention import Scene, attention_at, head_queries, mean_queries, observe
+from .blocks import (
+    Grid,
+    attention_by_query,
+    block_type,
+    find_blocks,
+    grids,
+    iter_attention,
+)
 from .cosine_distance import DistanceRecorder, mean_cosine_distance, measure_distances
 from .figures import Query, draw_attention, draw_panels
 from .geometry import PixelMap
@@ -18,11 +25,13 @@ __all__ = [
     'PixelMap',
     'Query',
     'Sample',
+    'Scene',
     'Split',
     'ablate_priors',
     'ablated',
     'ablations_of',
     'attention_at',
+    'attention_by_query',
     'block_type',
     'draw_attention',
     'draw_panels',
@@ -34,6 +43,7 @@ __all__ = [
     'mean_cosine_distance',
     'mean_queries',
     'measure_distances',
+    'observe',
     'prediction_panels',
     'read_label_map',
     'set_norm_statistics',

@@ -2,30 +2,74 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.structures import BaseDataElement
-from torch import nn
+from torch import Tensor, nn
 
-from .blocks import find_blocks, grids, iter_attention
+from .blocks import attention_by_query, find_blocks, grids
 from .figures import Query
 from .geometry import PixelMap
 
+Point = tuple[float, float]
+#: The parts of a model in front of its head, in their order.
+STEMS = ('backbone', 'neck')
+
+
+class Scene(NamedTuple):
+    """An image inside a model.
+
+    Attributes:
+        batch: What its pipeline makes of the image.
+        features: What the backbone returns, and the neck if there is one.
+        inputs: (1, C, H, W), the input of each block that takes part.
+        pixel_map: Where the image lies on these.
+        prediction: The model's prediction.
+    """
+
+    batch: dict[str, Any]
+    features: dict[str, Any]
+    inputs: dict[str, Tensor]
+    pixel_map: PixelMap
+    prediction: BaseDataElement
+
+    def attention(self, name: str, block: nn.Module) -> Callable[[Point], np.ndarray]:
+        """Prepare a block's attention of this image.
+
+        Args:
+            name: Name of the block.
+            block: The block.
+
+        Returns:
+            A function from a point of the image to the attention of its query (n, M).
+            It raises ValueError if the point is outside of the image.
+        """
+        x = self.inputs[name]
+        size = (x.shape[2], x.shape[3])
+        queries, _ = grids(block, size)
+        of_query = attention_by_query(block, x)
+
+        def at(point: Point) -> np.ndarray:
+            return of_query(self.pixel_map.cell(point, queries, size)).cpu().numpy()
+
+        return at
+
+    def over_image(self, weights: np.ndarray, name: str, block: nn.Module) -> np.ndarray:
+        """Spread attention (..., M) of a block over the pixels of the image (..., H, W)."""
+        x = self.inputs[name]
+        size = (x.shape[2], x.shape[3])
+        return self.pixel_map.over_image(weights, grids(block, size)[1], size)
+
 
 @torch.no_grad()
-def attention_at(
-    model: nn.Module,
-    pipeline: Callable,
-    image: str | np.ndarray,
-    points: Sequence[tuple[float, float]],
-    name: str | None = None,
-) -> tuple[np.ndarray, BaseDataElement]:
-    """Compute the attention of the queries at points of an image, over its pixels.
+def observe(model: nn.Module, pipeline: Callable, image: str | np.ndarray) -> Scene:
+    """Run a model on an image and keep what reaches its blocks.
 
     A segmentor with ``test_cfg.mode='slide'`` sees the whole image at once here, because
     its blocks do not know where in the image a window lies.
@@ -34,6 +78,44 @@ def attention_at(
         model: A detector or segmentor in eval mode. It is left as it was.
         pipeline: Its test pipeline, from :func:`mmgcnl.apis.image_pipeline`.
         image: Its path, or the array that the config's loader gives for it.
+
+    Raises:
+        ValueError: The model has no non-local block, or the pipeline cannot be followed.
+    """
+    batch = pseudo_collate([pipeline(image)])
+    features: dict[str, Any] = {}
+    inputs: dict[str, Tensor] = {}
+    shape: list[int] = []
+    with ExitStack() as stack:
+
+        def watch(module: nn.Module, hook: Callable) -> None:
+            stack.callback(module.register_forward_hook(hook).remove)
+
+        for name, block in find_blocks(model).items():
+            watch(block, lambda _, args, y, name=name: inputs.update({name: args[0]}))
+        for stem in STEMS:
+            if isinstance(module := getattr(model, stem, None), nn.Module):
+                watch(module, lambda _, args, y, stem=stem: features.update({stem: y}))
+        watch(model.data_preprocessor, lambda _, args, y: shape.extend(y['inputs'].shape))
+        stack.enter_context(whole_image(model))
+        (pred,) = model.test_step(copy.deepcopy(batch))
+    pixel_map = PixelMap.of_pipeline(pipeline, pred.ori_shape, (shape[2], shape[3]))
+    return Scene(batch, features, inputs, pixel_map, pred.cpu())
+
+
+def attention_at(
+    model: nn.Module,
+    pipeline: Callable,
+    image: str | np.ndarray,
+    points: Sequence[Point],
+    name: str | None = None,
+) -> tuple[np.ndarray, BaseDataElement]:
+    """Compute the attention of the queries at points of an image, over its pixels.
+
+    Args:
+        model: As for :func:`observe`.
+        pipeline: As for :func:`observe`.
+        image: As for :func:`observe`.
         points: x and y of each, in pixels.
         name: Name of the block, one of :func:`find_blocks`; needed if there are several.
 
@@ -42,6 +124,19 @@ def attention_at(
 
     Raises:
         ValueError: The model has no such block, or a point is outside of the image.
+    """
+    name, block = choose_block(model, name)
+    scene = observe(model, pipeline, image)
+    at = scene.attention(name, block)
+    maps = np.stack([at(point) for point in points])
+    return scene.over_image(maps, name, block), scene.prediction
+
+
+def choose_block(model: nn.Module, name: str | None) -> tuple[str, nn.Module]:
+    """Find a block by its name, or the only one.
+
+    Raises:
+        ValueError: There is no such block, or there are several and no name is given.
     """
     blocks = find_blocks(model)
     if name is None and len(blocks) > 1:
@@ -52,36 +147,11 @@ def attention_at(
     name = name or next(iter(blocks))
     if name not in blocks:
         raise ValueError(f'there is no block {name!r}; there are: {", ".join(blocks)}')
-    block = blocks[name]
-    seen: dict[str, Any] = {}
-    batch = pseudo_collate([pipeline(image)])
-    handle = block.register_forward_hook(lambda _, args, y: seen.update(x=args[0]))
-    stem = model.data_preprocessor.register_forward_hook(
-        lambda _, args, y: seen.update(shape=tuple(y['inputs'].shape[2:]))
-    )
-    try:
-        with _whole_image(model):
-            (pred,) = model.test_step(batch)
-    finally:
-        handle.remove()
-        stem.remove()
-    pixel_map = PixelMap.of_pipeline(pipeline, pred.ori_shape, seen['shape'])
-    size = (seen['x'].shape[2], seen['x'].shape[3])
-    queries, keys = grids(block, size)
-    cells = [pixel_map.cell(point, queries, size) for point in points]
-    found: dict[int, np.ndarray] = {}
-    start = 0
-    for weights in iter_attention(block, seen['x']):
-        for cell in cells:
-            if start <= cell < start + weights.shape[2]:
-                found[cell] = weights[0, :, cell - start].cpu().numpy()
-        start += weights.shape[2]
-    maps = np.stack([found[cell] for cell in cells])
-    return pixel_map.over_image(maps, keys, size), pred.cpu()
+    return name, blocks[name]
 
 
 @contextmanager
-def _whole_image(model: nn.Module) -> Iterator[None]:
+def whole_image(model: nn.Module) -> Iterator[None]:
     """Let a segmentor process whole images: blocks do not know where a window lies."""
     test_cfg = model.test_cfg
     if not test_cfg or test_cfg.get('mode') != 'slide':
@@ -94,9 +164,7 @@ def _whole_image(model: nn.Module) -> Iterator[None]:
         test_cfg.mode = 'slide'
 
 
-def head_queries(
-    points: Sequence[tuple[float, float]], maps: Mapping[str, np.ndarray]
-) -> list[Query]:
+def head_queries(points: Sequence[Point], maps: Mapping[str, np.ndarray]) -> list[Query]:
     """Make rows of :func:`draw_attention`: the mean over the heads, then each head.
 
     Args:
@@ -121,9 +189,7 @@ def head_queries(
     ]
 
 
-def mean_queries(
-    points: Sequence[tuple[float, float]], maps: Mapping[str, np.ndarray]
-) -> list[Query]:
+def mean_queries(points: Sequence[Point], maps: Mapping[str, np.ndarray]) -> list[Query]:
     """Make rows of :func:`draw_attention`: the mean over the heads, of all models.
 
     Args:

@@ -6,7 +6,8 @@ Shape shorthand: B images, C channels, n heads, N query positions, M key positio
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from unittest.mock import patch
 
@@ -131,6 +132,37 @@ def iter_attention(block: nn.Module, x: Tensor) -> Iterator[Tensor]:
     yield from weights.split(_chunk(weights[:, :, 0]), dim=2)
 
 
+@torch.no_grad()
+def attention_by_query(block: nn.Module, x: Tensor) -> Callable[[int], Tensor]:
+    """Prepare the attention of single queries: what all of them share is computed once.
+
+    Args:
+        block: One of :func:`find_blocks`, in eval mode.
+        x: (1, C, H, W), the block's input.
+
+    Returns:
+        A function from the number of a query, in row-major order, to its attention (n, M),
+        the same as in :func:`iter_attention`.
+    """
+    if isinstance(block, GCNonLocal2d):
+        inputs = block.attention_inputs(x)
+
+        @torch.no_grad()
+        def of_query(number: int) -> Tensor:
+            row, column = divmod(number, inputs.query.shape[3])
+            one = inputs.of_queries(slice(row, row + 1), slice(column, column + 1))
+            return attention_weights(one)[0, :, 0]
+
+        return of_query
+    if isinstance(block, GeneralizedAttention):
+        weights = _softmax_of(block, x)[0]
+        queries = math.prod(grids(block, x.shape[2:])[0].size)
+        return lambda number: weights.expand(-1, queries, -1)[:, number]
+    pairwise, (theta_x, phi_x) = getattr(block, block.mode), _pairwise_inputs(block, x)
+    axis = 2 if block.mode == 'concatenation' else 1
+    return lambda number: pairwise(theta_x.narrow(axis, number, 1), phi_x)[0]
+
+
 def _chunk(per_query: Tensor) -> int:
     """Compute how many queries to take at a time, given (B, n, M, ...) of one query."""
     return max(1, _CHUNK // math.prod(per_query.shape[:3]))
@@ -148,6 +180,23 @@ def _pairwise_weights(block: NonLocal2d, x: Tensor) -> Tensor:
     with patch.object(block, block.mode, keep):
         block.forward(x)
     return seen[0]
+
+
+class _Stop(Exception):
+    """Ends a forward pass that has come as far as it is needed."""
+
+
+def _pairwise_inputs(block: NonLocal2d, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Get theta(x) and phi(x) of mmcv's block, as its forward pass makes them."""
+    seen: list[Tensor] = []
+
+    def keep(theta_x: Tensor, phi_x: Tensor) -> Tensor:
+        seen.extend((theta_x, phi_x))
+        raise _Stop
+
+    with patch.object(block, block.mode, keep), suppress(_Stop):
+        block.forward(x)
+    return seen[0], seen[1]
 
 
 class _KeepSoftmax(TorchFunctionMode):

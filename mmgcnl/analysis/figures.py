@@ -17,6 +17,7 @@ from .benchmark import Measurement
 
 Palette = Sequence[tuple[str, Sequence[int]]]
 PANEL = 2.2  # inches
+CMAP = 'inferno'
 MAPS = 5  # per line of a figure
 
 
@@ -41,11 +42,13 @@ def draw_attention(
     path: str | Path,
     panels: Mapping[str, np.ndarray] | None = None,
     palette: Palette = (),
+    scale: float | None = None,
 ) -> None:
     """Draw the attention of the queries at some points of an image.
 
-    Every map has its own scale, from 0 to its maximum, because a flat map would show
-    nothing on a shared scale. The panel says how many times the mean the maximum is.
+    Without ``scale``, every map has its own, from 0 to its maximum, because a flat map
+    would show nothing on a shared scale. The panel says how many times the mean the maximum
+    is.
 
     Args:
         image: (H, W, 3), RGB, uint8.
@@ -53,6 +56,8 @@ def draw_attention(
         path: PNG file to write; its folder is made.
         panels: Pictures by their titles, for a first row after the image with all points.
         palette: Names and RGB colors for a legend of ``panels``.
+        scale: Maps are in multiples of uniform attention, and this value and all above it
+            get the brightest color, see :func:`brightness`.
     """
     height, width = image.shape[:2]
     lines = [
@@ -89,11 +94,12 @@ def draw_attention(
         for ax, (title, attention) in zip(row[1:], maps):
             ax.imshow(gray, interpolation='nearest')
             share = attention / attention.max()
-            ax.imshow(
-                share,
+            bright = share if scale is None else brightness(attention, scale)
+            drawn = ax.imshow(
+                bright,
                 extent=(-0.5, width - 0.5, height - 0.5, -0.5),
-                cmap='inferno',
-                alpha=share**0.5,
+                cmap=CMAP,
+                alpha=share**0.5 if scale is None else bright,
                 vmin=0,
                 vmax=1,
                 interpolation='nearest',
@@ -110,9 +116,34 @@ def draw_attention(
             if [name for name, _ in maps] != titles:
                 ax.set_title(_wrapped(title), fontsize=10)
         titles = [name for name, _ in maps]
+    if scale is not None:
+        ticks = scale_ticks(scale)
+        bar = figure.colorbar(drawn, ax=axes, shrink=0.6, pad=0.01)
+        names = [f'{tick:g}' for tick in ticks]
+        bar.set_ticks(brightness(np.array(ticks), scale).tolist(), labels=names)
+        bar.set_label('times uniform attention', fontsize=8)
+        bar.ax.tick_params(labelsize=7)
     _legend(figure, palette)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
+
+
+def brightness(attention: np.ndarray, scale: float) -> np.ndarray:
+    """Map attention to the range of the colors, 0 to 1, by a square root.
+
+    Of several heads, one often has a hundred times the attention of another; the root lets
+    both be seen.
+
+    Args:
+        attention: In multiples of uniform attention.
+        scale: What gets the brightest color.
+    """
+    return np.clip(attention / scale, 0, 1) ** 0.5
+
+
+def scale_ticks(scale: float) -> list[float]:
+    """Choose values to mark on the scale of :func:`brightness`; 1 is uniform attention."""
+    return sorted({0, 1, scale / 4, scale} if scale >= 8 else {0, 1, scale})
 
 
 def draw_panels(

@@ -8,8 +8,8 @@ from mmseg.models.decode_heads import DNLHead, NLHead
 from torch import nn
 
 from mmgcnl import EBFPN, GCNLHead, GCNonLocal2d
+from mmgcnl.analysis import attention_by_query, find_blocks, grids, iter_attention
 from mmgcnl.analysis import blocks as blocks_module
-from mmgcnl.analysis import find_blocks, grids, iter_attention
 
 
 def filled(module):
@@ -71,6 +71,9 @@ def test_attention_is_the_one_of_the_forward_pass(block, chunk, monkeypatch):
         keys.size[0] * keys.size[1],
     )
     torch.testing.assert_close(value_path(block, x, weights), block(x))
+    of_query = attention_by_query(block, x[:1])
+    for number in range(weights.shape[2]):
+        torch.testing.assert_close(of_query(number), weights[0, :, number])
 
 
 def test_a_look_leaves_no_trace():

@@ -22,6 +22,7 @@ from mmgcnl.analysis import (
     mean_queries,
     read_label_map,
 )
+from mmgcnl.analysis.explorer import Explorer, draw_view, read_view
 from mmgcnl.apis import Inferencer, image_pipeline
 from mmgcnl.datasets.pictures import find_reader
 from mmgcnl.utils.cli import (
@@ -41,18 +42,27 @@ def point(text: str) -> tuple[float, float]:
     return float(x), float(y)
 
 
+def draw_saved_view(path: str, out: Path, device: str | None) -> None:
+    """Draw what explore_attention.py has saved."""
+    view = read_view(path)
+    explorer = Explorer(view.models, [view.image], view.split, view.cfg_options, device)
+    draw_view(explorer, view, out)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', type=existing_file, help='path of the config')
-    parser.add_argument('checkpoint', help='path or URL of the checkpoint')
-    parser.add_argument('image', type=existing_file, help='path of the image')
+    parser.add_argument('config', nargs='?', type=existing_file, help='path of the config')
+    parser.add_argument('checkpoint', nargs='?', help='path or URL of the checkpoint')
+    parser.add_argument('image', nargs='?', type=existing_file, help='path of the image')
+    parser.add_argument(
+        '--view', type=existing_file, metavar='JSON', help='a saved view; no other input'
+    )
     parser.add_argument(
         '--point',
         type=point,
         action='append',
-        required=True,
         metavar='X,Y',
         help='a query, in pixels of the image; can be repeated',
     )
@@ -84,6 +94,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_device_argument(parser)
     add_cfg_options(parser, ', of every model')
     args = parser.parse_args(argv)
+    if args.view:
+        if args.config or args.point:
+            parser.error('--view: leave out CONFIG, CHECKPOINT, IMAGE and --point')
+        try:
+            draw_saved_view(args.view, args.out, args.device)
+        except (OSError, RuntimeError, ValueError) as error:
+            parser.error(str(error).replace('\n', ' '))
+        print(f'drawn: {args.out}')
+        return
+    if not (args.image and args.point):
+        parser.error('give CONFIG, CHECKPOINT, IMAGE and --point, or --view')
     if (args.config2 is None) != (args.checkpoint2 is None):
         parser.error('--config2 and --checkpoint2 go together')
     models = [(args.config, args.checkpoint, args.block)]

@@ -1,0 +1,459 @@
+"""The page in the browser. It is made of gradio's components, and calls :mod:`.view`."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..ablation import ABLATIONS
+from ..attention import Point
+from ..blocks import block_type, grids
+from .pictures import (
+    attention_picture,
+    gray_of,
+    heads_picture,
+    marked,
+    resized,
+    spotlit,
+    table,
+    with_legend,
+    zoom,
+)
+from .view import Explorer, Look, View, draw_view, shared_scale, write_view
+
+os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'  # read when gradio is imported
+try:
+    import gradio as gr
+except ImportError as error:
+    raise ImportError(
+        'the explorer needs gradio: pip install -r requirements/explorer.txt'
+    ) from error
+
+AS_IT_IS = 'as it is'
+AUTOMATIC = 'automatic'
+OVERLAYS = ('image', 'prediction', 'ground truth')
+#: Of uploaded images. A model would need too much memory for more pixels.
+MAX_BYTES, MAX_PIXELS = 20 * 2**20, 40_000_000
+KINDS = ('input', 'output', 'attention')
+
+
+class Page:
+    """Makes the page of an explorer.
+
+    All of its functions run one after the other, also those of several tabs, because a
+    change is made in the model that all of them share.
+
+    Args:
+        explorer: The models and images.
+        folder: For saved views. It must be in the system's folder for temporary files.
+    """
+
+    def __init__(self, explorer: Explorer, folder: Path) -> None:
+        self.explorer = explorer
+        self.folder = folder
+        self.base = lru_cache(8)(self._base)
+
+    def build(self) -> gr.Blocks:
+        """Make the page."""
+        explorer = self.explorer
+        names = [(_short(path), i) for i, path in enumerate(explorer.images)]
+        allowed = {
+            name
+            for model, source in zip(explorer.models, explorer.sources)
+            for name in model.changes(source.block)
+        }
+        changes = [AS_IT_IS, *(name for name in ABLATIONS if name in allowed)]
+        with gr.Blocks(title='Attention explorer', fill_width=True) as page:
+            image = gr.State(explorer.images[0])
+            gr.Markdown('# Where does it attend?\nClick on the image to choose the query.')
+            with gr.Row():
+                with gr.Column(min_width=200):
+                    chosen = gr.Dropdown(names, value=0, label='Image')
+                    upload = gr.UploadButton(
+                        'An image of your own', file_types=['image'], size='sm'
+                    )
+                blocks = [
+                    gr.Dropdown(
+                        list(model.blocks),
+                        value=source.block,
+                        label=f'Block of {model.name}',
+                        visible=len(model.blocks) > 1,
+                        min_width=200,
+                    )
+                    for model, source in zip(explorer.models, explorer.sources)
+                ]
+                scale = gr.Dropdown(
+                    [AUTOMATIC, *('2', '8', '32', '128', '512')],
+                    value=AUTOMATIC,
+                    label='Attention with the brightest color, times uniform',
+                    min_width=200,
+                )
+            change = gr.Radio(changes, value=AS_IT_IS, label='Change the block')
+            meaning = gr.Markdown()
+            other = gr.Dropdown(
+                names,
+                value=min(1, len(names) - 1),
+                label='Image whose context is taken',
+                visible=False,
+            )
+            with gr.Row():
+                with gr.Column(min_width=320):
+                    overlay = gr.Radio(list(OVERLAYS), value='image', show_label=False)
+                    left = self._image('the image, with the query marked by a +')
+                    x = gr.Slider(0, 1, step=1, label='x of the query')
+                    y = gr.Slider(0, 1, step=1, label='y of the query')
+                    distances = gr.Markdown()
+                panels = [self._panel() for _ in range(2 * len(explorer.models))]
+            save = gr.Button('Save this view', size='sm')
+            saved = gr.File(label='Saved', file_count='multiple', visible=False)
+
+            inputs = [image, x, y, change, other, overlay, scale, *blocks]
+            look = [left, *(part for panel in panels for part in panel[:4])]
+            show = [
+                *look,
+                *(part for panel in panels for part in panel[4:]),
+                meaning,
+                other,
+            ]
+
+            def on(
+                trigger: Callable, fn: Callable, inputs: list, outputs: list, **options: Any
+            ) -> Any:
+                return trigger(
+                    fn,
+                    inputs,
+                    outputs,
+                    concurrency_id='model',
+                    concurrency_limit=1,
+                    api_visibility='private',
+                    **options,
+                )
+
+            def redraw(event: Any) -> None:
+                event = on(event.then, self.show, inputs, show)
+                on(event.then, self.distances, [image, *blocks], [distances])
+
+            redraw(on(page.load, self.open, [chosen], [image, x, y]))
+            redraw(on(chosen.input, self.open, [chosen], [image, x, y]))
+            redraw(on(upload.upload, self.upload, [upload], [image, x, y]))
+            for component in (change, other):
+                on(component.input, self.show, inputs, show)
+            for component in blocks:
+                event = on(component.input, self.show, inputs, show)
+                on(event.then, self.distances, [image, *blocks], [distances])
+            quick = dict(show_progress='hidden', trigger_mode='always_last')
+            for component in (overlay, scale, x, y):
+                on(component.input, self.look, inputs, look, **quick)
+            for picture in (
+                left,
+                *(panel[2] for panel in panels),
+            ):
+                on(picture.select, self.click, inputs, [x, y, *look], **quick)
+            on(save.click, self.save, inputs, [saved])
+        return page
+
+    def _image(self, alt_text: str) -> gr.Image:
+        return gr.Image(
+            show_label=False,
+            alt_text=alt_text,
+            interactive=False,
+            format='jpeg',  # in a tenth of the time of the other formats
+            buttons=['fullscreen'],
+        )
+
+    def _panel(self) -> tuple:
+        """Make the column of a look: what :meth:`look` fills, then what :meth:`show`."""
+        with gr.Column(min_width=320, visible=False) as column:
+            text = gr.Markdown()
+            mean = self._image('the attention, mean of the heads')
+            heads = self._image('the attention of each head, and the scale')
+            difference = gr.Markdown()
+            prediction = self._image('the prediction, and below it its classes')
+        return column, text, mean, heads, difference, prediction
+
+    def open(self, number: int) -> list:
+        """Choose an image of the list, with the query in its middle."""
+        return self._open(self.explorer.images[number])
+
+    def upload(self, path: str) -> list:
+        """Choose an image that was uploaded."""
+        if os.path.getsize(path) > MAX_BYTES:
+            raise gr.Error(f'Give a file of at most {MAX_BYTES >> 20} MiB.')
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+                with Image.open(path) as image:  # reads its size only
+                    width, height = image.size
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise gr.Error(
+                f'{Path(path).name} is not an image that can be read.'
+            ) from error
+        if width * height > MAX_PIXELS:
+            raise gr.Error(
+                f'{Path(path).name} has {width} x {height} pixels: give an image of at '
+                f'most {MAX_PIXELS // 10**6} million.'
+            )
+        return self._open(path)
+
+    def _open(self, path: str) -> list:
+        with _errors():
+            height, width = self.explorer.picture(path).shape[:2]
+        return [
+            path,
+            gr.Slider(maximum=width - 1, value=width // 2),
+            gr.Slider(maximum=height - 1, value=height // 2),
+        ]
+
+    def click(self, event: gr.SelectData, *inputs: Any) -> list:
+        """Move the query to where a picture was clicked."""
+        picture = self.explorer.picture(inputs[0])
+        factor = zoom(picture)
+        x, y = (
+            min(max(int(pixel / factor), 0), size - 1)
+            for pixel, size in zip(event.index, picture.shape[1::-1])
+        )
+        return [x, y, *self.look(inputs[0], x, y, *inputs[3:])]
+
+    def look(self, *inputs: Any) -> list:
+        """Draw the query and its attention."""
+        view = self._view(*inputs)
+        with _errors():
+            return self._look(view, self.explorer.looks(view), inputs[5])
+
+    def show(self, *inputs: Any, progress: gr.Progress = gr.Progress()) -> list:  # noqa: B008
+        """Run what has changed, and draw everything."""
+        view = self._view(*inputs)
+        with _errors():
+            looks = self.explorer.looks(
+                view, lambda done, of: progress((done, of), 'contexts of other images')
+            )
+            drawn = self._look(view, looks, inputs[5])
+            factor = zoom(self.explorer.picture(view.image))
+            for look in self._padded(looks):
+                if look is None:
+                    drawn += ['', None]
+                    continue
+                picture = resized(self.explorer.draw_prediction(look, view.image), factor)
+                if look.changed is not None and look.changed.any():
+                    picture = spotlit(picture, look.changed, factor)
+                legend = look.model.inferencer.legend(look.prediction)
+                drawn += [
+                    f'**Prediction.** {look.difference}',
+                    with_legend(picture, legend),
+                ]
+        return [
+            *drawn,
+            _meaning(view),
+            gr.Dropdown(visible=view.ablation == 'context swapped'),
+        ]
+
+    def _look(self, view: View, looks: list[Look], overlay: str) -> list:
+        shown, gray, factor = self.base(view.image)
+        scale = view.scale or shared_scale(looks)
+        left = self._overlay(view, looks, overlay)
+        left = shown if left is None else resized(left, factor)
+        parts: list = [marked(left, view.point, factor)]
+        for look in self._padded(looks):
+            if look is None:
+                parts += [gr.Column(visible=False), '', None, None]
+                continue
+            cells = resized(look.cells, factor)
+            mean = attention_picture(gray, look.weights.mean(0), cells, scale)
+            heads = heads_picture(gray, look.weights, cells, scale, view.point, factor)
+            parts += [
+                gr.Column(visible=True),
+                self._text(view, look),
+                marked(mean, view.point, factor),
+                heads,
+            ]
+        return parts
+
+    def _base(self, image: str) -> tuple[np.ndarray, np.ndarray, float]:
+        """An image at the page's size, the same in gray, and the factor to that size."""
+        picture = self.explorer.picture(image)
+        shown = resized(picture, zoom(picture))
+        return shown, gray_of(shown), zoom(picture)
+
+    def _overlay(self, view: View, looks: list[Look], overlay: str) -> np.ndarray | None:
+        if overlay == 'prediction':
+            return self.explorer.draw_prediction(looks[0], view.image)
+        if overlay == 'ground truth':
+            drawn = self.explorer.draw_truth(view.image)
+            if drawn is None:
+                gr.Info('The ground truth of this image is not known.')
+            return drawn
+        return None
+
+    def _padded(self, looks: list[Look]) -> list[Look | None]:
+        return [*looks, *[None] * (2 * len(self.explorer.models) - len(looks))]
+
+    def _text(self, view: View, look: Look) -> str:
+        truth = self.explorer.label(view.image, view.point)
+        known = '' if truth is None else f', truth: {truth}'
+        peak = look.weights.mean(0).max()
+        return (
+            f'**{look.title}**  \nat the query: {look.label}{known}  \n'
+            f'on the top tenth of the keys: {look.top_tenth:.0%} of the attention '
+            f'(uniform: 10%); maximum {peak:.3g} times uniform'
+        )
+
+    def distances(self, image: str, *blocks: str) -> str:
+        """Measure the cosine distances of an image, beside those of the data set."""
+        columns: dict[str, list[str]] = {'cosine distance': list(KINDS)}
+        notes = []
+        for model, report, name in zip(
+            self.explorer.models, self.explorer.distances, blocks
+        ):
+            with _errors():
+                found = model.distances(image, name)
+            columns[model.name] = [_digits(found[kind]) for kind in KINDS]
+            if report is not None and name in report['blocks']:
+                of_set = report['blocks'][name]
+                title = f'{model.name}, {report["num_images"]} images'
+                columns[title] = [_digits(of_set[kind]['mean']) for kind in KINDS]
+            notes.append(self._describe(model.scene(image).inputs[name], model, name))
+        return '\n\n'.join([table(columns), *notes])
+
+    def _describe(self, x: Any, model: Any, name: str) -> str:
+        block = model.blocks[name]
+        queries, keys = (
+            f'{grid.size[0]} x {grid.size[1]}' for grid in grids(block, x.shape[2:])
+        )
+        text = (
+            f'`{name}` of {model.name}: {block_type(block)}, {queries} queries, {keys} keys'
+        )
+        parent = model.inferencer.model.get_submodule(name.rpartition('.')[0])
+        level = getattr(parent, 'refine_level', None)
+        return text + ('' if level is None else f'; the neck refines level {level}')
+
+    def save(self, *inputs: Any) -> gr.File:
+        """Write the view as PNG and JSON, to be downloaded."""
+        view = self._view(*inputs)
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        files = [folder / 'attention.png', folder / 'view.json']
+        with _errors():
+            draw_view(self.explorer, view, files[0])
+        if view.image in self.explorer.images:
+            view = replace(view, image=os.path.abspath(view.image))
+        else:  # it was uploaded: its file goes with the view
+            files.append(folder / Path(view.image).name)
+            files[-1].write_bytes(Path(view.image).read_bytes())
+            view = replace(view, image=files[-1].name)
+        view = replace(
+            view,
+            models=tuple(_absolute(source) for source in view.models),
+            others=tuple(map(os.path.abspath, view.others)),
+        )
+        write_view(view, files[1])
+        return gr.File([str(path) for path in files], visible=True)
+
+    def _view(
+        self,
+        image: str,
+        x: float,
+        y: float,
+        change: str,
+        other: int | None,
+        overlay: str,
+        scale: str,
+        *blocks: str,
+    ) -> View:
+        explorer = self.explorer
+        ablation = None if change == AS_IT_IS else change
+        path = None if other is None else explorer.images[other]
+        point: Point = (int(x), int(y))
+        with _errors():
+            return explorer.view(
+                image,
+                point,
+                models=tuple(
+                    replace(source, block=name)
+                    for source, name in zip(explorer.sources, blocks)
+                ),
+                ablation=ablation,
+                others=explorer.others(image, ablation, path),
+                scale=None if scale == AUTOMATIC else float(scale),
+            )
+
+
+def serve(
+    explorer: Explorer, host: str, port: int | None, browser: bool, folder: Path
+) -> gr.Blocks:
+    """Serve the page without waiting for its end.
+
+    Args:
+        explorer: The models and images.
+        host: Address to listen at.
+        port: Port to listen at; None for the first free one from 7860 on.
+        browser: Whether to open a browser.
+        folder: For uploads and saved views, in the system's folder for temporary files.
+
+    Returns:
+        The page, with ``local_url`` and ``close()``.
+
+    Raises:
+        OSError: The port is taken.
+    """
+    os.environ['GRADIO_TEMP_DIR'] = str(folder)
+    page = Page(explorer, folder).build()
+    page.launch(
+        server_name=host,
+        server_port=port,
+        inbrowser=browser,
+        prevent_thread_lock=True,
+        share=False,
+        quiet=True,
+        max_file_size=MAX_BYTES,
+        footer_links=[],
+        enable_monitoring=False,
+        run_history=False,
+        ssr_mode=False,
+    )
+    return page
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Show on the page why something cannot be done."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        raise gr.Error(str(error)) from error
+
+
+def _meaning(view: View) -> str:
+    """Say what is changed."""
+    if view.ablation is None:
+        return ''
+    if view.ablation == 'context mean':
+        return f'The context is the mean over {len(view.others)} images.'
+    if view.ablation == 'context swapped':
+        return 'The context is that of another image:'
+    return f'{ABLATIONS[view.ablation].capitalize()}.'
+
+
+def _absolute(source: Any) -> Any:
+    paths = {
+        key: os.path.abspath(path)
+        for key in ('config', 'checkpoint')
+        if '://' not in (path := getattr(source, key))
+    }
+    return replace(source, **paths)
+
+
+def _short(path: str) -> str:
+    return '/'.join(Path(path).parts[-2:])
+
+
+def _digits(value: float | None) -> str:
+    return '-' if value is None or np.isnan(value) else f'{value:.3f}'

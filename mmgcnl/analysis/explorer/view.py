@@ -1,0 +1,349 @@
+"""What is looked at: images, a query, a change, one model or two. It is saved as JSON.
+
+Shape shorthand: n heads, M key positions, H, W: pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from mmengine.fileio import dump, load
+from mmengine.structures import BaseDataElement
+
+from mmgcnl.apis import Inferencer
+from mmgcnl.structures import decode_prediction
+from mmgcnl.utils.cli import read_config
+
+from ..attention import Point
+from ..blocks import grids
+from ..figures import Query, draw_attention
+from ..samples import Split, label_map
+from .differences import NOTHING, differences, label_at
+from .model import Change, ExploredModel, Progress, Seen
+
+#: Instances with a lower score are neither drawn nor compared.
+SCORE_THR = 0.3
+#: Images whose mean context 'context mean' takes, at most.
+CONTEXTS = 32
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from.
+
+    Attributes:
+        config: Path of its config.
+        checkpoint: Path or URL of its checkpoint.
+        block: Name of its block; '' for the only one, or the first.
+        name: What it is called; '' for the name of its config.
+    """
+
+    config: str
+    checkpoint: str
+    block: str = ''
+    name: str = ''
+
+
+@dataclass(frozen=True)
+class View:
+    """What one looks at.
+
+    Attributes:
+        models: One model, or two to compare.
+        image: Path of the image.
+        point: x and y of the query, in pixels.
+        ablation: A key of :data:`mmgcnl.analysis.ABLATIONS`; None for none.
+        others: Images that an ablation of the context takes contexts from.
+        split: 'val' or 'test' if the image is of this split of the first config.
+        scale: The attention that gets the brightest color, in multiples of uniform
+            attention; None for one that suits the query.
+        cfg_options: Settings that override those of the configs.
+    """
+
+    models: tuple[ModelSource, ...]
+    image: str
+    point: Point
+    ablation: str | None = None
+    others: tuple[str, ...] = ()
+    split: str | None = None
+    scale: float | None = None
+    cfg_options: dict[str, Any] | None = None
+
+    @property
+    def change(self) -> Change:
+        """The change of the block."""
+        return Change(self.ablation, self.others if self.ablation else ())
+
+
+class Look(NamedTuple):
+    """A query's attention in one model, as it is or changed.
+
+    Attributes:
+        title: The model, and what is changed.
+        model: The model.
+        weights: (n, M), attention in multiples of uniform attention.
+        cells: (H, W), the key under each pixel.
+        label: What the model predicts at the query.
+        prediction: Its data sample.
+        difference: How the prediction differs from that of the model as it is.
+        changed: Where the predicted class differs from it (H, W); None if it is the model
+            as it is, or detects objects.
+    """
+
+    title: str
+    model: ExploredModel
+    weights: np.ndarray
+    cells: np.ndarray
+    label: str
+    prediction: BaseDataElement
+    difference: str = ''
+    changed: np.ndarray | None = None
+
+    @property
+    def top_tenth(self) -> float:
+        """Share of the attention, mean over heads, on the tenth of the keys with most."""
+        mean = np.sort(self.weights.mean(0))[::-1]
+        return float(mean[: -(-len(mean) // 10)].sum() / max(mean.sum(), 1e-12))
+
+
+class Explorer:
+    """Models, and the images that they are looked at with.
+
+    Args:
+        sources: Of one model or two.
+        images: Paths. Default: those of the split.
+        split: 'val' or 'test', whose ground truth is shown; None for none.
+        cfg_options: Override settings of all configs.
+        device: Such as 'cpu' or 'cuda:1'.
+        distances: For each model, the report of
+            :func:`mmgcnl.analysis.measure_distances` on its data set, or None.
+
+    Raises:
+        OSError: A file is missing.
+        RuntimeError: The data has a fault.
+        ValueError: A model does not fit its checkpoint, or has no such block.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[ModelSource],
+        images: Sequence[str] = (),
+        split: str | None = None,
+        cfg_options: dict[str, Any] | None = None,
+        device: str | None = None,
+        distances: Sequence[dict[str, Any] | None] = (),
+    ) -> None:
+        self.cfg_options = cfg_options or {}
+        self.models = []
+        for source in sources:
+            cfg = read_config(source.config, self.cfg_options)
+            name = source.name or Path(source.config).stem
+            inferencer = Inferencer(cfg, source.checkpoint, device, show_progress=False)
+            self.models.append(ExploredModel(name, inferencer))
+        self.sources = tuple(
+            replace(s, block=_block_of(model, s.block), name=model.name)
+            for s, model in zip(sources, self.models)
+        )
+        self.split_name = split
+        self._split = None
+        self._numbers: dict[str, int] = {}
+        if split:
+            self._split = Split(self.models[0].inferencer.cfg, split)
+            paths = [self._path(i) for i in range(len(self._split))]
+            self._numbers = {path: i for i, path in enumerate(paths)}
+            images = images or paths
+        self.images = list(images)
+        self.distances = list(distances) + [None] * (len(self.models) - len(distances))
+        # As large as what ExploredModel keeps.
+        self.picture = lru_cache(8)(self._picture)
+        self.truth = lru_cache(8)(self._truth)
+        self.cells = lru_cache(16)(self._cells)
+
+    def _path(self, index: int) -> str:
+        assert self._split is not None
+        return self._split.dataset.get_data_info(index)['img_path']
+
+    def _picture(self, image: str) -> np.ndarray:
+        return self.models[0].inferencer.overlays.reader.picture(image)
+
+    def _truth(self, image: str) -> BaseDataElement | None:
+        if self._split is None or image not in self._numbers:
+            return None
+        truth = self._split[self._numbers[image]].truth
+        return None if truth is None or label_map(truth) is None else truth
+
+    def _cells(self, number: int, image: str, block: str) -> np.ndarray:
+        model = self.models[number]
+        scene = model.scene(image)
+        size = scene.inputs[block].shape[2:]
+        _, keys = grids(model.blocks[block], (size[0], size[1]))
+        return scene.over_image(np.arange(np.prod(keys.size)), block, model.blocks[block])
+
+    def view(self, image: str, point: Point | None = None, **options: Any) -> View:
+        """Make a view of these models, with the query in the middle of the image."""
+        height, width = self.picture(image).shape[:2]
+        known = self.split_name if image in self._numbers else None
+        options = (
+            dict(models=self.sources, split=known, cfg_options=self.cfg_options) | options
+        )
+        return View(image=image, point=point or (width // 2, height // 2), **options)
+
+    def others(
+        self, image: str, ablation: str | None, other: str | None
+    ) -> tuple[str, ...]:
+        """Choose the images whose contexts an ablation takes.
+
+        Args:
+            image: The image that is looked at.
+            ablation: The ablation.
+            other: The image whose context to take. Default: the one after ``image``.
+
+        Raises:
+            ValueError: There is no other image.
+        """
+        if ablation == 'context mean':
+            return tuple(self.images[:CONTEXTS]) or (image,)
+        if ablation != 'context swapped':
+            return ()
+        if other is None:
+            rest = [path for path in self.images if path != image]
+            if not rest:
+                raise ValueError("'context swapped' needs a second image")
+            later = self.images.index(image) if image in self.images else 0
+            other = rest[later % len(rest)]
+        return (other,)
+
+    def label(self, image: str, point: Point) -> str | None:
+        """Name the true class at a point; None if it is not known."""
+        truth = self.truth(image)
+        if truth is None:
+            return None
+        classes = self.models[0].inferencer.model.dataset_meta['classes']
+        labels = label_map(truth)
+        assert labels is not None
+        label = int(labels[int(round(point[1])), int(round(point[0]))])
+        return classes[label] if 0 <= label < len(classes) else NOTHING
+
+    def looks(self, view: View, progress: Progress = lambda *_: None) -> list[Look]:
+        """Compute what a view shows: each model as it is and, if it allows that, changed.
+
+        Raises:
+            ValueError: A model fails on the image, or the point is outside of it.
+        """
+        looks = []
+        for number, (model, source) in enumerate(zip(self.models, view.models)):
+            seen = model.see(view.image, source.block, Change())
+            look = self._look(number, view, seen, model.name)
+            looks.append(look)
+            if view.ablation in model.changes(source.block):
+                changed = model.see(view.image, source.block, view.change, progress)
+                title = f'{model.name}, {view.ablation}'
+                looks.append(self._look(number, view, changed, title, look))
+        return looks
+
+    def _look(
+        self, number: int, view: View, seen: Seen, title: str, before: Look | None = None
+    ) -> Look:
+        model, block = self.models[number], view.models[number].block
+        weights = seen.attention(view.point)
+        classes = model.inferencer.model.dataset_meta['classes']
+        prediction = decode_prediction(seen.prediction, len(classes))
+        look = Look(
+            title,
+            model,
+            weights * weights.shape[1],
+            self.cells(number, view.image, block),
+            label_at(prediction, view.point, classes, SCORE_THR),
+            seen.prediction,
+        )
+        if before is None:
+            return look
+        old = decode_prediction(before.prediction, len(classes))
+        text, changed = differences(old, prediction, classes, SCORE_THR)
+        return look._replace(difference=text, changed=changed)
+
+    def draw_prediction(self, look: Look, image: str) -> np.ndarray:
+        """Draw a prediction over its image, (H, W, 3), RGB, uint8."""
+        (drawn,) = look.model.inferencer.visualize([image], [look.prediction], SCORE_THR)
+        return drawn
+
+    def draw_truth(self, image: str) -> np.ndarray | None:
+        """Draw the ground truth over its image, (H, W, 3), RGB, uint8; None without one."""
+        truth = self.truth(image)
+        if truth is None:
+            return None
+        return self.models[0].inferencer.draw_truth(image, truth)
+
+
+def _block_of(model: ExploredModel, name: str) -> str:
+    name = name or next(iter(model.blocks))
+    if name not in model.blocks:
+        raise ValueError(
+            f'{model.name} has no block {name!r}; there are: {", ".join(model.blocks)}'
+        )
+    return name
+
+
+def shared_scale(looks: Sequence[Look]) -> float:
+    """Choose the scale of all maps of a view: a power of two that few values exceed."""
+    values = np.concatenate([look.weights.ravel() for look in looks])
+    return float(2 ** max(1, np.ceil(np.log2(max(np.percentile(values, 99.5), 1e-6)))))
+
+
+def draw_view(explorer: Explorer, view: View, path: str | Path) -> None:
+    """Draw a view as a PNG file, see :func:`mmgcnl.analysis.draw_attention`.
+
+    Raises:
+        ValueError: A model fails on the image, or the point is outside of it.
+    """
+    looks = explorer.looks(view)
+    queries = []
+    for look in looks:
+        maps = look.weights[:, look.cells]
+        heads = {f'head {i}': head for i, head in enumerate(maps, 1) if len(maps) > 1}
+        queries.append(
+            Query(view.point, {'mean of heads': maps.mean(0), **heads}, look.title)
+        )
+    panels = {look.title: explorer.draw_prediction(look, view.image) for look in looks}
+    samples = [look.prediction for look in looks]
+    truth = explorer.truth(view.image)
+    if truth is not None:
+        panels = {'ground truth': explorer.draw_truth(view.image), **panels}
+        samples.append(truth)
+    legend = explorer.models[0].inferencer.legend(*samples)
+    picture = explorer.picture(view.image)
+    scale = view.scale or shared_scale(looks)
+    draw_attention(picture, queries, path, panels, legend, scale)
+
+
+def write_view(view: View, path: str | Path) -> None:
+    """Write a view as JSON, for :func:`read_view`."""
+    dump(asdict(view), path, file_format='json', indent=2)
+
+
+def read_view(path: str | Path) -> View:
+    """Read a view.
+
+    A relative path of the image is taken from the folder of the view.
+
+    Raises:
+        OSError: There is no such file.
+        ValueError: It holds no view.
+    """
+    try:
+        data = load(path, file_format='json')
+        models = tuple(ModelSource(**source) for source in data.pop('models'))
+        data['point'] = tuple(data['point'])
+        data['others'] = tuple(data.get('others', ()))
+        data['image'] = str(Path(path).parent / data['image'])
+        return View(models=models, **data)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f'{path} is not a view that the explorer has saved: {type(error).__name__}: '
+            f'{error}'
+        ) from error
