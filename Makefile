@@ -12,7 +12,7 @@ python := $(VENV)/bin/python
 # The environment is complete when the stamp file exists. Its name is a checksum of the files
 # that the environment was installed from and of the path of the checkout, so that a change
 # of either installs again.
-sources := setup.py pyproject.toml $(addprefix requirements/,$(addsuffix .txt,torch build $(mminstall) runtime studies tests))
+sources := setup.py pyproject.toml $(addprefix requirements/,$(addsuffix .txt,torch build $(mminstall) runtime tools studies explorer export tests))
 key := $(shell (pwd; cat $(sources)) | cksum | cut -d' ' -f1)
 stamp := $(VENV)/.installed-$(key)
 # The demo needs less; what it needs is part of the complete environment.

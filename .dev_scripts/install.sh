@@ -137,12 +137,12 @@ else
     fi
     pip_install mminstall "if the compiler was killed, memory ran out: make MAX_JOBS=1; with a GPU: docs/install.md; otherwise $network" \
         --no-build-isolation -r "$mminstall"
-    extra=(-r requirements/tests.txt)
+    extra=(-r requirements/explorer.txt -r requirements/export.txt -r requirements/tests.txt)
     modules='cv2, mmcv.ops, mmdet, mmseg, mmgcnl'
 fi
 ensure_cv2
 echo '[3/4] other requirements'
-pip_install others "$network" -r requirements/runtime.txt -r requirements/studies.txt ${extra[@]+"${extra[@]}"}
+pip_install others "$network" -r requirements/tools.txt -r requirements/studies.txt ${extra[@]+"${extra[@]}"}
 echo '[4/4] mmgcnl itself, editable'
 pip_install mmgcnl "$network" --no-build-isolation --no-deps -e .
 

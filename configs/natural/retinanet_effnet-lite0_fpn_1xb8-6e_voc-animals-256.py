@@ -3,9 +3,8 @@ _base_ = [
     'mmdet::_base_/models/retinanet_r50_fpn.py',
     '../_base_/datasets/voc_animals_detection.py',
     '../_base_/schedules/schedule_1x.py',
-    'mmdet::_base_/default_runtime.py',
+    '../_base_/det_runtime.py',
 ]
-custom_imports = dict(imports=['mmgcnl'], allow_failed_imports=False)
 model = dict(
     data_preprocessor=dict(mean=[127, 127, 127], std=[128, 128, 128]),
     backbone=dict(

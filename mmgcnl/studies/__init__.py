@@ -1,14 +1,14 @@
 """Studies: from configs and seeds to tables with their spread (tools/study.py)."""
 
-try:
+from mmgcnl.utils.libraries import needed_by
+
+with needed_by(
+    'mmgcnl.studies', 'submitit', 'pandas', 'scipy', 'matplotlib', 'pyyaml', 'rich'
+):
     import matplotlib  # noqa: F401
     import pandas  # noqa: F401
     import scipy  # noqa: F401
     import submitit  # noqa: F401
-except ModuleNotFoundError as error:
-    raise ImportError(
-        f'mmgcnl.studies needs {error.name}: pip install submitit pandas scipy matplotlib'
-    ) from None
 
 from .report import draw, render, render_page, render_table
 from .results import CsvError, Record, Results, append_records, read_records, read_results

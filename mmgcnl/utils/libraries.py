@@ -40,8 +40,6 @@ LIBRARIES = {
 
 #: What building the packages of both families needs in the environment, besides torch.
 BUILD_REQUIREMENTS = "ninja numpy psutil 'setuptools<81' wheel"
-#: Distributions that install the package mmcv.
-MMCV_DISTRIBUTIONS = ('onedl-mmcv', 'mmcv', 'mmcv-lite', 'mmcv-full')
 
 
 def installed_version(name: str) -> str | None:
@@ -66,42 +64,29 @@ def how_to_install(*names: str) -> str:
     """Format the commands that install libraries, for an error message.
 
     They name the family of distributions, OneDL's or OpenMMLab's, that the environment
-    has. An installed mmcv is built again where its operators are needed: for mmdet, if it
-    has none, and for another torch.
+    has, OneDL's if it has none. mmcv is built again where its operators are needed: for
+    mmdet, if it has none, and for another torch.
 
     Args:
         *names: Keys of :data:`LIBRARIES`.
     """
-    family = _installed_family()
-    mmcv = [name for name in MMCV_DISTRIBUTIONS if _is_installed(name)]
+    family = _installed_family() or 'onedl'
+    required = {name: getattr(LIBRARIES[name], family) for name in LIBRARIES}
     commands = []
     if 'torch' in names:
-        commands.append(f'pip install {LIBRARIES["torch"].onedl}')
-    libraries = [name for name in names if name != 'torch']
-    build_mmcv = mmcv and (
-        'mmcv' in names
-        or ('mmdet' in names and not has_operators())
-        or ('torch' in names and has_operators())
-    )
-    if libraries or build_mmcv:
+        commands.append(f'pip install {required["torch"]}')
+    if names != ('torch',) or has_operators():
         commands.append(f'pip install {BUILD_REQUIREMENTS}')
     # In an environment of its own, pip would build mmcv without torch and its operators.
     install = 'pip install --no-build-isolation'
-    if build_mmcv:
-        # One of another name would stay and share its files with the new one. pip's cache
-        # may have a wheel without operators, or for another torch.
-        required_mmcv = getattr(LIBRARIES['mmcv'], family or 'onedl')
-        commands.append(f'pip uninstall -y {" ".join(mmcv)}')
-        commands.append(f'{install} --no-cache-dir --no-deps {required_mmcv}')
-        libraries = [name for name in libraries if name != 'mmcv']
-    if libraries:
-        required = {
-            name: ' '.join(getattr(LIBRARIES[library], name) for library in libraries)
-            for name in ('onedl', 'openmmlab')
-        }
-        commands.append(f'{install} {required[family or "onedl"]}')
-        if family is None:
-            commands[-1] += f" (or OpenMMLab's {required['openmmlab']})"
+    if 'mmcv' in names or ('mmdet' if not has_operators() else 'torch') in names:
+        # A distribution of another name would stay and share its files with the new one.
+        # pip's cache may have a wheel without operators, or for another torch.
+        commands.append('pip uninstall -y onedl-mmcv mmcv mmcv-lite mmcv-full')
+        commands.append(f'{install} --no-cache-dir --no-deps {required["mmcv"]}')
+    others = [required[name] for name in names if name not in ('torch', 'mmcv')]
+    if others:
+        commands.append(f'{install} {" ".join(others)}')
     return f'{" && ".join(commands)}; see docs/install.md'
 
 
@@ -122,6 +107,25 @@ def _is_installed(name: str) -> bool:
         return distribution(name) is not None
     except PackageNotFoundError:
         return False
+
+
+@contextmanager
+def needed_by(feature: str, *packages: str) -> Iterator[None]:
+    """Import packages inside: of one that is missing, say what needs it.
+
+    Args:
+        feature: What needs them.
+        *packages: What pip installs for it.
+
+    Raises:
+        ImportError: One is missing; with the command that installs all of them.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f'{feature} needs {error.name}: pip install {" ".join(packages)}'
+        ) from error
 
 
 def check_libraries() -> set[str]:

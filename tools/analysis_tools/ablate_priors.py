@@ -13,7 +13,6 @@ from pathlib import Path
 
 from mmengine.fileio import dump
 from mmengine.logging import MMLogger
-from prettytable import PrettyTable
 
 from mmgcnl.analysis import ABLATIONS, ablate_priors, find_blocks
 from mmgcnl.apis import init_model
@@ -23,6 +22,10 @@ from mmgcnl.utils.cli import (
     existing_file,
     read_config,
 )
+from mmgcnl.utils.libraries import needed_by
+
+with needed_by('ablate_priors.py', 'prettytable'):
+    from prettytable import PrettyTable
 
 
 def show(report: dict) -> None:

@@ -20,7 +20,6 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.fileio import dump
-from prettytable import PrettyTable
 
 from mmgcnl.analysis import Split, find_blocks, measure_distances, set_norm_statistics
 from mmgcnl.apis import image_pipeline, init_model
@@ -33,6 +32,10 @@ from mmgcnl.utils.cli import (
     non_negative_int,
     read_config,
 )
+from mmgcnl.utils.libraries import needed_by
+
+with needed_by('cosine_distance.py', 'prettytable'):
+    from prettytable import PrettyTable
 
 
 def show(report: dict[str, Any]) -> None:

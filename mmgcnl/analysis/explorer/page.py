@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mmgcnl.utils.libraries import needed_by
+
 from ..ablation import ABLATIONS
 from ..attention import Point
 from ..blocks import block_type, grids
@@ -32,12 +34,8 @@ from .pictures import (
 from .view import Explorer, Look, View, draw_view, shared_scale, write_view
 
 os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'  # read when gradio is imported
-try:
+with needed_by('the attention explorer', 'gradio'):
     import gradio as gr
-except ImportError as error:
-    raise ImportError(
-        'the explorer needs gradio: pip install -r requirements/explorer.txt'
-    ) from error
 
 AS_IT_IS = 'as it is'
 AUTOMATIC = 'automatic'
