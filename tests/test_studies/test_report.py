@@ -65,7 +65,7 @@ def test_small_differences_are_not_printed_as_zeros(study_file, records):
 
 @pytest.fixture
 def ablate(study_file, records, record):
-    """Render the study with an ablation of its row `wide`, whose drop grows with the seed."""
+    """Render the study with an ablation of its row `wide`, whose drop varies by seed."""
 
     def render_ablated(drop, metrics=('mIoU',)):
         for metric in metrics:
