@@ -21,7 +21,7 @@ def draw_crates(work_dir: Path, seed: int, out: Path) -> None:
     """Draw where three crates of the first validation scene attend.
 
     Of a scene's crates, three at equal steps in reading order are chosen. For the plain
-    block there is the mean of the heads, for ours each head.
+    block as for ours there is the mean of the heads.
 
     Args:
         work_dir: Has what the study `demo` has trained.
@@ -39,7 +39,7 @@ def draw_crates(work_dir: Path, seed: int, out: Path) -> None:
     cells = [(x, y) for y, x in crates[:: max(1, len(crates) // 3)][:3]]
     points = [(x * CELL + CELL // 2, y * CELL + CELL // 2) for x, y in cells]
     maps = {}
-    for name in ('nl', 'gcnl'):
+    for name, label in (('nl', 'non-local'), ('gcnl', 'ours')):
         checkpoint = find_latest_checkpoint(str(work_dir / name / f'seed{seed}'))
         if checkpoint is None:
             raise FileNotFoundError(
@@ -49,11 +49,7 @@ def draw_crates(work_dir: Path, seed: int, out: Path) -> None:
         cfg = Config.fromfile(CONFIGS / f'{name}_probe.py')
         model = init_model(cfg, checkpoint)
         found, _ = attention_at(model, image_pipeline(cfg), image, points)
-        if name == 'nl':
-            maps['non-local, mean of heads'] = found.mean(axis=1)
-        else:
-            for head in range(found.shape[1]):
-                maps[f'ours, head {head + 1}'] = found[:, head]
+        maps[f'{label}, mean of heads'] = found.mean(axis=1)
     queries = [
         Query(point, {name: found[i] for name, found in maps.items()})
         for i, point in enumerate(points)

@@ -49,8 +49,16 @@ INTRO = f"""\
 
 The studies that were run in this project, with their results. Each section is one study: a
 file in `configs/studies` with its rows and comparisons. The text of each says what was
-written down before its runs, and what was added later. `docs/evidence` has a CSV
-file for each, with every value that was measured.
+written down before its runs, and what was added later.
+
+`docs/evidence` has a CSV file for each study, with every value of every run, also those
+that no table shows, and the revision, the versions of the libraries and the number of
+threads. To repeat runs of a study, give another CSV file and as many threads:
+
+```shell
+OMP_NUM_THREADS=1 python tools/study.py run configs/studies/NAME.yml --rows ROW --seeds 0 \\
+    --work-dir work_dirs/again --csv work_dirs/again/NAME.csv
+```
 """
 
 

@@ -1,4 +1,4 @@
-"""A study as Markdown: tables with every seed, paired comparisons, and a picture."""
+"""A study as Markdown: tables, paired comparisons, and a picture of every run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,30 @@ from .study import Comparison, Table, read_study
 
 #: The confidence level of all intervals.
 CONFIDENCE = 0.95
-_SPREAD = 'mean over seeds ± standard deviation'
+_SPREAD = 'Mean over seeds ± standard deviation.'
+_REPEATED = 'Compared with the first runs'
+_ABLATED = 'What each prior does in the trained models'
+# Explained once on a page, where a section has such a table.
+_NOTES = {
+    ' comparisons\n': (
+        '**Comparisons** are paired by seed, with t intervals and two-sided t-tests. '
+        '*Undecided*: p >= 0.05. *Predicted* was written down before the runs. '
+        "Holm's correction covers the primary comparisons of a study together; the "
+        'intervals are of each alone, and so are the p values of secondary comparisons.'
+    ),
+    _REPEATED: (
+        '**Repeated runs** are compared with the first ones, over all rows. *Over seeds, '
+        'times √2*: standard deviation of the difference of two seeds of a row in the '
+        'first study, pooled over the rows of these runs. If the seed decided the result, '
+        'the repeated runs would differ by less. *In the interval*: runs within the 95 % '
+        'prediction interval of their row there.'
+    ),
+    _ABLATED: (
+        '**Ablations** change one thing in a trained model, without any training, and '
+        'show how far its metrics fall. '
+        + ' '.join(f'*{name.capitalize()}*: {text}.' for name, text in ABLATIONS.items())
+    ),
+}
 
 
 def prediction_interval(values: pd.Series) -> tuple[float, float]:
@@ -78,12 +101,12 @@ def render_page(
         csv: Read it instead of the CSV files of the studies.
         out: Where the page will be; the pictures are drawn into a folder of the same name
             beside it. None: no pictures.
-        intro: Comes first.
+        intro: Comes first, followed by notes on how to read the tables.
 
     Returns:
         The page, and messages about faults of the CSV files.
     """
-    texts, faults = [intro] if intro else [], []
+    texts, faults = [], []
     for path in paths:
         results, found = read_results(read_study(path, root), csv)
         faults += found
@@ -96,8 +119,13 @@ def render_page(
             first, found = read_results(results.study.repeats)
             faults += found
         texts.append(render(results, picture, first))
+    body = '\n'.join(texts)
+    notes = [f'Tables have the {_SPREAD[0].lower()}{_SPREAD[1:]}']
+    notes += [note for heading, note in _NOTES.items() if heading in body]
+    page = [intro] if intro else []
+    page += ['## How to read the tables\n', *(f'- {note}' for note in notes), '', body]
     # A study and one that repeats it read the same file.
-    return '\n'.join(texts), list(dict.fromkeys(faults))
+    return '\n'.join(page), list(dict.fromkeys(faults))
 
 
 def render(
@@ -122,13 +150,12 @@ def render(
             lines += [f'### {kind} comparisons', '']
             lines += [*_comparisons(results, comparisons, kind == 'Primary'), '']
     if first is not None and results.runs & first.runs:
-        lines += ['### Compared with the first runs', '']
+        lines += [f'### {_REPEATED}', '']
         lines += [*_repeats(results, first), '']
     if results.runs:
         lines += _ablations(results)
         if picture is not None:
             lines += [f'![every run of {study.name}]({picture})', '']
-        lines += [f'Every value is in `{study.name}.csv`.', '']
     return '\n'.join(lines).rstrip() + '\n'
 
 
@@ -150,7 +177,9 @@ def render_table(
     for table in results.study.tables:
         kept = tuple(row for row in table.rows if rows is None or row.row in rows)
         if kept and name in (None, table.name):
-            lines = _table(results, replace(table, rows=kept), 2 if heading else 0)
+            lines = [*_table(results, replace(table, rows=kept), 2 if heading else 0)]
+            if any(' ± ' in line for line in lines):
+                lines += ['', _SPREAD]
             tables.append('\n'.join(lines))
     return '\n\n'.join(tables) + '\n'
 
@@ -161,29 +190,10 @@ def _progress(results: Results) -> Iterator[str]:
     done = sum((row, s) in results.runs for row in study.rows for s in study.seeds)
     parts = study.path.resolve().parts  # as in a checkout
     start = parts.index('configs') if 'configs' in parts else len(parts) - 1
-    command = f'python tools/study.py run {"/".join(parts[start:])}'
-    # Runs that are in the CSV file are only repeated with another one.
-    folder = f'work_dirs/again/{study.name}'
-    again = f'--work-dir {folder} --csv {folder}.csv'
-    threads = results.provenance('threads')
-    if len(threads) == 1:  # other numbers of threads add in another order
-        command = f'OMP_NUM_THREADS={threads[0]} {command}'
-    which = 'The others' if done < total else 'All of them'
-    yield f'{done} of {total} runs are done. {which}, and one run again:'
-    yield from ('', '```shell', command if done < total else f'{command} {again}')
-    yield f'{command} --rows {next(iter(study.rows))} --seeds {study.seeds[0]} {again}'
-    yield '```'
-    if not results.runs:
-        return
-    yield ''
-    for name, column in (
-        ('Revisions of the code, with commas between those of one run', 'revision'),
-        ('Versions', 'versions'),
-        ('Threads', 'threads'),
-        ('Attention', 'attention'),
-    ):
-        found = [entry.replace('; ', ', ') for entry in results.provenance(column)]
-        yield f'- {name}: {"; ".join(found)}'
+    path = '/'.join(parts[start:])
+    yield f'`{path}`: {done} of {total} runs are done.'
+    if done < total:
+        yield from ('', '```shell', f'python tools/study.py run {path}', '```')
 
 
 def _table(results: Results, table: Table, level: int) -> Iterator[str]:
@@ -211,9 +221,6 @@ def _table(results: Results, table: Table, level: int) -> Iterator[str]:
     rule = ['-' * len(head[0]), *('-' * (len(cell) - 1) + ':' for cell in head[1:])]
     for cells in (head, rule, *rows):
         yield f'| {" | ".join(cells)} |'
-    if any(len(values) for of_row in found for values in of_row):
-        yield ''
-        yield f'{_SPREAD.capitalize()}.'
     for dataset in table.datasets:
         if dataset in SCORED_ON_A_SERVER:
             yield ''
@@ -275,13 +282,6 @@ def _comparisons(
             _outcome(found.mean(), p, comparison.expect),
         ]
         yield f'| {" | ".join(cells)} |'
-    yield ''
-    yield 'Paired by seed; t intervals and two-sided t-tests. *Undecided*: p >= 0.05.' + (
-        " Holm's correction covers these comparisons together; the intervals are of each "
-        'alone.'
-        if corrected
-        else ''
-    )
 
 
 def _outcome(mean: float, p: float, expect: str) -> str:
@@ -336,43 +336,47 @@ def _repeats(again: Results, first: Results) -> Iterator[str]:
         rows.append([*row, f'{sum(inside)} of {len(inside)}' if inside else ''])
     heads = 'metric', 'runs', 'mean ± standard deviation', 'largest'
     yield from _markdown((*heads, 'over seeds, times √2', 'in the interval'), rows, 1)
-    yield ''
-    yield (
-        '*Over seeds, times √2*: standard deviation of the difference of two seeds of a '
-        'row in the first study, pooled over the rows of these runs. If the seed decided '
-        'the result, the repeated runs would differ by less. *In the interval*: runs '
-        'within the 95 % prediction interval of their row there.'
-    )
 
 
 def _ablations(results: Results) -> list[str]:
     """Write how far the metrics fall without the priors, if that was measured."""
-    metrics = [m for m in results.study.metrics if m.name not in MEASURED]
-    rows = []
-    for name, row in results.study.rows.items():
-        for ablation in ABLATIONS:
-            drops = [
-                (
-                    results.values(name, m.name) - results.ablated(name, ablation, m.name)
-                ).dropna()
-                for m in metrics
-            ]
-            if any(map(len, drops)):
-                cells = [_spread(drop, m) for drop, m in zip(drops, metrics)]
-                rows.append([row.label, ablation, str(max(map(len, drops))), *cells])
-    if not rows:
+    study = results.study
+    drops: dict[Metric, dict[tuple[str, str], pd.Series]] = {}
+    for metric in study.metrics:
+        for row in study.rows if metric.name not in MEASURED else ():
+            for ablation in ABLATIONS:
+                left = results.ablated(row, ablation, metric.name)
+                drop = (results.values(row, metric.name) - left).dropna()
+                if len(drop):
+                    drops.setdefault(metric, {})[row, ablation] = drop
+    if not drops:
         return []
-    heads = 'row', 'ablation', 'seeds', *(m.label for m in metrics)
-    return [
-        '### What each prior does in the trained models',
-        '',
-        f'How far the metrics of the same weights fall, without any training: {_SPREAD}.',
-        '',
-        *(f'- *{name}*: {text}.' for name, text in ABLATIONS.items()),
-        '',
-        *_markdown(heads, rows, 2),
-        '',
-    ]
+    lines = [f'### {_ABLATED}', '']
+    largest = {
+        metric: metric.factor * max(drop.abs().max() for drop in of_metric.values())
+        for metric, of_metric in drops.items()
+    }
+    if all(drop <= 5 * 10.0**-metric.digits for metric, drop in largest.items()):
+        metric = max(largest, key=largest.__getitem__)
+        models = {(row, s) for (row, _), drop in drops[metric].items() for s in drop.index}
+        return [
+            *lines,
+            f'In the {len(models)} models that were ablated, no ablation changes any '
+            f'metric by more than {largest[metric]:.{metric.digits}f}.',
+            '',
+        ]
+    for metric, of_metric in drops.items():
+        if metric.name not in study.ablated:
+            continue
+        names = [name for name in ABLATIONS if any(key[1] == name for key in of_metric)]
+        rows = []
+        for row in dict.fromkeys(row for row, _ in of_metric):
+            of_row = [of_metric.get((row, n), pd.Series(dtype=float)) for n in names]
+            seeds = str(max(map(len, of_row)))
+            cells = [_spread(drop, metric) for drop in of_row]
+            rows.append([study.rows[row].label, seeds, *cells])
+        lines += [*_markdown([f'fall of {metric.label}', 'seeds', *names], rows, 1), '']
+    return lines
 
 
 def draw(results: Results, path: Path) -> None:

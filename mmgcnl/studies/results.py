@@ -164,16 +164,16 @@ class Results:
         records = records[(records.study == study.name) & records.row.isin(study.rows)]
         runs = pd.MultiIndex.from_frame(records[['row', 'seed']])
         complete = runs.isin(runs[records.metric == LAST_METRIC])
-        self.records = records[complete]
+        records = records[complete]
         self.runs: set[tuple[str, int]] = set(runs[complete])
-        settings = self.records.groupby('row', sort=False).settings.nunique()
+        settings = records.groupby('row', sort=False).settings.nunique()
         if (settings > 1).any():
             raise StudyError(
                 f'{study.name}: results of several settings in '
                 f'{", ".join(settings.index[settings > 1])}; '
                 'move the lines of all but one (column settings) to another file'
             )
-        last = self.records.drop_duplicates(['row', 'seed', 'metric'], keep='last')
+        last = records.drop_duplicates(['row', 'seed', 'metric'], keep='last')
         metric = last.metric.astype(str).str.replace(r'^(cos_\w+)@.*', r'\1', regex=True)
         values = last.value.astype(float).groupby([last.row, last.seed, metric]).mean()
         self.table = values.unstack('metric')
@@ -204,10 +204,6 @@ class Results:
         name = f'ablate/{ablation.replace(" ", "-")}'
         found = self.values(row, f'{name}/{metric}')
         return found if len(found) else self.values(row, f'{name}@all/{metric}')
-
-    def provenance(self, column: str) -> list[str]:
-        """The different entries of a column, in the order of their first appearance."""
-        return [str(entry) for entry in self.records[column].unique()]
 
 
 def read_results(study: Study, path: Path | None = None) -> tuple[Results, list[str]]:

@@ -19,6 +19,7 @@ A file has one of two forms. The usual one is a mapping::
     primary:                      # comparisons that Holm's correction covers
       - {row: full, than: nl, metric: mIoU, expect: higher}
     secondary: [...]
+    ablated: [mIoU]               # metrics reported without each prior; default: the first
     repeats: configs/studies/...  # optional: a study that has these rows, too
 
 ``{data}`` is a folder in the work dir that belongs to the seed. A table can quote the
@@ -137,6 +138,7 @@ class Study:
     environment: dict[str, str] = field(default_factory=dict)
     primary: tuple[Comparison, ...] = ()
     secondary: tuple[Comparison, ...] = ()
+    ablated: tuple[str, ...] = ()
     repeats: Study | None = None
 
     @property
@@ -193,7 +195,7 @@ def read_study(
         path,
         required='study rows seeds metrics',
         optional='title text csv work_dir prepare environment options tables primary '
-        'secondary repeats',
+        'secondary ablated repeats',
     )
     repeats = None
     if 'repeats' in content:
@@ -238,6 +240,10 @@ def read_study(
         environment=repeats.environment
         if repeats
         else {str(k): str(v) for k, v in environment.items()},
+        ablated=tuple(
+            _find(name, metrics, f'{path}: ablated: metric')
+            for name in content.get('ablated') or list(metrics)[:1]
+        ),
         repeats=repeats,
         **comparisons,
     )
@@ -364,6 +370,7 @@ def _read_tables(content: list, path: Path, root: Path) -> Study:
         rows=rows,
         tables=tuple(tables),
         metrics=tuple(dict.fromkeys(m for table in tables for m in table.metrics)),
+        ablated=tuple(m.name for table in tables for m in table.metrics),
         title="The paper's tables",
     )
 

@@ -7,7 +7,15 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from mmgcnl.studies import Record, Results, draw, read_study, render, render_table
+from mmgcnl.studies import (
+    Record,
+    Results,
+    draw,
+    read_study,
+    render,
+    render_page,
+    render_table,
+)
 from mmgcnl.studies.report import holm, paired_test, prediction_interval
 
 ROOT = Path(__file__).parents[2]
@@ -24,24 +32,14 @@ def rendered(study_file, records, **options):
 
 def test_report(results):
     text = render(results, 'small.png')
-    assert '6 of 6 runs are done' in text
-    # Without another CSV file, nothing would be run again.
-    commands = re.findall(
-        '^OMP_NUM_THREADS=1 python tools/study.py run .*', text, re.MULTILINE
-    )
-    assert len(commands) == 2
-    for command in commands:
-        assert command.endswith(
-            ' --work-dir work_dirs/again/small --csv work_dirs/again/small.csv'
-        )
+    assert '`small.yml`: 6 of 6 runs are done.' in text
+    assert 'python tools/study.py run' not in text
     assert '| Plain | 3 | 51.17 ± 1.26 | |' in squeezed(text)
     assert '| wide | 3 | 54.17 ± 1.04 | 0.200 ± 0.000 |' in squeezed(text)
     # Differences 3, 3.5 and 2.5: 3 -+ 4.303 * 0.5 / sqrt(3), p = 0.0092.
     line = '| wide − Plain | mIoU | +3.00 | +1.76 to +4.24 | 0.009 | higher | '
     assert line + 'higher: as predicted |' in text
     assert '![every run of small](small.png)' in text
-    assert 'Every value is in `small.csv`.' in text
-    assert '- Versions: torch 2, numpy 2' in text
 
 
 def test_prediction_interval():
@@ -53,8 +51,7 @@ def test_prediction_interval():
 def test_report_without_results(study_file, records):
     text = rendered(study_file, records[-1:])  # of another study
     assert '0 of 6 runs are done' in text
-    first = re.search('^python tools/study.py run .*', text, re.MULTILINE).group()
-    assert first.endswith('.yml')
+    assert '\npython tools/study.py run small.yml\n' in text
     assert '| wide − Plain | mIoU |  |  |  | higher |  |' in text
 
 
@@ -66,15 +63,52 @@ def test_small_differences_are_not_printed_as_zeros(study_file, records):
     assert line in rendered(study_file, records)
 
 
-def test_ablations(study_file, records, record):
-    for seed in range(3):
-        name = 'ablate/position-zeroed/mIoU'
-        value = [53.0, 54.5, 55.0][seed] - 10 - seed
-        changes = dict(row='wide', seed=seed, settings='1' * 8)
-        records.append(record(metric=name, value=value, **changes))
-    text = rendered(study_file, records)
-    assert '| wide | position zeroed | 3 | 11.00 ± 1.00 |' in text
-    assert '| wide | context mean |' not in text
+@pytest.fixture
+def ablate(study_file, records, record):
+    """Render the study with an ablation of its row `wide`, whose drop varies by seed."""
+
+    def render_ablated(drop, metrics=('mIoU',)):
+        for metric in metrics:
+            for seed, value in enumerate((53.0, 54.5, 55.0)):
+                changes = dict(row='wide', seed=seed, settings='1' * 8)
+                lower = value - drop * (1 + seed / 10)
+                name = f'ablate/position-zeroed/{metric}'
+                records.append(record(metric=name, value=lower, **changes))
+                records.append(record(metric=metric, value=value, **changes))
+        return rendered(study_file, records)
+
+    return render_ablated
+
+
+def test_ablations(ablate):
+    text = ablate(10)
+    assert '| fall of mIoU | seeds | position zeroed |' in text
+    assert '| wide | 3 | 11.00 ± 1.00 |' in text
+    assert 'context mean' not in text
+
+
+def test_ablations_that_change_nothing_are_one_sentence(ablate):
+    text = ablate(0.02)
+    assert '3 models that were ablated, no ablation changes any metric by more than' in text
+    assert 'more than 0.02.' in text and 'fall of mIoU' not in text
+
+
+def test_metrics_of_ablations_are_chosen(study_file, ablate):
+    """The first one, unless the study says otherwise; the CSV file has all of them."""
+    content = study_file.read_text().replace('cos_att: }', 'aAcc: , cos_att: }')
+    study_file.write_text(content)
+    text = ablate(10, ('mIoU', 'aAcc'))
+    assert 'fall of mIoU' in text and 'fall of aAcc' not in text
+    study_file.write_text(content + 'ablated: [aAcc]\n')
+    text = ablate(10, ('mIoU', 'aAcc'))
+    assert 'fall of aAcc' in text and 'fall of mIoU' not in text
+
+
+def test_notes_explain_the_tables_of_the_page(study_file, tmp_path):
+    text, _ = render_page([study_file], ROOT, csv=tmp_path / 'none.csv', intro='# Title\n')
+    assert text.startswith('# Title\n\n## How to read the tables\n')
+    assert text.count('**Comparisons** are paired') == 1
+    assert '**Ablations**' not in text and '**Repeated runs**' not in text
 
 
 def test_tables_of_some_rows(results):

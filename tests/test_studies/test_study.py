@@ -58,6 +58,7 @@ def test_values_that_yaml_does_not_read_as_text(study_file):
         ('title: A', 'prepare: [a, b]\ntitle: A', r"prepare=\['a', 'b'\]: give a command"),
         ('higher', 'better', r"expect='better': give 'higher' or 'lower'"),
         ('study: small', 'study: [', r'is not YAML'),
+        ('title: A', 'ablated: [aAcc]\ntitle: A', r"ablated: metric 'aAcc' does not exist"),
     ],
 )
 def test_fault_is_named_before_anything_runs(study_file, old, new, message):

@@ -229,7 +229,7 @@ def test_run_report_and_ablate(finished):
     text = (folder / 'new/report.md').read_text()
     assert '2 of 3 runs are done' in text
     assert '| ours − plain | mIoU |' in text
-    assert '| ours | position zeroed |' in text
+    assert 'What each prior does in the trained models' in text
     assert '![every run of squares](report/squares.png)' in text
     assert (folder / 'new/report/squares.png').is_file()
 
