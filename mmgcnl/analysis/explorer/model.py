@@ -6,6 +6,7 @@ Shape shorthand: n heads, M key positions, d channels of a head, H, W pixels.
 from __future__ import annotations
 
 import copy
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -73,6 +74,8 @@ class ExploredModel:
         self.name = name
         self.inferencer = inferencer
         self.blocks = find_blocks(inferencer.model)
+        # Distances are measured while queries are answered. Both read what is kept here.
+        self.lock = threading.RLock()
         self._scenes: OrderedDict[str, Scene] = OrderedDict()
         self._seen: OrderedDict[tuple[str, str, Change], Seen] = OrderedDict()
         self._contexts: dict[tuple[str, str], Tensor] = {}
@@ -84,9 +87,10 @@ class ExploredModel:
         Raises:
             ValueError: The image does not decode, or the model fails on it.
         """
-        if image not in self._scenes:
-            self._scenes[image] = self._observe(image)
-        return _recent(self._scenes, image, SCENES)
+        with self.lock:
+            if image not in self._scenes:
+                self._scenes[image] = self._observe(image)
+            return _recent(self._scenes, image, SCENES)
 
     def _observe(self, image: str) -> Scene:
         try:
@@ -110,9 +114,10 @@ class ExploredModel:
             ValueError: The block does not allow the change, or an image fails.
         """
         key = (image, block, change)
-        if key not in self._seen:
-            self._seen[key] = self._see(image, block, change, progress)
-        return _recent(self._seen, key, 4 * SCENES)
+        with self.lock:
+            if key not in self._seen:
+                self._seen[key] = self._see(image, block, change, progress)
+            return _recent(self._seen, key, 2 * SCENES)
 
     def _see(self, image: str, name: str, change: Change, progress: Progress) -> Seen:
         scene, block = self.scene(image), self.blocks[name]
@@ -170,9 +175,10 @@ class ExploredModel:
     def distances(self, image: str, name: str) -> dict[str, float]:
         """Measure the cosine distances of the block's input, output and attention."""
         if (image, name) not in self._distances:
-            block = self.blocks[name]
+            with self.lock:  # not while the block is changed
+                x, block = self.scene(image).inputs[name], copy.deepcopy(self.blocks[name])
             with DistanceRecorder({name: block}) as recorder, torch.no_grad():
-                block(self.scene(image).inputs[name])
+                block(x)
             self._distances[image, name] = recorder.mean(name)
         return self._distances[image, name]
 

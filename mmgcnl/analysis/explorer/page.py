@@ -48,8 +48,9 @@ KINDS = ('input', 'output', 'attention')
 class Page:
     """Makes the page of an explorer.
 
-    All of its functions run one after the other, also those of several tabs, because a
-    change is made in the model that all of them share.
+    Its functions run one after the other, also those of several tabs, because a change is
+    made in the model that all of them share. Only distances, which take seconds on large
+    maps, are measured beside them.
 
     Args:
         explorer: The models and images.
@@ -125,30 +126,35 @@ class Page:
             ]
 
             def on(
-                trigger: Callable, fn: Callable, inputs: list, outputs: list, **options: Any
+                trigger: Callable,
+                fn: Callable,
+                inputs: list,
+                outputs: list,
+                room: str = 'model',
+                **options: Any,
             ) -> Any:
                 return trigger(
                     fn,
                     inputs,
                     outputs,
-                    concurrency_id='model',
+                    concurrency_id=room,
                     concurrency_limit=1,
                     api_visibility='private',
                     **options,
                 )
 
-            def redraw(event: Any) -> None:
-                event = on(event.then, self.show, inputs, show)
-                on(event.then, self.distances, [image, *blocks], [distances])
+            def redraw(trigger: Callable) -> None:
+                event = on(trigger, self.show, inputs, show)
+                at = [image, *blocks]
+                on(event.then, self.distances, at, [distances], 'distances')
 
-            redraw(on(page.load, self.open, [chosen], [image, x, y]))
-            redraw(on(chosen.input, self.open, [chosen], [image, x, y]))
-            redraw(on(upload.upload, self.upload, [upload], [image, x, y]))
+            redraw(on(page.load, self.open, [chosen], [image, x, y]).then)
+            redraw(on(chosen.input, self.open, [chosen], [image, x, y]).then)
+            redraw(on(upload.upload, self.upload, [upload], [image, x, y]).success)
             for component in (change, other):
                 on(component.input, self.show, inputs, show)
             for component in blocks:
-                event = on(component.input, self.show, inputs, show)
-                on(event.then, self.distances, [image, *blocks], [distances])
+                redraw(component.input)
             quick = dict(show_progress='hidden', trigger_mode='always_last')
             for component in (overlay, scale, x, y):
                 on(component.input, self.look, inputs, look, **quick)
@@ -242,11 +248,13 @@ class Page:
                     drawn += ['', None]
                     continue
                 picture = resized(self.explorer.draw_prediction(look, view.image), factor)
+                dark = ''
                 if look.changed is not None and look.changed.any():
+                    dark = ' What stays is dark.'
                     picture = spotlit(picture, look.changed, factor)
                 legend = look.model.inferencer.legend(look.prediction)
                 drawn += [
-                    f'**Prediction.** {look.difference}',
+                    f'**Prediction.** {look.difference}{dark}',
                     with_legend(picture, legend),
                 ]
         return [
@@ -369,6 +377,8 @@ class Page:
         explorer = self.explorer
         ablation = None if change == AS_IT_IS else change
         path = None if other is None else explorer.images[other]
+        if path == image:  # so that the change is one
+            path = None
         point: Point = (int(x), int(y))
         with _errors():
             return explorer.view(
@@ -436,7 +446,7 @@ def _meaning(view: View) -> str:
     if view.ablation == 'context mean':
         return f'The context is the mean over {len(view.others)} images.'
     if view.ablation == 'context swapped':
-        return 'The context is that of another image:'
+        return f'The context is that of {_short(view.others[0])}.'
     return f'{ABLATIONS[view.ablation].capitalize()}.'
 
 
