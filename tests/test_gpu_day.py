@@ -92,7 +92,7 @@ def test_a_step_that_fails_or_hangs_does_not_stop_the_others(
     assert 'illegal memory access' in (tmp_path / 'gpu_day.md').read_text()
 
 
-def test_what_no_time_is_left_for_is_said(gpu_day, tmp_path, monkeypatch):
+def test_steps_without_time_are_listed(gpu_day, tmp_path, monkeypatch):
     ran = dict(status='done', seconds=0, rows=[dict(device='none')])
     monkeypatch.setattr(gpu_day, 'run_step', lambda *args: ran)
     monkeypatch.setattr(gpu_day, 'GRACE', 20)

@@ -87,7 +87,7 @@ def is_video(source: str) -> bool:
         try:
             with PILImage.open(path) as image:
                 return getattr(image, 'n_frames', 1) > 1
-        except (OSError, SyntaxError):  # the loader says what is wrong with it
+        except (OSError, SyntaxError):  # the loader will report it
             return False
     return path.suffix.lower() in VIDEO_SUFFIXES
 

@@ -41,7 +41,7 @@ class NumberedBatchSampler:
         return len(self.batches)
 
     def __getattr__(self, name: str) -> Any:
-        if name == 'batches':  # not set yet: this is a copy in the making
+        if name == 'batches':  # not set yet while an object is copied
             raise AttributeError(name)
         return getattr(self.batches, name)
 

@@ -156,7 +156,7 @@ class CheckpointHook(_CheckpointHook):
 
 
 class _RemovingLater:
-    """A file backend that only notes what it is asked to remove."""
+    """A file backend that records the paths to remove, and removes nothing."""
 
     def __init__(self, backend: Any) -> None:
         self.backend = backend

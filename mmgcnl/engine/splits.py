@@ -45,7 +45,7 @@ def compare_ignore_index(
         if any(base.__name__ == 'IoUMetric' for base in kind.__mro__):
             name = f'ignore_index of {kind.__name__}'
             found[name] = options.get('ignore_index', DEFAULT_IGNORE_INDEX)
-    # It only says what is right in a label map: the default is for the default heads.
+    # Compared only if it is set: the default of a data set fits the default of a head.
     own = settings.get('ignore_index', DEFAULT_IGNORE_INDEX)
     if own != DEFAULT_IGNORE_INDEX:
         found['ignore_index of the data set'] = own
@@ -55,7 +55,7 @@ def compare_ignore_index(
 
 
 class SplitsHook(Hook):
-    """Stops before a training whose data cannot give what the results seem to say.
+    """Stops before a training whose data, heads and metrics do not fit each other.
 
     ``check_splits = False`` in a config turns it off.
     """

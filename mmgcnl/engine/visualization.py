@@ -23,7 +23,7 @@ from .predictions import image_paths, name_outputs
 
 
 class _LoadedPictures:
-    """Goes before a visualization hook among the bases of a class."""
+    """Mixin of the visualization hooks; the first base of a class."""
 
     draw: bool
     interval: int
@@ -86,7 +86,7 @@ class _LoadedPictures:
                 raise ValueError('the pipeline has no transform that loads an image')
             picture = self._reader.picture(path)
             self._visualizer.add_datasample(title, picture, data_sample=sample, **options)
-        except Exception as error:  # no picture is worth a training
+        except Exception as error:  # a picture must not end a training
             runner.logger.warning(f'{path} is not drawn: {first_cause(error)}')
 
 

@@ -9,7 +9,7 @@ import torch
 
 def no_autocast(device_type: str) -> AbstractContextManager:
     """Turn autocast off. Some devices have none, such as 'meta'."""
-    # While compiling, the question would be a call that the compiler does not know.
+    # torch.compile cannot trace is_autocast_available.
     if not torch.compiler.is_compiling():
         if not torch.amp.is_autocast_available(device_type):
             return nullcontext()

@@ -141,7 +141,7 @@ def test_faults(x):
             block(x[:1].float())
 
 
-def test_nothing_is_left_behind(x):
+def test_ablation_removes_its_hooks_after_an_error(x):
     block = GCNonLocal2d(8, num_heads=1).double()
     contexts = Contexts()
     with contexts.record(block):

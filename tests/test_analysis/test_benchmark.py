@@ -73,7 +73,7 @@ def test_memory_and_time_are_measured_in_runs_of_their_own(tmp_path):
     assert min(found['one'].mib) > 95
 
 
-def test_a_gpu_that_is_not_used(monkeypatch):
+def test_memory_on_the_cpu_where_there_is_a_gpu(monkeypatch):
     """The memory of steps on the CPU is measured there, and zero is no divisor."""
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     seconds, growth = _measure_once(lambda: torch.ones(20 * MIB, dtype=torch.uint8), False)

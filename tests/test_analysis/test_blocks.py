@@ -76,7 +76,7 @@ def test_attention_is_the_one_of_the_forward_pass(block, chunk, monkeypatch):
         torch.testing.assert_close(of_query(number), weights[0, :, number])
 
 
-def test_a_look_leaves_no_trace():
+def test_reading_the_attention_does_not_change_the_block():
     block = filled(NonLocal2d(8, norm_cfg=dict(type='BN')))
     before = dict(vars(block))
     state = {name: value.clone() for name, value in block.state_dict().items()}

@@ -63,7 +63,7 @@ def test_recorder_equals_the_definition(block, monkeypatch):
     )
 
 
-def test_query_independent_attention_is_told():
+def test_query_independent_attention_has_distance_zero():
     """All queries alike: the attention's distance is 0, whatever the input's is."""
     block = GCNonLocal2d(8, num_heads=1, context=None, position=None).eval()
     nn.init.zeros_(block.query.weight)
@@ -110,7 +110,7 @@ def test_shares_of_classes(monkeypatch):
     torch.testing.assert_close(recorder.uniform['b'], uniform, atol=1e-5, rtol=0)
 
 
-def test_nothing_is_left_behind():
+def test_recorder_removes_its_hooks():
     """Neither a hook nor an attribute: a normal forward pass is what it was."""
     block = GCNonLocal2d(16, reduction=1).eval()
     before = {name: id(value) for name, value in vars(block).items()}

@@ -26,7 +26,7 @@ def cfg(tmp_path):
     return cfg
 
 
-def test_ours_by_default(cfg):
+def test_default_is_our_runner(cfg):
     assert type(build_runner(cfg)) is Runner
     cfg.runner_type = 'Runner'
     forget_instances()

@@ -44,7 +44,7 @@ def test_no_thread_of_the_process_group_is_left(tmp_path):
     assert not gloo_threads()
 
 
-def test_nor_after_sigterm(tmp_path, monkeypatch):
+def test_no_thread_of_the_process_group_is_left_after_sigterm(tmp_path, monkeypatch):
     monkeypatch.setenv('LOCAL_RANK', '0')
     monkeypatch.setattr('mmgcnl.engine.build_runner', lambda cfg: Runner(tmp_path))
     threads = []

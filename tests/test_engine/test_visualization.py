@@ -97,7 +97,7 @@ def test_every_image_of_a_test(make):
     assert [options['step'] for *_, options in drawn] == [1, 2]
 
 
-def test_no_picture_stops_a_training(make):
+def test_picture_that_fails_is_a_warning(make):
     hook, drawn = make()
     runner = Runner(Data('d/broken', 'd/1.png'))
     hook.before_val(runner)

@@ -118,7 +118,7 @@ def test_one_batch_is_as_one_by_one(files):
     assert evaluator.evaluate(3) == pytest.approx(EXPECTED, abs=1e-9)
 
 
-def test_again(files):
+def test_second_validation_starts_from_nothing(files):
     """A validation after every epoch starts from nothing."""
     evaluator = build(**files)
     evaluate({10: [[SKY] * 4] * 2, 20: [[P1] * 4] * 2}, evaluator)

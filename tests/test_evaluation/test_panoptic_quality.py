@@ -109,7 +109,7 @@ class TestCrowd:
         stats = count(truth_ids, truth, draw('5555'), {5: 0})
         assert stats == [[0, 0, 1, 0], [0, 0, 0, 1]]
 
-    def test_of_another_class_excuses_nothing(self):
+    def test_crowd_of_another_class_is_not_ignored(self):
         ids = draw('1111')
         truth = [segment(1, 0, 4, iscrowd=1)]
         assert count(ids, truth, ids, {1: 1}) == [NOTHING, [0, 0, 1, 0]]

@@ -161,7 +161,7 @@ def test_norm_is_applied():
 
 
 @pytest.mark.parametrize('kv_stride', [1, 2, 3])
-def test_any_size_and_no_memory_of_it(kv_stride):
+def test_output_does_not_depend_on_earlier_sizes(kv_stride):
     block = make_block(16, kv_stride=kv_stride)
     sizes = [(1, 1), (1, 7), (6, 1), (5, 8), (2, 2), (9, 4)]
     inputs = [torch.randn(1, 16, *size, dtype=torch.float64) for size in sizes]

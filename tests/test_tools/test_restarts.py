@@ -101,7 +101,7 @@ def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
     assert not [key for key in expected if not torch.equal(found[key], expected[key])]
 
 
-def test_killed_twice(launch, tmp_path, undisturbed):
+def test_two_restarts_equal_an_undisturbed_training(launch, tmp_path, undisturbed):
     """At random, before and after the first checkpoint; it ends by itself."""
     draw = random.Random(0)
     faults = [(0, draw.randrange(2), draw.randrange(1, 3), 'SIGKILL')]
@@ -112,7 +112,7 @@ def test_killed_twice(launch, tmp_path, undisturbed):
     assert_equal(weights(tmp_path / 'run'), undisturbed)
 
 
-def test_fault_that_repeats(launch, tmp_path):
+def test_stops_after_the_last_restart(launch, tmp_path):
     faults = [(None, 0, 4, 'nan')]
     process = launch('run', faults=faults, processes=1, MAX_RESTARTS=1)
     status, output = finish(process)
@@ -140,7 +140,7 @@ def test_slow_storage(launch, tmp_path, undisturbed):
     assert_equal(weights(tmp_path / 'run'), undisturbed)
 
 
-def test_hung(launch, tmp_path):
+def test_stopped_process_times_out(launch, tmp_path):
     """A stopped process is found after the timeout of 5 s, not after half an hour."""
     torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone']
     torchrun += ['--nproc-per-node=2', '--shutdown-timeout=1', ROOT / 'tools/train.py']

@@ -243,7 +243,7 @@ def test_run_report_and_ablate(finished):
 
 
 @pytest.mark.slow
-def test_faults_in_turn(study, start, tmp_path, finished):
+def test_run_ends_as_undisturbed_after_faults(study, start, tmp_path, finished):
     """The same study meets one fault after the other, and ends as if there were none."""
     arguments = 'run', study, '--rows', 'ours'
     folder = tmp_path / 'work_dirs/studies/squares/ours/seed0'

@@ -38,7 +38,7 @@ def test_dropout_keeps_the_share_that_it_says(p):
 
 
 @pytest.mark.parametrize('p', [0.1, 0.5])
-def test_dropout_is_as_independent_as_coins(p):
+def test_dropout_is_independent(p):
     """Counts scatter like a binomial's, and the spectrum ends where a random one does."""
     size = 1500
     masks = *keep_mask(p, 3, size, size, heads=2), *keep_mask(p, 4, size, size)

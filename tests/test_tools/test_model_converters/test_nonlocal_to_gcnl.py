@@ -221,7 +221,7 @@ BN = dict(norm_cfg=dict(type='BN'))
         ),
     ],
 )
-def test_misfit_is_refused_whatever_is_asked(
+def test_misfit_is_refused_in_spite_of_allow_difference(
     call, pair, capsys, kind, source, target, theirs, ours, reason
 ):
     paths = pair(kind, source, target, theirs, **ours)

@@ -62,11 +62,11 @@ class _Sums(NamedTuple):
 def _is_bounded(queries: Queries, longest_key: Tensor) -> bool:
     """Whether the content part of all logits is at most MAX_CONTENT in magnitude.
 
-    Then exp2 can be taken without subtracting the largest logit of each query, once the
-    largest position part is subtracted. Position is then at most zero, and zero for some
-    key, so the largest logit lies within MAX_CONTENT of zero. The weights and their sum
-    do not overflow, and a weight that float32 cannot hold, below 2^-126, is less than
-    2^-86 of the largest.
+    If |q| |k| <= MAX_CONTENT (base 2), no maximum over the keys is needed: once the largest
+    position part is subtracted, position is at most zero, and zero for some key, so the
+    largest logit lies within MAX_CONTENT of zero. The weights and their sum do not
+    overflow, and a weight that float32 cannot hold, below 2^-126, is less than 2^-86 of
+    the largest.
     """
     if queries.query.device.type != 'cpu':
         return False  # reading a number would wait for the GPU

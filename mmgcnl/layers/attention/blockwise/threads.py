@@ -15,8 +15,8 @@ from .tiles import Tiling
 
 _S = TypeVar('_S')
 _T = TypeVar('_T')
-# PyTorch has a thread count for threads that it has not met, and one for each that it has.
-# Both are changed together; hold this lock while reading or changing them.
+# The thread count is per thread; new threads take the global default. set_num_threads
+# changes both: hold this lock while reading or changing them.
 _thread_count_lock = threading.Lock()
 
 
@@ -29,8 +29,8 @@ def map_groups(
     """Call ``compute`` with the images and heads of every group.
 
     On a CPU several groups run at a time, each on a thread of its own: its tile then stays
-    in the cache of one core, whereas threads that share every operation would pass the
-    cache lines around. Where heads are small, starting these threads would take longer
+    in the cache of one core, whereas threads that share every operation would exchange
+    cache lines. Where heads are small, starting these threads would take longer
     than the attention, and the threads do share the operations. Gradients and autocast are
     off inside.
 
@@ -69,9 +69,9 @@ def map_groups(
     if workers == 1:
         work()
     else:
-        # This thread works, too: it is warm, and waiting for a new one takes time.
+        # This thread works, too: starting one more would take longer.
         with _thread_count_lock, ThreadPoolExecutor(workers - 1) as pool:
-            # Not this thread's count: it may have started while others were at work here.
+            # Read it in a pool thread; this thread's own may already be reduced.
             before = pool.submit(torch.get_num_threads).result()
             try:
                 others = [pool.submit(work) for _ in range(workers - 1)]

@@ -42,11 +42,9 @@ MAX_TILE = 64
 MAX_QUERIES = 128
 # Instructions for a key relative to the widest tile, by the keys of a tile.
 _WORK_OF_A_KEY = {64: 1.0, 32: 1.2, 16: 1.7}
-# Shared memory in bytes, by the bytes of a number and BLOCK_D: upper bounds with a margin,
-# because not every kind was compiled. No kernel that was compiled for capability 8.x needs
-# more. They refuse on GPUs that have less, such as the 64 KiB of capability 7.5. All are
-# below the 99 KiB of 8.6 and 8.9, where the margin refuses nothing. Were a bound too
-# low, the validation of the kernels would fail instead, with the same result.
+# Shared memory in bytes, by the bytes of a number and BLOCK_D. Upper bounds with a margin,
+# since not every kind was compiled: too high only refuses, too low fails the self-check.
+# Kernels that were compiled for capability 8.x need less; 8.6 and 8.9 have 99 KiB.
 _SHARED_BYTES = {
     (2, 16): 42000,
     (2, 32): 56000,

@@ -92,12 +92,12 @@ def _unsuitable_device(device: torch.device, dims: int, dtype: torch.dtype) -> s
         return 'it is for NVIDIA GPUs, and on AMD GPUs its gradients could be wrong'
     gpu = torch.cuda.get_device_properties(device)
     if gpu.major < 8:
-        # Without the tensor cores' instructions of 8.0, the kernels spill nearly all.
+        # Without the tensor core instructions of 8.0, nearly all kernels spill registers.
         return (
             f'it is for GPUs of compute capability 8.0 and later, and {gpu.name} has '
             f'{gpu.major}.{gpu.minor}'
         )
-    # What a block can have if it asks for it. torch before 2.6 does not tell.
+    # The opt-in limit of a block; torch before 2.6 does not report it.
     limit = getattr(gpu, 'shared_memory_per_block_optin', None)
     needed = tiles.shared_bytes(dims, dtype, (gpu.major, gpu.minor))
     if limit is None or needed <= limit:
@@ -137,9 +137,9 @@ def validate_kernels(
     return 'there is no memory left to compare its kernels with the reference'
 
 
-# When to try again what failed for want of memory, by the clock time.monotonic().
+# When to repeat a check that ran out of memory, by time.monotonic().
 _try_after: dict[tuple[Any, ...], float] = {}
-# What torch.compiler.assume_constant_result does. Calling that would import the compiler.
+# As torch.compiler.assume_constant_result, which would import the compiler.
 validate_kernels._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
@@ -178,7 +178,7 @@ def _validate(
     reason = shared_verdict(verdict_folder(), key | kind, what, find)
     if reason is not None:
         return reason
-    # They do no harm on such a GPU. Here they may still fail, for want of a C compiler.
+    # The kept result is of another process. In this one, a C compiler may be missing.
     return try_launch(device, dtype, **sizes)
 
 
@@ -233,7 +233,7 @@ def _why_not(
 
 @contextmanager
 def _without_tf32() -> Iterator[None]:
-    """Let the matrix products that make the tables be as exact as the kernels."""
+    """Compute the position tables without TF32, as exactly as the kernels do."""
     matmul = torch.backends.cuda.matmul
     # Reading the old setting fails where the new one, of torch 2.9, is in use.
     new = hasattr(matmul, 'fp32_precision')
@@ -319,7 +319,7 @@ def _largest_error(device: torch.device, *kind: Any, **sizes: Any) -> float:
     example = _make_example(device, *kind, **sizes)
     expected = example.run(dense_attention)
     errors = []
-    # A race between threads need not show the first time.
+    # A race between threads may not show in the first run.
     for _ in range(3 if device.type == 'cuda' else 1):
         with guarded_outputs() as memory:
             found = example.run(operator.triton_attention)
@@ -329,7 +329,7 @@ def _largest_error(device: torch.device, *kind: Any, **sizes: Any) -> float:
 
 
 def _launch(device: torch.device, *kind: Any, **sizes: Any) -> float:
-    """Run the kernels once. The error is not looked at: 0."""
+    """Run the kernels once, without comparing the results; return 0."""
     _make_example(device, *kind, **sizes).run(operator.triton_attention)
     return 0.0
 

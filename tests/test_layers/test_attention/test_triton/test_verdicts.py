@@ -60,7 +60,7 @@ def verdicts_of(folder):
 
 
 @pytest.mark.parametrize('verdict', [None, 'they are wrong'])
-def test_of_eight_processes_one_finds_the_verdict(tmp_path, verdict):
+def test_one_of_eight_processes_validates(tmp_path, verdict):
     processes = [start(find_and_note, tmp_path, verdict, 0.5) for _ in range(8)]
     for process in processes:
         process.join(DEADLINE)
@@ -68,7 +68,7 @@ def test_of_eight_processes_one_finds_the_verdict(tmp_path, verdict):
     assert verdicts_of(tmp_path) == [verdict] * 8
 
 
-def test_when_the_process_that_finds_it_is_killed_the_next_one_does(tmp_path):
+def test_next_process_validates_after_the_first_was_killed(tmp_path):
     killed = start(find_and_note, tmp_path, None, 10 * DEADLINE)
     wait_for(lambda: finders(tmp_path) == [killed.pid])
     others = [start(find_and_note, tmp_path, None) for _ in range(3)]
@@ -82,7 +82,7 @@ def test_when_the_process_that_finds_it_is_killed_the_next_one_does(tmp_path):
     killed.join()
 
 
-def test_a_process_that_does_not_get_on_is_not_waited_for(tmp_path):
+def test_waiting_for_a_stopped_process_times_out(tmp_path):
     stopped = start(find_and_note, tmp_path, None, 10 * DEADLINE)
     wait_for(lambda: finders(tmp_path) == [stopped.pid])
     os.kill(stopped.pid, signal.SIGSTOP)
