@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
+from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
-from torch import nn
 
 from .blocks import find_blocks, grids, iter_attention
 from .figures import Query
@@ -19,7 +19,7 @@ from .geometry import PixelMap
 
 @torch.no_grad()
 def attention_at(
-    model: nn.Module,
+    model: BaseModel,
     pipeline: Callable,
     image: str | np.ndarray,
     points: Sequence[tuple[float, float]],
@@ -81,7 +81,7 @@ def attention_at(
 
 
 @contextmanager
-def _whole_image(model: nn.Module) -> Iterator[None]:
+def _whole_image(model: BaseModel) -> Iterator[None]:
     """Let a segmentor process whole images: blocks do not know where a window lies."""
     test_cfg = model.test_cfg
     if not test_cfg or test_cfg.get('mode') != 'slide':

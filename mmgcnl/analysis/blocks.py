@@ -123,7 +123,7 @@ def iter_attention(block: nn.Module, x: Tensor) -> Iterator[Tensor]:
         return
     if isinstance(block, GeneralizedAttention):
         weights = _softmax_of(block, x)
-        queries = math.prod(grids(block, x.shape[2:])[0].size)
+        queries = math.prod(grids(block, (x.shape[2], x.shape[3]))[0].size)
         # Without a query term ('0010') the attention is the same for all queries.
         weights = weights.expand(-1, -1, queries, -1)
     else:
