@@ -25,7 +25,7 @@ $(error STACK=$(STACK) is unknown: give onedl or openmmlab)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo explore test test-slow lint docs clean
+.PHONY: help install demo explore test test-slow lint docs dist clean
 
 help:
 	@echo 'make demo       train and compare five small models (CPU, minutes); results in'
@@ -33,8 +33,9 @@ help:
 	@echo 'make explore    see in the browser where two models of the demo attend'
 	@echo 'make test       make lint and the tests, without the slow ones'
 	@echo 'make test-slow  the slow tests: trainings in several processes, killed and resumed'
-	@echo 'make lint       ruff, codespell, import-linter and mypy'
+	@echo 'make lint       ruff, codespell, import-linter, deptry and mypy'
 	@echo 'make docs       build the documentation in docs/_build/html and check its links'
+	@echo 'make dist       the wheel and the sdist of a release, in dist'
 	@echo 'make install    only make the environment, $(VENV); the other targets do so when needed'
 	@echo 'make clean      remove $(VENV), builds and caches, but not work_dirs'
 	@echo 'STACK=openmmlab with any of these uses the releases of OpenMMLab, in .venv-openmmlab'
@@ -78,6 +79,7 @@ lint: $(stamp)
 	$(python) -m ruff format --check .
 	$(python) -m codespell_lib
 	$(VENV)/bin/lint-imports --no-logo --no-cache
+	$(python) -m deptry mmgcnl tools
 	$(python) -m mypy
 
 # Warnings, among them links that lead nowhere inside the repository, are errors.
@@ -89,6 +91,13 @@ docs: $(docs_stamp)
 $(docs_stamp): $(stamp)
 	$(python) -m pip install --quiet -r requirements/docs.txt
 	@rm -f $(VENV)/.docs-* && touch $@
+
+# A wheel that is built from the sdist: what is missing there is missing here.
+dist: $(stamp)
+	rm -rf dist
+	$(python) -m pip install --quiet build twine
+	$(python) -m build
+	$(python) -m twine check --strict dist/*
 
 clean:
 	rm -rf $(VENV) build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

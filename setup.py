@@ -1,5 +1,6 @@
-"""What the installer does besides pyproject.toml: configs and tools go into the wheel."""
+"""What the installer does besides pyproject.toml: configs, tools and links."""
 
+import runpy
 import shutil
 from pathlib import Path
 
@@ -30,4 +31,11 @@ class BuildWithConfigs(build_py):
         shutil.copy(ROOT / 'model-index.yml', target)
 
 
-setup(cmdclass={'build_py': BuildWithConfigs}, zip_safe=False)
+repository = runpy.run_path(str(ROOT / 'mmgcnl/version.py'))['REPOSITORY']
+links = {
+    'MMDetection': 'https://github.com/open-mmlab/mmdetection',
+    'MMSegmentation': 'https://github.com/open-mmlab/mmsegmentation',
+}
+if repository:
+    links |= {'Repository': repository, 'Issues': f'{repository}/issues'}
+setup(cmdclass={'build_py': BuildWithConfigs}, project_urls=links, zip_safe=False)

@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 project = 'mmgcnl'
 author = 'mmgcnl contributors'
 copyright = 'mmgcnl contributors'
-release = version = run_path(str(ROOT / 'mmgcnl/version.py'))['__version__']
+_about = run_path(str(ROOT / 'mmgcnl/version.py'))
+release = version = _about['__version__']
 
 extensions = [
     'myst_nb',
@@ -46,6 +47,8 @@ html_title = f'mmgcnl {release}'
 # The pages lie in docs/ and configs/: this file leads from the root of the site to them.
 html_extra_path = ['_static/index.html']
 html_theme_options = dict(navigation_with_keys=True)
+if _about['REPOSITORY']:
+    html_theme_options |= dict(source_repository=_about['REPOSITORY'], source_branch='main')
 
 # As GitHub makes anchors of headings, so that links work in both places.
 myst_heading_anchors = 4

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from mmcv.cnn.bricks import GeneralizedAttention
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
+from mmengine.model import BaseModel
 from mmengine.utils import ProgressBar
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -53,6 +54,7 @@ class Contexts:
             context, factor = output
             self.images += (context * factor).cpu()
 
+        assert block.context is not None
         handle = block.context.register_forward_hook(keep)
         try:
             yield
@@ -109,13 +111,13 @@ def ablated(
 
 def _hooks(
     block: nn.Module, ablation: str, contexts: Contexts | None, seed: int
-) -> list[tuple[nn.Module, Callable]]:
+) -> list[tuple[Any, Callable]]:
     """Return modules of our block, and hooks that replace their outputs."""
     if not isinstance(block, GCNonLocal2d):
         return []
     if ablation == 'attention uniform':
         # Zero logits: no query, and no position, since some forms need no query.
-        hooks: list[tuple[nn.Module, Callable]] = [(block.query, _zero)]
+        hooks: list[tuple[Any, Callable]] = [(block.query, _zero)]
         return hooks + [(block.position, _zero_position)] * (block.position is not None)
     if ablation == 'position zeroed':
         return [(block.position, _zero_position)]
@@ -179,7 +181,7 @@ class _Replace:
 
 
 @contextmanager
-def _uniform_plain(block: nn.Module) -> Iterator[None]:
+def _uniform_plain(block: Any) -> Iterator[None]:
     """Give one of mmcv's blocks uniform attention."""
     if isinstance(block, GeneralizedAttention):
         with _UniformSoftmax.around(block):
@@ -217,7 +219,7 @@ class _UniformSoftmax(TorchFunctionMode):
             yield
 
 
-def ablate_priors(model: nn.Module, cfg: Config) -> dict[str, Any]:
+def ablate_priors(model: BaseModel, cfg: Config) -> dict[str, Any]:
     """Evaluate a model as it is, and with every ablation of every block.
 
     With several blocks, each is ablated alone and all of them together ('all').
@@ -237,7 +239,7 @@ def ablate_priors(model: nn.Module, cfg: Config) -> dict[str, Any]:
     blocks = find_blocks(model)
     if cfg.get('test_dataloader') is None or cfg.get('test_evaluator') is None:
         raise ValueError('the config has no test_dataloader and test_evaluator')
-    loader = build_dataloader(cfg.test_dataloader)
+    loader: Any = build_dataloader(cfg.test_dataloader)
     evaluator = Evaluator(cfg.test_evaluator)
     evaluator.dataset_meta = loader.dataset.metainfo
     contexts = {name: Contexts() for name in blocks}
@@ -260,7 +262,7 @@ def ablate_priors(model: nn.Module, cfg: Config) -> dict[str, Any]:
     evaluate = lambda: _evaluate(model, loader, evaluator, bar)  # noqa: E731
     with ExitStack() as stack:
         for name, block in blocks.items():
-            if 'context mean' in ablations_of(block):
+            if isinstance(block, GCNonLocal2d) and block.context is not None:
                 stack.enter_context(contexts[name].record(block))
         metrics = evaluate()
     found = []
@@ -275,7 +277,7 @@ def ablate_priors(model: nn.Module, cfg: Config) -> dict[str, Any]:
 
 @torch.no_grad()
 def _evaluate(
-    model: nn.Module, loader: Any, evaluator: Evaluator, bar: ProgressBar
+    model: BaseModel, loader: Any, evaluator: Evaluator, bar: ProgressBar
 ) -> dict[str, float]:
     for batch in loader:
         evaluator.process(data_samples=model.test_step(batch), data_batch=batch)

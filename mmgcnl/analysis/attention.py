@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
+from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
@@ -68,7 +69,7 @@ class Scene(NamedTuple):
 
 
 @torch.no_grad()
-def observe(model: nn.Module, pipeline: Callable, image: str | np.ndarray) -> Scene:
+def observe(model: BaseModel, pipeline: Callable, image: str | np.ndarray) -> Scene:
     """Run a model on an image and keep what reaches its blocks.
 
     A segmentor with ``test_cfg.mode='slide'`` sees the whole image at once here, because
@@ -104,7 +105,7 @@ def observe(model: nn.Module, pipeline: Callable, image: str | np.ndarray) -> Sc
 
 
 def attention_at(
-    model: nn.Module,
+    model: BaseModel,
     pipeline: Callable,
     image: str | np.ndarray,
     points: Sequence[Point],
@@ -151,7 +152,7 @@ def choose_block(model: nn.Module, name: str | None) -> tuple[str, nn.Module]:
 
 
 @contextmanager
-def whole_image(model: nn.Module) -> Iterator[None]:
+def whole_image(model: BaseModel) -> Iterator[None]:
     """Let a segmentor process whole images: blocks do not know where a window lies."""
     test_cfg = model.test_cfg
     if not test_cfg or test_cfg.get('mode') != 'slide':

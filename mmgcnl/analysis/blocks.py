@@ -124,7 +124,7 @@ def iter_attention(block: nn.Module, x: Tensor) -> Iterator[Tensor]:
         return
     if isinstance(block, GeneralizedAttention):
         weights = _softmax_of(block, x)
-        queries = math.prod(grids(block, x.shape[2:])[0].size)
+        queries = math.prod(grids(block, (x.shape[2], x.shape[3]))[0].size)
         # Without a query term ('0010') the attention is the same for all queries.
         weights = weights.expand(-1, -1, queries, -1)
     else:
@@ -156,9 +156,11 @@ def attention_by_query(block: nn.Module, x: Tensor) -> Callable[[int], Tensor]:
         return of_query
     if isinstance(block, GeneralizedAttention):
         weights = _softmax_of(block, x)[0]
-        queries = math.prod(grids(block, x.shape[2:])[0].size)
+        queries = math.prod(grids(block, (x.shape[2], x.shape[3]))[0].size)
         return lambda number: weights.expand(-1, queries, -1)[:, number]
-    pairwise, (theta_x, phi_x) = getattr(block, block.mode), _pairwise_inputs(block, x)
+    assert isinstance(block, NonLocal2d)
+    pairwise = getattr(block, block.mode)
+    theta_x, phi_x = _pairwise_inputs(block, x)
     axis = 2 if block.mode == 'concatenation' else 1
     return lambda number: pairwise(theta_x.narrow(axis, number, 1), phi_x)[0]
 

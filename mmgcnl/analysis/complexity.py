@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from mmcv.cnn import NonLocal2d, get_model_complexity_info
 from mmcv.cnn.bricks import GeneralizedAttention
 from mmengine.config import Config
-from mmengine.model import revert_sync_batchnorm
+from mmengine.model import BaseModel, revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
@@ -185,7 +185,7 @@ def _generalized_attention_flops(
     return flops
 
 
-def _forward(model: nn.Module, convention: str, images: Tensor) -> None:
+def _forward(model: BaseModel, convention: str, images: Tensor) -> None:
     """Run every layer once, without what a detector computes between its stages."""
     if not hasattr(model, 'roi_head'):
         type(model).forward(model, images, mode='tensor')
@@ -220,6 +220,7 @@ def _plain_convolution(conv: Any, x: Tensor) -> Tensor:
 
 def _add_background_class(model: nn.Module) -> None:
     """Add a class to box regression and mask heads, as mmdet 1.x counted them."""
+    head: Any
     for head in model.modules():
         if not getattr(head, 'reg_class_agnostic', True):
             outputs = 4 * (head.num_classes + 1)

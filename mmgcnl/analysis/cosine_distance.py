@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.dataset import pseudo_collate
 from mmengine.dist import all_gather_object, get_dist_info, get_rank
+from mmengine.model import BaseModel
 from mmengine.utils import ProgressBar
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -27,7 +28,7 @@ Labels = Callable[[Grid, tuple[int, int]], np.ndarray]
 
 
 def measure_distances(
-    model: nn.Module,
+    model: BaseModel,
     pipeline: Callable[[dict], dict],
     split: Split,
     num_workers: int = 0,

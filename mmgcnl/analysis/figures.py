@@ -236,8 +236,8 @@ def _mark(ax: matplotlib.axes.Axes, point: tuple[float, float], text: str = '') 
 def _legend(figure: matplotlib.figure.Figure, palette: Palette) -> None:
     if palette:
         handles = [
-            matplotlib.patches.Patch(facecolor=np.array(color) / 255, label=name)
-            for name, color in palette
+            matplotlib.patches.Patch(facecolor=(r / 255, g / 255, b / 255), label=name)
+            for name, (r, g, b) in palette
         ]
         width = figure.get_figwidth()
         figure.legend(

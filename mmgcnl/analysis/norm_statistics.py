@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from torch import nn
+from mmengine.model import BaseModel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmgcnl.datasets import build_dataloader
@@ -13,7 +15,7 @@ from mmgcnl.datasets import build_dataloader
 _NUM_IMAGES = 32
 
 
-def set_norm_statistics(model: nn.Module, cfg: Config) -> int:
+def set_norm_statistics(model: BaseModel, cfg: Config) -> int:
     """Set the statistics of batch norm to those of some training images.
 
     A network that was never trained normalises by the initial mean 0 and variance 1 in
@@ -49,7 +51,7 @@ def set_norm_statistics(model: nn.Module, cfg: Config) -> int:
     return len(momenta)
 
 
-def _average(model: nn.Module, cfg: Config, norms: list[_BatchNorm]) -> None:
+def _average(model: BaseModel, cfg: Config, norms: list[_BatchNorm]) -> None:
     if cfg.get('train_dataloader') is None:
         raise ValueError(
             'the config has no train_dataloader, from which the statistics of batch norm '
@@ -59,7 +61,7 @@ def _average(model: nn.Module, cfg: Config, norms: list[_BatchNorm]) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # the mean over the batches
     loader = {**cfg.train_dataloader, 'num_workers': 0, 'persistent_workers': False}
-    dataset = build_dataloader(loader).dataset
+    dataset: Any = build_dataloader(loader).dataset
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for indices in order[:_NUM_IMAGES].split(max(cfg.train_dataloader.batch_size, 2)):

@@ -58,13 +58,14 @@ class Split(Dataset):
             raise ValueError(f'the config has no {split}_dataloader: give another split')
         init_default_scope(scope_of(cfg))
         self.num_workers = loader.get('num_workers', 0)
-        self.dataset = build_dataloader(
+        loaded: Any = build_dataloader(
             dict(
                 dataset=loader.dataset,
                 batch_size=1,
                 sampler=dict(type='DefaultSampler', shuffle=False),
             )
-        ).dataset
+        )
+        self.dataset = loaded.dataset
         self.number = min(len(self.dataset), number or len(self.dataset))
         first = next(leaf_datasets(self.dataset))  # of several data sets
         self.pipeline = first.pipeline

@@ -198,6 +198,7 @@ class Inferencer(BaseInferencer):
             preds: Data samples.
             pred_score_thr: Instances with a lower score are not drawn.
             with_labels: Semantic segmentation only: also write the names of the classes.
+            **kwargs: The others of :meth:`Overlays.draw`.
 
         Returns:
             (H, W, 3), RGB, uint8, for each image.
@@ -223,6 +224,7 @@ class Inferencer(BaseInferencer):
         Args:
             preds: Data samples.
             visualization: What :meth:`visualize` returned.
+            **kwargs: Not used; mmengine's inferencers pass some.
 
         Returns:
             ``predictions``: dicts, with ``sem_seg``, the class of each pixel (H, W); or

@@ -1,5 +1,6 @@
-"""Trained models for other places: as functions of one tensor, in ONNX, and the weights
-of plain non-local blocks as weights of GCNonLocal2d.
+"""Trained models for other places: as functions of one tensor, and in ONNX.
+
+And the weights of plain non-local blocks as weights of GCNonLocal2d.
 """
 
 from .nonlocal_weights import convert_state_dict, largest_difference

@@ -289,7 +289,7 @@ class GCNonLocal2d(nn.Module):
             )
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
-    def extra_repr(self) -> str:
+    def extra_repr(self) -> str:  # noqa: D102
         return (
             f'num_heads={self.num_heads}, attn_drop_rate={self.attn_drop_rate}, '
             f'kv_stride={self.kv_stride}, scale={self.scale:.4g}, init={self.init!r}, '

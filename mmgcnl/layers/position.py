@@ -193,5 +193,5 @@ class PositionTerm(nn.Module):
             ]
         return Position(query, *codes)
 
-    def extra_repr(self) -> str:
+    def extra_repr(self) -> str:  # noqa: D102
         return f'form={self.form!r}, wavelength={self.y.wavelength}'

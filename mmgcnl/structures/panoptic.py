@@ -97,7 +97,8 @@ class PanopticPrediction:
         """
         from mmdet.evaluation import INSTANCE_OFFSET
 
-        encoded = torch.as_tensor(prediction.get('sem_seg')[0]).cpu().numpy()
+        (sem_seg,) = prediction.get('sem_seg', ())
+        encoded = torch.as_tensor(sem_seg).cpu().numpy()
         values, inverse, counts = np.unique(
             encoded, return_inverse=True, return_counts=True
         )

@@ -605,7 +605,8 @@ def _progress(runs: Sequence[Run], console: Console) -> Iterator[Callable[..., N
     # measuring take about a twentieth of a run.
     with Progress(*columns, console=console, speed_estimate_period=1800) as progress:
         shares = {run.name: 0.95 * run.progress() for run in runs}
-        task = progress.add_task('', total=len(runs), completed=sum(shares.values(), 0.0))
+        done: Any = sum(shares.values())  # rich's type is int, but it takes a float
+        task = progress.add_task('', total=len(runs), completed=done)
 
         def show(working: Sequence[Run], ended: Mapping[str, str]) -> None:
             shares.update({run.name: 0.95 * run.progress() for run in working})

@@ -236,9 +236,8 @@ def _hint(cfg: Config, words: list[str], depth: int, options: Mapping[str, Any])
             return f' ({".".join(words[:depth])} is {node!r}: set it in the config)'
         known = _known(cfg, node, words[:depth], options) or set()
         inside = _INSIDE.get('.'.join(words[:depth]), ())
-        near = did_you_mean(words[depth], {*node, *known, *inside})
-        if near:
-            return near
+        if meant := did_you_mean(words[depth], {*node, *known, *inside}):
+            return meant
     elif words[0] in _OF_THE_FILE:
         return ' (it is read with the file: set it in the config)'
     for length in range(len(words), 0, -1):

@@ -65,7 +65,7 @@ def device_name(device: str) -> str:
         return torch.cuda.get_device_name()
     cpuinfo = Path('/proc/cpuinfo')
     if cpuinfo.is_file():
-        fields = {}
+        fields: dict[str, str] = {}
         for line in cpuinfo.read_text().splitlines():
             key, _, value = line.partition(':')
             fields.setdefault(key.strip(), value.strip())

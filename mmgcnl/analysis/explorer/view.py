@@ -311,9 +311,9 @@ def draw_view(explorer: Explorer, view: View, path: str | Path) -> None:
         )
     panels = {look.title: explorer.draw_prediction(look, view.image) for look in looks}
     samples = [look.prediction for look in looks]
-    truth = explorer.truth(view.image)
-    if truth is not None:
-        panels = {'ground truth': explorer.draw_truth(view.image), **panels}
+    truth, drawn = explorer.truth(view.image), explorer.draw_truth(view.image)
+    if truth is not None and drawn is not None:
+        panels = {'ground truth': drawn, **panels}
         samples.append(truth)
     legend = explorer.models[0].inferencer.legend(*samples)
     picture = explorer.picture(view.image)

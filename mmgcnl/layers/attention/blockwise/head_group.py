@@ -44,6 +44,7 @@ class Queries(NamedTuple):
     numbers: Tensor | None  # (G, T), for dropout
 
     def tile(self, span: slice) -> Queries:
+        """Take some of the T queries."""
         tables = self.tables
         return Queries(
             self.query[:, span],

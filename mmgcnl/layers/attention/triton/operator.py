@@ -89,6 +89,7 @@ def empty_output(
 
 @functools.cache
 def load_kernels() -> ModuleType:
+    """Import the kernels, which needs Triton."""
     from . import kernels
 
     return kernels
@@ -147,6 +148,7 @@ def forward_operator(
     dropout_p: float,
     seed: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
+    """The attention's output, and for each query the log of the sum of exponentials."""
     # In float32, because the backward pass subtracts nearly equal numbers, one of which
     # is computed from it.
     out = empty_output(value, query.shape, torch.float32)
