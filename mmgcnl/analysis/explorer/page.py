@@ -156,8 +156,8 @@ class Page:
             for component in blocks:
                 redraw(component.input)
             quick = dict(show_progress='hidden', trigger_mode='always_last')
-            for component_ in (overlay, scale, x, y):
-                on(component_.input, self.look, inputs, look, **quick)
+            for control in (overlay, scale, x, y):
+                on(control.input, self.look, inputs, look, **quick)
             for picture in (left, *(panel[2] for panel in panels)):
                 on(picture.select, self.click, inputs, [x, y, *look], **quick)
             on(save.click, self.save, inputs, [saved])
