@@ -26,7 +26,7 @@ from mmengine.config import Config
 from mmengine.utils import track_iter_progress
 
 from mmgcnl.analysis.complexity import measure_complexity
-from mmgcnl.evaluation.labels import COSTS, PAPER_METRICS, SCORED_ON_A_SERVER
+from mmgcnl.evaluation.labels import COSTS, PAPER_METRICS
 from mmgcnl.studies import Results, read_records, read_study, render_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +39,7 @@ TRAINED = ROOT / 'docs/evidence/paper_tables.csv'
 
 #: What the rows of the tables have besides figures.
 NO_FIGURES = ('row', 'config', 'dataset', 'shape', 'reproduced', 'misprint', 'note')
+SEGMENTATION = {'1', 'text 2.1.2', '2a', '2b', '2c', '3'}
 #: Of the figures, those in the README of a folder.
 ACCURACIES = ('pixAcc', 'mIoU', 'bbox', 'segm', 'PQ', 'PQ_th', 'PQ_st')
 METRICS = {**COSTS, **PAPER_METRICS}
@@ -75,10 +76,18 @@ def render_results(here: Mapping[str, str]) -> str:
         for row in table['rows']:
             row['title'] = f'{table_title(table)}, {row["row"]}'
             row['same'] = first_rows.setdefault(row['config'], row['title'])
-            row['server'] = _dataset(table, row) in SCORED_ON_A_SERVER
+            row['size'] = 'x'.join(map(str, row['shape']))
         keys = (key for row in table['rows'] for key in row if key in METRICS)
         table['figures'] = list(dict.fromkeys(keys))
-    assumptions = yaml.safe_load(ASSUMPTIONS.read_text())
+    assumptions: dict[str, list[dict]] = {}
+    for entry in yaml.safe_load(ASSUMPTIONS.read_text()):
+        if SEGMENTATION.issuperset(entry['tables']):
+            where = 'Segmentation: Tables 1 to 3'
+        elif SEGMENTATION.isdisjoint(entry['tables']):
+            where = 'Detection and panoptic segmentation: Tables 4 to 8'
+        else:
+            where = 'All tables'
+        assumptions.setdefault(where, []).append(entry)
     return _render('results.md', tables=tables, assumptions=assumptions, here=here)
 
 
