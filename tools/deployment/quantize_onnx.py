@@ -92,8 +92,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if original.graph.output[0].type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
             raise ValueError('its output is no logits: export it without --labels')
         onnx.save(convert_float_to_float16(original, keep_io_types=True), paths[1])
-        quantize_static(path, paths[2], Reader(images))
-        quantize_dynamic(path, paths[3])
+        quantize_static(path, paths[2], Reader(images), per_channel=True)
+        quantize_dynamic(path, paths[3], per_channel=True)
         runs = [
             onnxruntime.InferenceSession(
                 str(path), options, providers=['CPUExecutionProvider']
@@ -116,10 +116,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 evaluator.process(model.test_step(batch), batch)
             metrics.append(evaluator.evaluate(len(loader.dataset)))
     except Exception as error:  # onnxruntime has one class per error code
-        parser.error(
-            f'{args.model}: {first_cause(error)}; a file for images of several sizes is '
-            'exported with --dynamic'
-        )
+        remedy = '; export it with --dynamic' if 'invalid dimensions' in str(error) else ''
+        parser.error(f'{args.model}: {first_cause(error)}{remedy}')
 
     table = PrettyTable(['file', *metrics[0], 'MiB', 'CPU time'])
     times = [statistics.median(taken[1:]) for taken in seconds]
