@@ -6,9 +6,13 @@ Links between pages are checked by `make docs`.
 import ast
 import inspect
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+from torch import nn
 
 from mmgcnl import layers, models
 
@@ -79,7 +83,52 @@ def examples(page: str) -> list[str]:
 def test_examples_for_other_libraries_run(code):
     for name in re.findall(r'^(?:from|import) (\w+)', code, re.MULTILINE):
         pytest.importorskip(name)
+    if 'huggingface_hub' in code:
+        pytest.importorskip('safetensors', reason='save_pretrained needs it')
     exec(compile(code, 'docs/elsewhere.md', 'exec'), {'__name__': 'example'})
+
+
+class _Detectron2Backbone(nn.Module):
+    """As detectron2.modeling.Backbone: two members to override, one of them a property."""
+
+    @property
+    def size_divisibility(self) -> int:
+        return 0
+
+    def output_shape(self) -> dict:
+        raise NotImplementedError
+
+
+class _Detectron2FPN(_Detectron2Backbone):
+    size_divisibility = 32
+
+    def forward(self, images):
+        return {f'p{i}': torch.rand(1, 16, 64 >> i, 64 >> i) for i in range(2, 6)}
+
+    def output_shape(self):
+        return dict.fromkeys(('p2', 'p3', 'p4', 'p5'))
+
+
+def test_example_for_detectron2_follows_its_interface(monkeypatch):
+    """Which has no package to test with."""
+    (code,) = (e for e in examples('docs/elsewhere.md') if 'detectron2' in e)
+    registry = SimpleNamespace(register=lambda: lambda kind: kind)
+    modeling = dict(BACKBONE_REGISTRY=registry, Backbone=_Detectron2Backbone)
+    fpn = dict(build_resnet_fpn_backbone=lambda cfg, input_shape: _Detectron2FPN())
+    for name, content in {'': {}, '.modeling': modeling, '.modeling.backbone': {}}.items():
+        module = SimpleNamespace(**content, __path__=[])
+        monkeypatch.setitem(sys.modules, f'detectron2{name}', module)
+    module = SimpleNamespace(**fpn)
+    monkeypatch.setitem(sys.modules, 'detectron2.modeling.backbone.fpn', module)
+    found: dict = {'__name__': 'example'}
+    exec(compile(code, 'docs/elsewhere.md', 'exec'), found)
+    cfg = SimpleNamespace(MODEL=SimpleNamespace(FPN=SimpleNamespace(OUT_CHANNELS=16)))
+    backbone = found['ResNetEBFPN'](cfg, None)
+    assert backbone.size_divisibility == 32
+    levels = backbone(None)
+    assert {name: level.shape[-1] for name, level in levels.items()} == dict(
+        p2=16, p3=8, p4=4, p5=2
+    )
 
 
 def test_hooks_have_the_versions_of_make_lint():

@@ -24,6 +24,7 @@ from mmgcnl.engine.checkpoints import (
     explain_missing_weights,
     install_safe_loading,
 )
+from mmgcnl.engine.timm_backbone import explain_timm
 from mmgcnl.utils.config_types import class_of, scope_of, type_name
 from mmgcnl.utils.text import first_names
 
@@ -109,10 +110,13 @@ def build_model(cfg: Config) -> nn.Module:
 
     Args:
         cfg: The config.
+
+    Raises:
+        ConfigError: timm, or weights of it, are missing.
     """
     init_default_scope(scope_of(cfg))
     settings = {k: v for k, v in cfg.model.items() if k != 'pretrained'}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), explain_timm(cfg.model):
         warnings.simplefilter('ignore')  # mmseg advises on training
         return revert_sync_batchnorm(MODELS.build(settings))
 

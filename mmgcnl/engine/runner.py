@@ -51,6 +51,7 @@ from .processes import connect_without_gpu
 from .random_state import set_random_state
 from .resume import collect_progress, restore_progress, unwrapped
 from .splits import SplitsHook
+from .timm_backbone import explain_timm
 from .visualization import VISUALIZATION_HOOKS
 
 # Classes of mmengine, and those that resume exactly; and the hooks that draw.
@@ -111,6 +112,11 @@ class Runner(_Runner):
         """Set up the environment; without a GPU, connect the processes over gloo."""
         connect_without_gpu(self.launcher, env_cfg.get('dist_cfg', {}).get('timeout'))
         super().setup_env(env_cfg)
+
+    def build_model(self, model: nn.Module | dict) -> nn.Module:
+        """Build the model; an error of a timm backbone names the remedy."""
+        with explain_timm(self.cfg.get('model') or {}):
+            return super().build_model(model)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Wrap the model for distributed training, also on CPUs."""
