@@ -55,9 +55,7 @@ def check_content(
             ids += map(itemgetter('image_id', 'id') if panoptic else itemgetter('id'), some)
             kinds += map(itemgetter('category_id'), some)
             if not panoptic:
-                crowds += [
-                    repr(one['id']) for one in some if not _is_crowd_sound(one, evaluated)
-                ]
+                crowds += _find_wrong_crowds(some, evaluated)
         faults += _find_wrong_categories(content['categories'], classes, path)
         notes += _find_unused_categories(content['categories'], classes, kinds, path)
         for found in (
@@ -178,10 +176,13 @@ def check_boxes(path: str, content: dict[str, Any]) -> tuple[list[str], list[str
     return [], []
 
 
-def _is_crowd_sound(one: dict[str, Any], evaluated: bool) -> bool:
+def _find_wrong_crowds(annotations: Sequence[dict], evaluated: bool) -> list[str]:
     # mmdet takes any text for a crowd, and pycocotools' computeIoU needs the entry.
-    crowd = one.get('iscrowd')
-    return not evaluated if crowd is None else not isinstance(crowd, str)
+    wrong = {str, type(None)} if evaluated else {str}
+    kinds = [type(one.get('iscrowd')) for one in annotations]
+    if wrong.isdisjoint(kinds):
+        return []
+    return [repr(one['id']) for one, kind in zip(annotations, kinds) if kind in wrong]
 
 
 def _find_wrong_categories(
@@ -266,8 +267,8 @@ def _check_annotation_ids(
             'annotations from 1 on'
         )
     # Both are in pycocotools' evaluateImg, which keeps ids as floats, with 0 for "none".
-    texts = [repr(key) for key in ids if isinstance(key, str)]
-    if texts:
+    if str in set(map(type, unique)):
+        texts = [repr(key) for key in ids if isinstance(key, str)]
         (faults if evaluated else notes).append(
             f"{path}: the ids of {len(texts)} annotations are texts, at which COCO's "
             f'evaluator stops: {first_names(texts)}; number the annotations from 1 on'
@@ -311,10 +312,9 @@ def _explain(error: Exception) -> str:
 
 
 def _has_size(image: dict[str, Any]) -> bool:
-    return all(
-        isinstance(image.get(key), (int, float)) and image[key] > 0
-        for key in ('width', 'height')
-    )
+    width, height = image.get('width'), image.get('height')
+    numbers = isinstance(width, (int, float)) and isinstance(height, (int, float))
+    return numbers and width > 0 and height > 0
 
 
 def _outside(one: dict[str, Any], image: dict[str, Any]) -> Iterator[str]:
