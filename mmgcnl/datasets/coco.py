@@ -88,7 +88,7 @@ def check_content(
             found = find_left_out(path, objects, images, ours, panoptic, masks)
             if kinds and known.isdisjoint(kinds):
                 faults.append(f'{path}: all annotations are left out')
-            elif not evaluated and ours.isdisjoint(kinds):
+            elif ours.isdisjoint(kinds):
                 notes.append(f'{path} has no annotation of the classes')
             faults += found[0]
             notes += found[1]
@@ -124,16 +124,18 @@ def check_each_annotation(path: str, content: dict[str, Any]) -> Iterator[str]:
 
 
 def check_boxes(path: str, content: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Compare boxes with the outlines of their masks, or else with their areas.
+    """Find copies, and boxes that are not those of their masks, or else of their areas.
 
     Args:
         path: The annotation file, for the messages.
         content: The file, as JSON gives it.
 
     Returns:
-        A fault, if most boxes are corners instead of a corner and a size, and a note on
-        boxes that are not around their masks.
+        A fault, if most boxes are corners instead of a corner and a size, and notes on
+        boxes that are not around their masks, and on copies of annotations.
     """
+    seen: set[tuple] = set()
+    copies: list[str] = []
     corners: list[str] = []
     others: list[str] = []
     number = 0
@@ -141,6 +143,10 @@ def check_boxes(path: str, content: dict[str, Any]) -> tuple[list[str], list[str
         number += 1
         try:
             x, y, w, h = one['bbox']
+            place = one['image_id'], one['category_id'], x, y, w, h
+            if place in seen:
+                copies.append(str(one['id']))
+            seen.add(place)
             shape = one.get('segmentation')
             if shape and isinstance(shape, list):
                 parts = [np.reshape(part, (-1, 2)) for part in shape if len(part) >= 6]
@@ -161,19 +167,25 @@ def check_boxes(path: str, content: dict[str, Any]) -> tuple[list[str], list[str
             corners.append(str(one['id']))
         elif not fits and not one.get('iscrowd'):
             others.append(str(one['id']))
+    notes = []
+    if copies:
+        notes.append(
+            f'{path}: {len(copies)} of {number} annotations are copies of others, with the '
+            f'same image, category and box: {first_names(copies)}; remove them'
+        )
     if 2 * len(corners) > number:
         return [
             f'{path}: by their masks or areas, {len(corners)} of {number} boxes are '
             f'x1, y1, x2, y2: those of annotations {first_names(corners)}; give x, y, '
             'width and height'
-        ], []
+        ], notes
     if others:
-        return [], [
+        notes.append(
             f'{path}: {len(others)} of {number} boxes are not around the masks of their '
             f'annotations: {first_names(others)}; give x, y of the upper left corner, '
             'width and height'
-        ]
-    return [], []
+        )
+    return [], notes
 
 
 def _find_wrong_crowds(annotations: Sequence[dict], evaluated: bool) -> list[str]:
@@ -320,6 +332,8 @@ def _has_size(image: dict[str, Any]) -> bool:
 def _outside(one: dict[str, Any], image: dict[str, Any]) -> Iterator[str]:
     """Find a box or a mask that is not inside its image."""
     width, height = image['width'], image['height']
+    if any(isinstance(v, str) for v in [*one.get('bbox', ()), one.get('area')]):
+        raise TypeError('bbox or area is a text: give numbers')
     if 'bbox' in one:
         x, y, w, h = one['bbox']
         if _is_outside(np.array([[x, y], [x + w, y + h]]), width, height):
@@ -331,6 +345,8 @@ def _outside(one: dict[str, Any], image: dict[str, Any]) -> Iterator[str]:
             yield f'the mask is {columns}x{rows}, but the image {width}x{height}'
     elif shape:
         for polygon in shape:
+            if not isinstance(polygon, list):
+                raise TypeError('segmentation must be a list of polygons, which are lists')
             if _is_outside(np.reshape(polygon, (-1, 2)), width, height):
                 yield f'the mask is not inside the image, {width}x{height}'
                 break

@@ -5,6 +5,7 @@ Shape shorthand: N: annotations.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from typing import Any
 
@@ -14,12 +15,12 @@ from mmengine.dataset import BaseDataset
 from mmgcnl.utils.text import first_names
 
 # What mmdet's LoadAnnotations makes of a mask: a mask, an error, an ignored object.
-_MASK, _NO_MASK, _UNUSABLE = range(3)
+_MASK, _NO_MASK, _UNUSABLE, _RLE = range(4)
 _POLYGONS = range(6, 1 << 30, 2)  # numbers in a polygon
 _PART = 1000
 _MAX_ID = 10**7
 _SIZE = 'width', 'height'
-# Why an annotation is left out, or, the last one, stops a training: fault or note.
+# Why an annotation is left out, as by the first 7, or has a wrong mask: fault or note.
 _REASONS = (
     (
         True,
@@ -40,6 +41,11 @@ _REASONS = (
         'have no mask (`segmentation`), but the pipeline loads masks: {}; give the masks, '
         'remove these annotations, or train without masks: with_mask=False and no mask '
         'head',
+    ),
+    (
+        True,
+        'have a mask (RLE) of another size than their image: {}; write its size as height, '
+        'width',
     ),
 )
 
@@ -105,7 +111,7 @@ def find_left_out(
             )
             text = f'{path}: {len(found)} of {len(ours)} annotations {text.format(names)}'
             (faults if is_fault else notes).append(text)
-    left_out = (judged > 0) & (judged < len(_REASONS))
+    left_out = (judged > 0) & (judged <= 7)
     if not left_out.any() and not crowd.all():
         return faults, notes
     emptied = np.setdiff1d(rows[left_out], rows[~left_out]).tolist()
@@ -165,8 +171,8 @@ def _judge(
     Returns:
         (N,), numbers of ``_REASONS``, from 1, or 0; and (N,), whether they are crowds.
     """
-    boxes = np.array([one['bbox'] for one in annotations], float).transpose(1, 0).copy()
-    area = np.array([one['area'] for one in annotations], float)
+    boxes = _to_numbers([one['bbox'] for one in annotations]).transpose(1, 0).copy()
+    area = _to_numbers([one['area'] for one in annotations])
     mask = np.zeros(len(area), int)
     if masks:
         # Nearly all masks are polygons, of which the first is valid: without a call.
@@ -178,11 +184,15 @@ def _judge(
                 for shape in [one.get('segmentation') for one in annotations]
             ]
         )
+    other_size = mask == _RLE
+    for i in np.flatnonzero(other_size):
+        other_size[i] = annotations[i]['segmentation']['size'] != sizes[::-1, i].tolist()
     (x, y, w, h), (width, height) = boxes, sizes
     fractions = (boxes.min(0) >= 0) & (boxes.max(0) <= 1)
     fractions[fractions] = (boxes[:, fractions] % 1 > 0).any(0)
     reason = np.zeros(len(area), np.uint8)
     for number, found in (  # from the last to the first
+        (9, other_size),
         (8, mask == _NO_MASK),
         (7, mask == _UNUSABLE),
         (6, area <= 0),
@@ -194,6 +204,13 @@ def _judge(
     ):
         reason[found] = number
     return reason, _are_set([one.get('iscrowd') for one in annotations])
+
+
+def _to_numbers(values: list[Any]) -> np.ndarray:
+    found = np.array(values)
+    if found.dtype.kind == 'U':
+        raise TypeError('a text instead of a number')
+    return found.astype(float)
 
 
 def _are_set(values: list[Any]) -> np.ndarray:
@@ -221,6 +238,14 @@ def find_filtered(
     ]
 
 
+def find_repeated(samples: Iterable[dict]) -> Iterator[str]:
+    """Find images that a data set has several times, as by a repeated line of a list."""
+    counts = Counter(sample.get('img_path') for sample in samples)
+    names = [str(path) for path, number in counts.items() if path and number > 1]
+    if names:
+        yield f'{len(names)} images are listed several times: {first_names(names)}'
+
+
 def file_name(image: dict[str, Any]) -> str:
     """Name an image of an annotation file."""
     return str(image.get('file_name', image['id']))
@@ -235,4 +260,4 @@ def _judge_mask(shape: Any) -> int:
                 return _MASK
         return _UNUSABLE
     usable = isinstance(shape.get('counts'), (list, str)) and bool(shape.get('size'))
-    return _MASK if usable else _UNUSABLE
+    return _RLE if usable else _UNUSABLE
