@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import glob
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from mmengine.logging import print_log
 from PIL import Image as PILImage
 
 from mmgcnl.utils.text import first_names
@@ -45,7 +47,17 @@ def find_images(inputs: Image | Sequence[Image]) -> list[Image]:
         if path.is_file():
             found = [path]
         elif path.is_dir():
-            found = [p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
+            files = sorted(p for p in path.iterdir() if p.is_file())
+            found = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
+            skipped = [p.name for p in files if p not in found]
+            if found and skipped:
+                print_log(
+                    f'{len(skipped)} files in {item} are skipped, whose suffixes are not '
+                    f'those of images: {first_names(skipped)}; give images and videos '
+                    'among them by name',
+                    'current',
+                    logging.WARNING,
+                )
         else:
             found = [Path(p) for p in glob.glob(str(item), recursive=True)]
             found = [p for p in found if p.is_file()]

@@ -20,7 +20,6 @@ from mmgcnl.structures import read_segment_ids
 from mmgcnl.utils.text import first_names
 
 from .label_maps import check_number_of_classes, find_other_suffixes
-from .orientation import explain_orientation
 
 NO_CLASSES = 'no class names: set metainfo.classes of the data set'
 
@@ -98,17 +97,8 @@ def format_classes(classes: Sequence[str]) -> str:
     return f'{len(classes)} ({first_names(classes)})'
 
 
-def find_mismatches(info: dict, results: dict, backend_args: dict | None) -> Iterator[str]:
-    """Find images and segments that do not belong to the annotation file."""
-    height, width = results['ori_shape'][:2]
-    path = info['img_path']
-    expected = info.get('height', height), info.get('width', width)
-    if expected != (height, width):
-        yield (
-            f'{path} is {width}x{height}, but {expected[1]}x{expected[0]} in the '
-            'annotation file'
-            + explain_orientation(path, (height, width), expected, backend_args)
-        )
+def find_absent_segments(info: dict, results: dict) -> Iterator[str]:
+    """Find segments of the annotation file that the image of the segments lacks."""
     if 'segments_info' in info and 'gt_seg_map' in results:
         ids = {segment['id'] for segment in info['segments_info']}
         absent = ids.difference(np.unique(read_segment_ids(info['seg_map_path'])).tolist())

@@ -55,9 +55,7 @@ def check_content(
             ids += map(itemgetter('image_id', 'id') if panoptic else itemgetter('id'), some)
             kinds += map(itemgetter('category_id'), some)
             if not panoptic:
-                crowds += [
-                    repr(one['id']) for one in some if not _is_crowd_sound(one, evaluated)
-                ]
+                crowds += _find_wrong_crowds(some, evaluated)
         faults += _find_wrong_categories(content['categories'], classes, path)
         notes += _find_unused_categories(content['categories'], classes, kinds, path)
         for found in (
@@ -90,7 +88,7 @@ def check_content(
             found = find_left_out(path, objects, images, ours, panoptic, masks)
             if kinds and known.isdisjoint(kinds):
                 faults.append(f'{path}: all annotations are left out')
-            elif not evaluated and ours.isdisjoint(kinds):
+            elif ours.isdisjoint(kinds):
                 notes.append(f'{path} has no annotation of the classes')
             faults += found[0]
             notes += found[1]
@@ -126,16 +124,18 @@ def check_each_annotation(path: str, content: dict[str, Any]) -> Iterator[str]:
 
 
 def check_boxes(path: str, content: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Compare boxes with the outlines of their masks, or else with their areas.
+    """Find copies, and boxes that are not those of their masks, or else of their areas.
 
     Args:
         path: The annotation file, for the messages.
         content: The file, as JSON gives it.
 
     Returns:
-        A fault, if most boxes are corners instead of a corner and a size, and a note on
-        boxes that are not around their masks.
+        A fault, if most boxes are corners instead of a corner and a size, and notes on
+        boxes that are not around their masks, and on copies of annotations.
     """
+    seen: set[tuple] = set()
+    copies: list[str] = []
     corners: list[str] = []
     others: list[str] = []
     number = 0
@@ -143,6 +143,10 @@ def check_boxes(path: str, content: dict[str, Any]) -> tuple[list[str], list[str
         number += 1
         try:
             x, y, w, h = one['bbox']
+            place = one['image_id'], one['category_id'], x, y, w, h
+            if place in seen:
+                copies.append(str(one['id']))
+            seen.add(place)
             shape = one.get('segmentation')
             if shape and isinstance(shape, list):
                 parts = [np.reshape(part, (-1, 2)) for part in shape if len(part) >= 6]
@@ -163,25 +167,34 @@ def check_boxes(path: str, content: dict[str, Any]) -> tuple[list[str], list[str
             corners.append(str(one['id']))
         elif not fits and not one.get('iscrowd'):
             others.append(str(one['id']))
+    notes = []
+    if copies:
+        notes.append(
+            f'{path}: {len(copies)} of {number} annotations are copies of others, with the '
+            f'same image, category and box: {first_names(copies)}; remove them'
+        )
     if 2 * len(corners) > number:
         return [
             f'{path}: by their masks or areas, {len(corners)} of {number} boxes are '
             f'x1, y1, x2, y2: those of annotations {first_names(corners)}; give x, y, '
             'width and height'
-        ], []
+        ], notes
     if others:
-        return [], [
+        notes.append(
             f'{path}: {len(others)} of {number} boxes are not around the masks of their '
             f'annotations: {first_names(others)}; give x, y of the upper left corner, '
             'width and height'
-        ]
-    return [], []
+        )
+    return [], notes
 
 
-def _is_crowd_sound(one: dict[str, Any], evaluated: bool) -> bool:
+def _find_wrong_crowds(annotations: Sequence[dict], evaluated: bool) -> list[str]:
     # mmdet takes any text for a crowd, and pycocotools' computeIoU needs the entry.
-    crowd = one.get('iscrowd')
-    return not evaluated if crowd is None else not isinstance(crowd, str)
+    wrong = {str, type(None)} if evaluated else {str}
+    kinds = [type(one.get('iscrowd')) for one in annotations]
+    if wrong.isdisjoint(kinds):
+        return []
+    return [repr(one['id']) for one, kind in zip(annotations, kinds) if kind in wrong]
 
 
 def _find_wrong_categories(
@@ -266,8 +279,8 @@ def _check_annotation_ids(
             'annotations from 1 on'
         )
     # Both are in pycocotools' evaluateImg, which keeps ids as floats, with 0 for "none".
-    texts = [repr(key) for key in ids if isinstance(key, str)]
-    if texts:
+    if str in set(map(type, unique)):
+        texts = [repr(key) for key in ids if isinstance(key, str)]
         (faults if evaluated else notes).append(
             f"{path}: the ids of {len(texts)} annotations are texts, at which COCO's "
             f'evaluator stops: {first_names(texts)}; number the annotations from 1 on'
@@ -311,15 +324,16 @@ def _explain(error: Exception) -> str:
 
 
 def _has_size(image: dict[str, Any]) -> bool:
-    return all(
-        isinstance(image.get(key), (int, float)) and image[key] > 0
-        for key in ('width', 'height')
-    )
+    width, height = image.get('width'), image.get('height')
+    numbers = isinstance(width, (int, float)) and isinstance(height, (int, float))
+    return numbers and width > 0 and height > 0
 
 
 def _outside(one: dict[str, Any], image: dict[str, Any]) -> Iterator[str]:
     """Find a box or a mask that is not inside its image."""
     width, height = image['width'], image['height']
+    if any(isinstance(v, str) for v in [*one.get('bbox', ()), one.get('area')]):
+        raise TypeError('bbox or area is a text: give numbers')
     if 'bbox' in one:
         x, y, w, h = one['bbox']
         if _is_outside(np.array([[x, y], [x + w, y + h]]), width, height):
@@ -331,6 +345,8 @@ def _outside(one: dict[str, Any], image: dict[str, Any]) -> Iterator[str]:
             yield f'the mask is {columns}x{rows}, but the image {width}x{height}'
     elif shape:
         for polygon in shape:
+            if not isinstance(polygon, list):
+                raise TypeError('segmentation must be a list of polygons, which are lists')
             if _is_outside(np.reshape(polygon, (-1, 2)), width, height):
                 yield f'the mask is not inside the image, {width}x{height}'
                 break

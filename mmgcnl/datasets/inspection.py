@@ -9,7 +9,6 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -38,7 +37,7 @@ from .annotations import (
     Report,
     check_settings,
     find_absent_classes,
-    find_mismatches,
+    find_absent_segments,
 )
 from .loading import (
     NO_SAMPLE,
@@ -49,7 +48,7 @@ from .loading import (
     leaf_datasets,
     load_checked,
 )
-from .orientation import describe_turned, is_turned_unnoticed
+from .orientation import describe_turned, is_turned_unnoticed, no_size_limit
 from .pictures import find_reader, to_picture
 from .splits import (
     check_evaluators,
@@ -243,7 +242,7 @@ class _Samples(Dataset):
         backend_args = getattr(self.dataset, 'backend_args', None)
         faults = [
             *_find_truncated(info, self.dataset),
-            *find_mismatches(info, results, backend_args),
+            *find_absent_segments(info, results),
         ]
         if 'gt_seg_map' in results:
             unit, values = 'pixels', results['gt_seg_map']
@@ -271,23 +270,13 @@ def _find_truncated(info: dict, dataset: BaseDataset) -> Iterator[str]:
         if path is None:
             continue
         try:
-            with _no_size_limit(), Image.open(BytesIO(get(path, backend_args))) as image:
+            with no_size_limit(), Image.open(BytesIO(get(path, backend_args))) as image:
                 image.load()
         except (UnidentifiedImageError, FileNotFoundError):
             pass  # the pipeline reports it if it reads the file
         except Exception as error:  # decoders raise all kinds of errors
             reason = str(error) or type(error).__name__
             yield f'{path}: {reason}; replace the file'
-
-
-@contextmanager
-def _no_size_limit() -> Iterator[None]:
-    """Let PIL open images of any size; its limit is to protect servers."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
 
 
 def _build_visualizer(cfg: Config) -> Any:

@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mmgcnl.utils.text import first_names
 
-from .orientation import explain_orientation
+from .orientation import explain_orientation, no_size_limit
 
 #: mmseg reads label maps as uint8, in which 255 is for pixels that are ignored.
 MAX_CLASSES = 255
@@ -128,13 +128,14 @@ def _find_lost_values(step: Any, content: bytes) -> np.ndarray:
             with Image.open(BytesIO(content)) as image:
                 if image.mode in _EIGHT_BITS:
                     return nothing
-        except (UnidentifiedImageError, Image.DecompressionBombError):
+        except UnidentifiedImageError:
             pass  # the step has read it nevertheless
     stored = mmcv.imfrombytes(content, flag='unchanged', backend=step.imdecode_backend)
     with np.errstate(invalid='ignore'):
         return np.unique(stored[stored != stored.astype(np.uint8)])
 
 
+@no_size_limit()
 def find_only_class(datasets: Sequence[BaseDataset]) -> str | None:
     """Find label maps with a single class and ignored pixels, which teach nothing.
 

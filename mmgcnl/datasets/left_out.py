@@ -5,7 +5,8 @@ Shape shorthand: N: annotations.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,46 @@ from mmengine.dataset import BaseDataset
 from mmgcnl.utils.text import first_names
 
 # What mmdet's LoadAnnotations makes of a mask: a mask, an error, an ignored object.
-_MASK, _NO_MASK, _UNUSABLE = range(3)
+_MASK, _NO_MASK, _UNUSABLE, _RLE = range(4)
 _POLYGONS = range(6, 1 << 30, 2)  # numbers in a polygon
 _PART = 1000
+_MAX_ID = 10**7
+_SIZE = 'width', 'height'
+# Why an annotation is left out, as by the first 7, or has a wrong mask: fault or note.
+_REASONS = (
+    (
+        True,
+        'have a box in fractions of the image, which mmdet takes for pixels: {}; give x, '
+        'y, width and height in pixels',
+    ),
+    (True, 'have a box with NaN or infinity: {}; correct or remove them'),
+    (False, 'are left out, because their `ignore` is set: {}'),
+    (False, 'are left out, because their box is less than a pixel wide or high: {}'),
+    (False, 'are left out, because their box is outside of the image: {}'),
+    (False, 'are left out, because their `area` is 0 or less: {}'),
+    (
+        False,
+        'are left out, because their mask has no polygon of three points or more: {}',
+    ),
+    (
+        True,
+        'have no mask (`segmentation`), but the pipeline loads masks: {}; give the masks, '
+        'remove these annotations, or train without masks: with_mask=False and no mask '
+        'head',
+    ),
+    (
+        True,
+        'have a mask (RLE) of another size than their image: {}; write its size as height, '
+        'width',
+    ),
+)
 
 
 def find_left_out(
     path: str,
     annotations: Sequence[dict],
     images: dict[Any, dict],
-    categories: Container[Any],
+    categories: Set[Any],
     panoptic: bool = False,
     masks: bool = False,
 ) -> tuple[list[str], list[str]]:
@@ -42,17 +73,24 @@ def find_left_out(
     """
     faults: list[str] = []
     notes: list[str] = []
-    row = {key: number for number, key in enumerate(images)}
+    find_rows = _row_finder(list(images))
+    sizes = np.array([[one[k] for one in images.values()] for k in _SIZE], float)
     ours: list[dict] = []
     columns = []
     for part in split_up(annotations):
-        some = [a for a in part if a['category_id'] in categories and a['image_id'] in row]
-        if some:
-            ours += some
-            columns.append(_collect(some, row, masks))
+        rows = find_rows([one['image_id'] for one in part])
+        kept = rows >= 0
+        if not categories.issuperset([one['category_id'] for one in part]):
+            kept &= [one['category_id'] in categories for one in part]
+        if not kept.all():
+            part = [one for one, keep in zip(part, kept) if keep]
+        if part:
+            ours += part
+            rows = rows[kept]
+            columns.append((rows, *_judge(part, sizes[:, rows], panoptic, masks)))
     lost = []
     if len(ours) < len(annotations):
-        lost = [one['id'] for one in annotations if one['image_id'] not in row]
+        lost = [one['id'] for one in annotations if one['image_id'] not in images]
     if lost:
         notes.append(
             f'{path}: {len(lost)} annotations are left out, because there is no image of '
@@ -63,51 +101,19 @@ def find_left_out(
         if annotations and len(lost) == len(annotations):
             faults.append(f'{path}: all annotations are left out')
         return faults, notes
-    rows, boxes, area, ignored, crowd, judged = map(np.concatenate, zip(*columns))
-
-    def count(found: np.ndarray) -> str:
-        return f'{path}: {found.sum()} of {len(ours)} annotations'
-
-    def names(found: np.ndarray) -> str:
-        some = (ours[i] for i in np.flatnonzero(found))
-        return first_names(f'{a["id"]} of {file_name(images[a["image_id"]])}' for a in some)
-
-    sizes = np.array([(one['width'], one['height']) for one in images.values()], float)
-    width, height = sizes[rows].T
-    x, y, w, h = boxes.T
-    outside = (x >= width) | (y >= height) | (x + w <= 0) | (y + h <= 0)
-    left_out = (boxes.min(1) >= 0) & (boxes.max(1) <= 1)
-    left_out[left_out] = (boxes[left_out] % 1 > 0).any(1)
-    if left_out.any():
-        faults.append(
-            f'{count(left_out)} have a box in fractions of the image, which mmdet takes '
-            f'for pixels: {names(left_out)}; give x, y, width and height in pixels'
-        )
-    broken = ~np.isfinite(boxes).all(1)
-    if broken.any():
-        left_out |= broken
-        faults.append(
-            f'{count(broken)} have a box with NaN or infinity: {names(broken)}; correct or '
-            'remove them'
-        )
-    for found, reason in (
-        (ignored & (not panoptic), 'their `ignore` is set'),
-        ((w < 1) | (h < 1), 'their box is less than a pixel wide or high'),
-        (outside & (not panoptic), 'their box is outside of the image'),
-        (area <= 0, 'their `area` is 0 or less'),
-        (judged == _UNUSABLE, 'their mask has no polygon of three points or more'),
-    ):
-        found = found & ~left_out
-        left_out |= found
-        if found.any():
-            notes.append(f'{count(found)} are left out, because {reason}: {names(found)}')
-    without = (judged == _NO_MASK) & ~left_out
-    if without.any():
-        faults.append(
-            f'{count(without)} have no mask (`segmentation`), but the pipeline loads '
-            f'masks: {names(without)}; give the masks, remove these annotations, or train '
-            'without masks: with_mask=False and no mask head'
-        )
+    rows, judged, crowd = map(np.concatenate, zip(*columns))
+    for number, (is_fault, text) in enumerate(_REASONS, 1):
+        found = np.flatnonzero(judged == number).tolist()
+        if found:
+            names = first_names(
+                f'{one["id"]} of {file_name(images[one["image_id"]])}'
+                for one in map(ours.__getitem__, found)
+            )
+            text = f'{path}: {len(found)} of {len(ours)} annotations {text.format(names)}'
+            (faults if is_fault else notes).append(text)
+    left_out = (judged > 0) & (judged <= 7)
+    if not left_out.any() and not crowd.all():
+        return faults, notes
     emptied = np.setdiff1d(rows[left_out], rows[~left_out]).tolist()
     if left_out.all():
         faults.append(f'{path}: all annotations are left out')
@@ -132,14 +138,45 @@ def split_up(annotations: Sequence[dict]) -> Iterator[Sequence[dict]]:
         yield annotations[start : start + _PART]
 
 
-def _collect(
-    annotations: Sequence[dict], row: dict[Any, int], masks: bool
-) -> tuple[np.ndarray, ...]:
-    """Collect rows of images, boxes (N, 4), areas, ignored, crowds, masks (else N)."""
-    judged = np.zeros(len(annotations), int)
+def _row_finder(keys: list[Any]) -> Callable[[list[Any]], np.ndarray]:
+    """Make a function that finds the row of each of some image_ids, or -1."""
+    row = {key: number for number, key in enumerate(keys)}
+    numbers = np.array(keys)
+    # Nearly always, ids are small numbers: a table is much faster than the dictionary.
+    simple = numbers.dtype == int and numbers.min() >= 0 and numbers.max() < _MAX_ID
+    table = np.full(numbers.max() + 2 if simple else 0, -1)
+    if simple:
+        table[numbers] = np.arange(len(numbers))
+
+    def find(ids: list[Any]) -> np.ndarray:
+        wanted = np.array(ids)
+        if simple and wanted.dtype == int and wanted.ndim == 1:
+            return table[wanted.clip(-1, len(table) - 1)]
+        return np.array([row.get(one, -1) for one in ids])
+
+    return find
+
+
+def _judge(
+    annotations: Sequence[dict], sizes: np.ndarray, panoptic: bool, masks: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the first reason why each annotation is left out, and the crowds.
+
+    Args:
+        annotations: N annotations.
+        sizes: (2, N), width and height of their images.
+        panoptic: See :func:`find_left_out`.
+        masks: See :func:`find_left_out`.
+
+    Returns:
+        (N,), numbers of ``_REASONS``, from 1, or 0; and (N,), whether they are crowds.
+    """
+    boxes = _to_numbers([one['bbox'] for one in annotations]).transpose(1, 0).copy()
+    area = _to_numbers([one['area'] for one in annotations])
+    mask = np.zeros(len(area), int)
     if masks:
         # Nearly all masks are polygons, of which the first is valid: without a call.
-        judged = np.array(
+        mask = np.array(
             [
                 _MASK
                 if isinstance(shape, list) and shape and len(shape[0]) in _POLYGONS
@@ -147,14 +184,37 @@ def _collect(
                 for shape in [one.get('segmentation') for one in annotations]
             ]
         )
-    return (
-        np.array([row[one['image_id']] for one in annotations]),
-        np.array([one['bbox'] for one in annotations], float),
-        np.array([one['area'] for one in annotations], float),
-        np.array([bool(one.get('ignore')) for one in annotations]),
-        np.array([bool(one.get('iscrowd')) for one in annotations]),
-        judged,
-    )
+    other_size = mask == _RLE
+    for i in np.flatnonzero(other_size):
+        other_size[i] = annotations[i]['segmentation']['size'] != sizes[::-1, i].tolist()
+    (x, y, w, h), (width, height) = boxes, sizes
+    fractions = (boxes.min(0) >= 0) & (boxes.max(0) <= 1)
+    fractions[fractions] = (boxes[:, fractions] % 1 > 0).any(0)
+    reason = np.zeros(len(area), np.uint8)
+    for number, found in (  # from the last to the first
+        (9, other_size),
+        (8, mask == _NO_MASK),
+        (7, mask == _UNUSABLE),
+        (6, area <= 0),
+        (5, (not panoptic) & ((x >= width) | (y >= height) | (x + w <= 0) | (y + h <= 0))),
+        (4, (w < 1) | (h < 1)),
+        (3, (not panoptic) & _are_set([one.get('ignore') for one in annotations])),
+        (2, ~np.isfinite(boxes).all(0)),
+        (1, fractions),
+    ):
+        reason[found] = number
+    return reason, _are_set([one.get('iscrowd') for one in annotations])
+
+
+def _to_numbers(values: list[Any]) -> np.ndarray:
+    found = np.array(values)
+    if found.dtype.kind == 'U':
+        raise TypeError('a text instead of a number')
+    return found.astype(float)
+
+
+def _are_set(values: list[Any]) -> np.ndarray:
+    return np.fromiter(map(bool, values), bool, len(values))
 
 
 def find_filtered(
@@ -178,6 +238,14 @@ def find_filtered(
     ]
 
 
+def find_repeated(samples: Iterable[dict]) -> Iterator[str]:
+    """Find images that a data set has several times, as by a repeated line of a list."""
+    counts = Counter(sample.get('img_path') for sample in samples)
+    names = [str(path) for path, number in counts.items() if path and number > 1]
+    if names:
+        yield f'{len(names)} images are listed several times: {first_names(names)}'
+
+
 def file_name(image: dict[str, Any]) -> str:
     """Name an image of an annotation file."""
     return str(image.get('file_name', image['id']))
@@ -192,4 +260,4 @@ def _judge_mask(shape: Any) -> int:
                 return _MASK
         return _UNUSABLE
     usable = isinstance(shape.get('counts'), (list, str)) and bool(shape.get('size'))
-    return _MASK if usable else _UNUSABLE
+    return _RLE if usable else _UNUSABLE

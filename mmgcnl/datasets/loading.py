@@ -26,12 +26,15 @@ from mmgcnl.utils.text import first_names
 from .annotations import Report
 from .coco import check_boxes, check_content, check_each_annotation
 from .label_maps import check_number_of_classes, find_label_fault, find_other_suffixes
-from .left_out import find_filtered
+from .left_out import find_filtered, find_repeated
+from .orientation import find_other_size, no_size_limit
 
 SET_ROOT = (
     'set the data root: in the environment for the configs here, for example COCO_ROOT '
     '(docs/data.md), else data_root of the data set'
 )
+BOM = '\ufeff'
+NO_BOM = 'starts with a byte order mark (BOM): save it as UTF-8 without'
 NO_SAMPLE = 'no sample: no image is found, or none is left after filtering'
 
 
@@ -41,6 +44,10 @@ class DataError(RuntimeError):
     The message has the remedy, so that no traceback is needed. Where code may be at fault,
     a RuntimeError with the error as its cause is raised instead.
     """
+
+    def __str__(self) -> str:
+        # PyTorch puts the traceback of a worker before the message.
+        return super().__str__().rpartition(f'.{type(self).__name__}: ')[2].rstrip()
 
 
 # Errors of files, not of code.
@@ -68,8 +75,10 @@ def build_dataloader(
         loader = Runner.build_dataloader(config, seed, diff_rank_seed)
     except (AssertionError, KeyError, OSError, ValueError) as error:
         places = '; '.join(map(describe, leaf_datasets(dataloader['dataset'])))
-        kind = DataError if isinstance(error, _OF_FILES) else RuntimeError
-        raise kind(f'{places}: {explain(error)}') from error
+        text = explain(error)
+        of_data = isinstance(error, _OF_FILES) or text == NO_SAMPLE or 'ann_file' in text
+        kind = DataError if of_data else RuntimeError
+        raise kind(f'{places}: {text}') from error
     check_dataset(loader.dataset)
     return loader
 
@@ -122,7 +131,13 @@ def load_checked(
     classes = dataset.metainfo.get('classes')
 
     def read(path: str) -> Any:
-        api = type(dataset).COCOAPI(path)
+        try:
+            api = type(dataset).COCOAPI(path)
+        except (AssertionError, AttributeError, TypeError) as error:
+            raise ValueError(
+                f"{path} is not in COCO's format ({error}): give an object with the lists "
+                'images, annotations and categories'
+            ) from error
         if classes and not isinstance(classes, str):
             faults, notes = check_content(dataset, api.dataset, evaluated)
             if thorough:
@@ -136,6 +151,8 @@ def load_checked(
 
     def filter_data() -> list[dict]:
         samples = dataset.data_list
+        if not hasattr(dataset, 'COCOAPI'):  # check_content finds those of COCO's format
+            report.notes.extend(find_repeated(samples))
         kept = type(dataset).filter_data(dataset)
         report.notes.extend(find_filtered(dataset, samples, kept))
         return kept
@@ -215,8 +232,9 @@ class CheckedCompose(Compose):
 
     Raises:
         RuntimeError: When called: a transform fails, for example because an image does
-            not decode; or a label map has another size than its image, several channels,
-            or values that are neither classes nor ignored.
+            not decode; an image has another size than the annotation file says; or a label
+            map has another size than its image, several channels, or values that are
+            neither classes nor ignored.
     """
 
     def __init__(self, dataset: BaseDataset) -> None:
@@ -227,11 +245,12 @@ class CheckedCompose(Compose):
         self.backend_args = getattr(dataset, 'backend_args', None)
         self._read: set[str | None] = set()  # label files that were looked at as stored
 
+    @no_size_limit()
     def __call__(self, data: dict) -> dict | None:
         """Run the transforms on the information on a sample."""
         image = data.get('img_path')
         labels = data.get('seg_map_path')
-        unchecked = True
+        unchecked = unmeasured = True
         for transform in self.transforms:
             try:
                 data = transform(data)
@@ -241,11 +260,16 @@ class CheckedCompose(Compose):
                 reason = f'{type(error).__name__}: {error}'.strip()
                 kind: type[RuntimeError] = RuntimeError
                 if name.startswith('Load'):
-                    reason += _remedy(error)
+                    reason += _remedy(error, str(image))
                     kind = DataError if isinstance(error, _OF_FILES) else kind
                 raise kind(f'{name} failed on {files}: {reason}') from error
             if data is None:
                 return None
+            if unmeasured and 'ori_shape' in data:
+                fault = find_other_size(data, self.backend_args)
+                if fault:
+                    raise DataError(fault)
+                unmeasured = False
             # Check the map as loaded: a later transform may crop away what is wrong.
             if unchecked and 'gt_seg_map' in data:
                 fault = find_label_fault(
@@ -263,8 +287,10 @@ class CheckedCompose(Compose):
         return data
 
 
-def _remedy(error: Exception) -> str:
+def _remedy(error: Exception, image: str) -> str:
     """Say what helps against an error of a loading step."""
+    if '://' in image and isinstance(error, (KeyError, OSError)):
+        return '; the file name is a URL: download the images, and give their names'
     if isinstance(error, KeyError):
         return (
             f'; the sample has no {error}: add it to the annotations, or do not load it in '
@@ -275,7 +301,14 @@ def _remedy(error: Exception) -> str:
         return ''
     if not isinstance(error, FileNotFoundError) or error.filename is None:
         return '; replace the file, or remove the sample'
+    if BOM in error.filename:
+        return f'; the list of images, ann_file, {NO_BOM}'
+    if '\\' in error.filename:
+        return '; the annotation file has names with \\ for folders: write / instead'
     folder, name = os.path.split(error.filename)
+    stem, suffix = os.path.splitext(name)
+    if suffix and stem.endswith(suffix):
+        return f'; the list of images, ann_file, must give names without {suffix}'
     if not os.path.isdir(folder):
         return f'; there is no folder {folder}: set data_prefix, or {SET_ROOT}'
     with os.scandir(folder) as entries:
@@ -311,6 +344,8 @@ def describe(config: dict) -> str:
 def explain(error: Exception) -> str:
     """Say why a data set cannot be built, and what to do about it."""
     text = f'{type(error).__name__}: {error}'
+    if isinstance(error, JSONDecodeError) and error.doc.startswith(BOM):
+        return f'the annotation file {NO_BOM}'
     if isinstance(error, (JSONDecodeError, UnicodeDecodeError)):
         return (
             f'the annotation file is not JSON ({text}); check that it is complete, '

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 
 import numpy as np
@@ -16,6 +17,16 @@ from mmgcnl.utils.text import first_names
 _TAG = 0x0112
 
 
+@contextmanager
+def no_size_limit() -> Iterator[None]:
+    """Let PIL open images of any size; its limit is to protect servers."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
 def read_orientation(path: str, backend_args: dict | None = None) -> int:
     """Read the EXIF orientation of an image.
 
@@ -24,10 +35,9 @@ def read_orientation(path: str, backend_args: dict | None = None) -> int:
         8 for one whose width is stored as its height.
     """
     try:
-        with Image.open(BytesIO(get(path, backend_args))) as image:
+        with no_size_limit(), Image.open(BytesIO(get(path, backend_args))) as image:
             value = image.getexif().get(_TAG, 1)
-    # No image, or one that PIL does not know, or takes for too large.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except (OSError, SyntaxError, ValueError):  # no image, or one that PIL does not know
         return 1
     return value if value in range(1, 9) else 1
 
@@ -49,6 +59,31 @@ def explain_orientation(
         f'; its EXIF orientation, {orientation}, turns it when it is loaded: annotate the '
         "turned image, or load it as it is stored, color_type='color_ignore_orientation' "
         'in LoadImageFromFile'
+    )
+
+
+def find_other_size(results: dict, backend_args: dict | None) -> str | None:
+    """Find an image of another size than its annotations are for.
+
+    Args:
+        results: The sample with its image just loaded, and what the annotation file says.
+        backend_args: See mmengine's fileio.
+
+    Returns:
+        A sentence that names the file.
+    """
+    height, width = results['ori_shape'][:2]
+    expected = results.get('height', height), results.get('width', width)
+    if expected == (height, width):
+        return None
+    path = results.get('img_path')
+    return (
+        f'{path} is {width}x{height}, but {expected[1]}x{expected[0]} in the annotation '
+        'file'
+    ) + (
+        explain_orientation(path, (height, width), expected, backend_args)
+        or ': replace the image by the annotated one, or correct width and height if '
+        'boxes and masks fit it'
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import os
 from importlib.util import find_spec
+from tempfile import TemporaryFile
 
 from mmengine.config import Config
 
@@ -166,16 +167,18 @@ def save_predictions(cfg: Config, out: str) -> None:
         out: For a detector a .pkl file, for a segmentor a folder of label maps.
 
     Raises:
-        ValueError: ``out`` is no .pkl file for a detector.
+        ValueError: ``out`` is no .pkl file for a detector, or cannot be written.
     """
     if is_detector(cfg):
         if not out.endswith(('.pkl', '.pickle')):
             raise ValueError(f'a detector needs a .pkl file, not {out}')
+        _check_writable(os.path.dirname(out) or '.')
         metrics = cfg.test_evaluator
         metrics = metrics if isinstance(metrics, list) else [metrics]
         metrics.append(dict(type='mmdet.DumpDetResults', out_file_path=out))
         cfg.test_evaluator = metrics
         return
+    _check_writable(out)
     hook = dict(type='mmgcnl.engine.predictions.LabelMapHook', out_dir=out)
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
 
@@ -184,14 +187,14 @@ def write_submission(cfg: Config, folder: str) -> None:
     """Predict what the benchmark's server evaluates, and write its files into ``folder``.
 
     Raises:
-        ValueError: The config has no ``submission``.
+        ValueError: The config has no ``submission``, or ``folder`` cannot be written.
     """
     if 'submission' not in cfg:
         raise ValueError(
             f'{cfg.filename or "the config"} has no `submission`: define it as in '
             'configs/_base_/datasets/cityscapes_769x769.py, or leave out --submission'
         )
-    os.makedirs(folder, exist_ok=True)
+    _check_writable(folder)
     cfg.merge_from_dict(cfg.submission)
     if is_detector(cfg):
         name = os.path.splitext(os.path.basename(cfg.filename))[0]
@@ -199,3 +202,13 @@ def write_submission(cfg: Config, folder: str) -> None:
         cfg.test_evaluator.outfile_prefix = prefix
     else:
         cfg.test_evaluator.output_dir = folder
+
+
+def _check_writable(folder: str) -> None:
+    """Make a folder; raise a ValueError if no file can be written into it."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f'{folder} cannot be written: {error.strerror}') from error

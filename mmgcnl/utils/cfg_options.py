@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -100,8 +101,8 @@ def check_cfg_options(cfg: Config, options: Mapping[str, Any]) -> None:
         options: Values by their places, as in mmengine's ``Config.merge_from_dict``.
 
     Raises:
-        ValueError: Nothing reads some of them. The message names each, and the options
-            that were probably meant.
+        ValueError: Nothing reads some of them, or one has a mistyped number. The message
+            names each, and the options that were probably meant.
     """
     faults = []
     flat = dict(_flatten(options))
@@ -114,6 +115,11 @@ def check_cfg_options(cfg: Config, options: Mapping[str, Any]) -> None:
         hint = _hint(cfg, words, depth, flat)
         if f'{fault}{hint}' not in faults:
             faults.append(f'{fault}{hint}')
+    for key, value in flat.items():
+        old = _at(cfg, key.split('.'))
+        number = isinstance(old, (int, float)) and not isinstance(old, bool)
+        if number and isinstance(value, str) and re.match(r'[-+.]*\d', value):
+            raise ValueError(f'--cfg-options: {key}={value} is no number, and was {old}')
     if faults:
         raise ValueError(f'--cfg-options: nothing reads {"; nor ".join(faults)}')
 
@@ -227,9 +233,7 @@ def _hint(cfg: Config, words: list[str], depth: int, options: Mapping[str, Any])
     """Say what was probably meant, in parentheses after the option."""
     key = '.'.join(words)
     if depth:
-        node: Any = dict(cfg.items())
-        for word in words[:depth]:
-            node = node[int(word)] if isinstance(node, (list, tuple)) else node[word]
+        node = _at(cfg, words[:depth])
         if isinstance(node, (list, tuple)):
             return f' (a list of {len(node)}, numbered from 0)'
         if not isinstance(node, Mapping):
@@ -263,6 +267,17 @@ def _hint(cfg: Config, words: list[str], depth: int, options: Mapping[str, Any])
     near = difflib.get_close_matches(words[0], _TOP_LEVEL, n=_MOST, cutoff=0.75)
     places = ['.'.join([name, *words[1:]]) for name in near]
     return f' (did you mean {" or ".join(places)}?)' if places else ''
+
+
+def _at(cfg: Config, words: list[str]) -> Any:
+    """The setting at a place of a config; None if there is none."""
+    node: Any = dict(cfg.items())
+    try:
+        for word in words:
+            node = node[int(word)] if isinstance(node, (list, tuple)) else node[word]
+    except (IndexError, KeyError, TypeError, ValueError):
+        return None
+    return node
 
 
 def _is_use(path: str, value: Any, name: str, variable: Any) -> bool:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mmgcnl.apis import expand_glob, find_images, is_video
+from mmgcnl.apis import expand_glob, find_images, inputs, is_video
 
 
 def test_folder_without_images(tmp_path):
@@ -22,6 +22,18 @@ def test_folder_without_images(tmp_path):
             find_images(str(tmp_path / folder))
     found = find_images(f'{tmp_path}/**/*.png')
     assert [Path(path).name for path in found] == ['1.png', '2.png']
+
+
+def test_skipped_files_are_named(tmp_path, monkeypatch):
+    warnings = []
+    monkeypatch.setattr(inputs, 'print_log', lambda text, *_: warnings.append(text))
+    for name in ('1.png', 'b.gif', 'notes.txt'):
+        (tmp_path / name).touch()
+    assert find_images(str(tmp_path)) == [str(tmp_path / '1.png')]
+    (warning,) = warnings
+    assert (
+        warning.startswith(f'2 files in {tmp_path} are skipped') and 'b.gif, no' in warning
+    )
 
 
 def test_what_is_a_video(tmp_path, monkeypatch):

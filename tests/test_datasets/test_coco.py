@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 import pytest
 from mmengine.config import Config
@@ -357,3 +358,37 @@ def test_all_annotations_of_nothing(detector, root, start, key):
     spoil(root, to_text, 'boxes')
     with pytest.raises(RuntimeError, match='all annotations are left out'):
         start(detector)
+
+
+def test_copies_of_annotations(detector, root):
+    def copy_one(content):
+        content['annotations'].append(dict(content['annotations'][1], id=9))
+
+    spoil(root, copy_one, 'boxes')
+    faults, (note,) = look(detector)
+    assert faults == []
+    assert f'{root}/boxes.json: 1 of 4 annotations are copies of others' in note
+    assert note.endswith('box: 9; remove them')
+
+
+@pytest.mark.parametrize('key', ['bbox', 'area'])
+def test_numbers_as_text(detector, root, start, key):
+    def to_text(content):
+        one = content['annotations'][1]
+        one.update(bbox=list(map(str, one['bbox'])) if key == 'bbox' else one['bbox'])
+        one.update(area=str(one['area']) if key == 'area' else one['area'])
+
+    spoil(root, to_text, 'boxes')
+    words = 'boxes.json: annotation 2 of 2.png: .*bbox or area is a text: give numbers'
+    assert any(re.search(words, fault) for fault in look(detector)[0])
+    with pytest.raises(RuntimeError, match=words):
+        start(detector)
+
+
+def test_polygon_that_is_in_no_list(detector, root):
+    def flatten(content):
+        content['annotations'][1]['segmentation'] = [1, 1, 9, 1, 9, 9]
+
+    spoil(root, flatten, 'boxes')
+    (fault,), _ = look(detector)
+    assert 'annotation 2 of 2.png: ' in fault and 'must be a list of polygons' in fault

@@ -254,3 +254,13 @@ class TestSuffixes:
         prefix = dict(img_path='images', seg_map_path='images')
         set_dataset(segmentor, data_prefix=prefix, seg_map_suffix='_labels.tif')
         assert start(segmentor) == []
+
+
+def test_repeated_lines_of_a_list(segmentor, root):
+    (root / 'list.txt').write_text('1\n2\n1\n')
+    for split in ('train', 'val', 'test'):
+        segmentor[f'{split}_dataloader'].dataset.ann_file = 'list.txt'
+    faults, notes = look(segmentor)
+    assert faults == []
+    expected = f'1 images are listed several times: {root}/images/1.png'
+    assert any(expected in note for note in notes)

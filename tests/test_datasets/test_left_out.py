@@ -1,6 +1,7 @@
 """What mmdet leaves out of an annotation file is counted, with its reason."""
 
 import pytest
+from PIL import Image
 
 from mmgcnl.datasets.loading import build_dataloader
 from tests.test_datasets.conftest import change, look
@@ -90,8 +91,32 @@ def test_objects_of_other_classes_are_not_counted(detector, root):
     assert faults == [] and 'disc (1)' in note
 
 
+def test_a_split_without_objects(detector, root, start):
+    change(root / 'val.json', lambda c: c.update(annotations=[]))
+    expected = f'{root}/val.json has no annotation of the classes'
+    assert look(detector) == ([], [f'val, test: {expected}'])
+    assert start(detector, 'val') == [f'CocoDataset: {expected}']
+
+
 class TestMasks:
     LINE = [[3, 3, 9, 9]]
+
+    @pytest.mark.parametrize('size, right', [([24, 32], True), ([32, 24], False)])
+    def test_in_the_size_of_the_image(self, with_masks, root, start, size, right):
+        def encode(content):
+            content['images'][1].update(height=24, file_name='low.png')
+            shape = dict(counts=[100, 20, 24 * 32 - 120], size=size)
+            content['annotations'][1].update(bbox=[4, 4, 4, 4], segmentation=shape)
+
+        change(root / 'boxes.json', encode)
+        Image.open(root / 'images/2.png').crop((0, 0, 32, 24)).save(root / 'images/low.png')
+        if right:
+            assert look(with_masks)[0] == [] and start(with_masks) == []
+            return
+        expected = '1 of 3 annotations have a mask (RLE) of another size than their image: '
+        assert expected + '2 of low.png' in look(with_masks)[0][0]
+        with pytest.raises(RuntimeError, match='another size than their image: 2 of low'):
+            start(with_masks)
 
     def test_of_two_points(self, with_masks, root, start):
         change(

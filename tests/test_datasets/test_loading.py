@@ -10,7 +10,8 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
-from mmgcnl.datasets import build_dataloader, check_dataset
+from mmgcnl.datasets import DataError, build_dataloader, check_dataset
+from tests.test_datasets.conftest import change
 
 CAMVID = 'configs/camvid/gcnl_r50-d8_1xb8-20k_camvid-360x480.py'
 COCO = 'configs/ebfpn/mask-rcnn_r50_fpn_ebfpn_1x_coco.py'
@@ -112,6 +113,42 @@ def test_annotation_file_is_not_json(coco, coco_root, split, content):
     assert str(coco_root) in text and name in text
 
 
+def test_annotation_file_with_a_byte_order_mark(coco, coco_root):
+    path = coco_root / 'annotations/instances_train2017.json'
+    path.write_text('\ufeff' + path.read_text(), encoding='utf-8')
+    assert message(coco.train_dataloader).endswith(
+        'the annotation file starts with a byte order mark (BOM): save it as UTF-8 without'
+    )
+
+
+@pytest.mark.parametrize('content', ['[]', '{"annotations": {"1": {"id": 1}}}'])
+def test_annotation_file_of_another_format(coco, coco_root, content):
+    (coco_root / 'annotations/instances_train2017.json').write_text(content)
+    text = message(coco.train_dataloader)
+    assert "instances_train2017.json is not in COCO's format" in text
+    assert 'give an object with the lists images, annotations and categories' in text
+
+
+@pytest.mark.parametrize('name', ['mmseg_own', 'coco'])
+def test_files_that_pil_takes_for_too_large(name, request, monkeypatch):
+    cfg = request.getfixturevalue(name)
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
+    next(iter(build_dataloader(cfg.train_dataloader)))
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+@pytest.mark.parametrize('num_workers', [0, 1])
+def test_image_of_another_size(coco, coco_root, num_workers):
+    def scale(content):
+        content['images'][1].update(width=640, height=480)
+
+    change(coco_root / 'annotations/instances_train2017.json', scale)
+    coco.train_dataloader.num_workers = num_workers
+    loader = build_dataloader(coco.train_dataloader)
+    with pytest.raises(DataError, match='is 64x48, but 640x480 in the annotation file: re'):
+        next(iter(loader))
+
+
 class TestImageThatDoesNotDecode:
     @pytest.mark.parametrize('content', [b'', b'no image'])
     @pytest.mark.parametrize('name', ['camvid', 'mmseg_own', 'coco'])
@@ -131,6 +168,15 @@ class TestImageThatDoesNotDecode:
         loader = build_dataloader(camvid.train_dataloader)
         with pytest.raises(RuntimeError, match=f'failed on image {path}'):
             next(iter(loader))
+
+    @pytest.mark.parametrize('num_workers', [0, 1])
+    def test_message_has_no_traceback(self, camvid, camvid_root, num_workers):
+        path = camvid_root / 'annotations' / 'train' / '1.png'
+        Image.fromarray(np.full((32, 48), 37, np.uint8)).save(path)
+        camvid.train_dataloader.num_workers = num_workers
+        with pytest.raises(DataError) as fault:
+            next(iter(build_dataloader(camvid.train_dataloader)))
+        assert str(fault.value).startswith(f'{path}: label value [37]')
 
     def test_label_map(self, mmseg_own, camvid_root):
         path = camvid_root / 'annotations' / 'val' / '0.png'
@@ -162,6 +208,41 @@ class TestRemedy:
         text = message(mmseg_own.train_dataloader)
         assert f"No such file or directory: '{camvid_root}/annotations/train/b/0" in text
         assert text.endswith('check data_prefix and the suffix, or remove the sample')
+
+    @pytest.mark.parametrize(
+        'name, words',
+        [
+            (
+                '\ufeff0',
+                'the list of images, ann_file, starts with a byte order mark (BOM)',
+            ),
+            ('0.png', 'the list of images, ann_file, must give names without .png'),
+        ],
+    )
+    def test_names_of_a_list(self, mmseg_own, camvid_root, name, words):
+        (camvid_root / 'train.txt').write_text(name, encoding='utf-8')
+        mmseg_own.train_dataloader.dataset.ann_file = 'train.txt'
+        assert words in message(mmseg_own.train_dataloader)
+
+    @pytest.mark.parametrize(
+        'name, words',
+        [
+            ('a\\0.jpg', 'names with \\ for folders: write / instead'),
+            ('http://a.b/0.jpg', 'is a URL: download the images, and give their names'),
+        ],
+    )
+    def test_names_in_coco(self, coco, coco_root, name, words):
+        def rename(content):
+            for image in content['images']:
+                image['file_name'] = name
+
+        change(coco_root / 'annotations/instances_train2017.json', rename)
+        assert message(coco.train_dataloader).endswith(words)
+
+    def test_list_that_is_missing(self, mmseg_own, camvid_root):
+        mmseg_own.train_dataloader.dataset.ann_file = 'train.txt'
+        with pytest.raises(DataError, match=f'load `ann_file` {camvid_root}/train.txt'):
+            build_dataloader(mmseg_own.train_dataloader)
 
     def test_settings_that_disagree(self, mmseg_own):
         mmseg_own.train_dataloader.dataset.pipeline[1].reduce_zero_label = True

@@ -166,6 +166,8 @@ def test_options_of_the_validation(call, trained, segmentor, tmp_path, capsys):
     [
         ('segmentor', ['no.pth'], 'checkpoint: no such file: no.pth'),
         ('detector', ['{any}', '--out', 'folder'], '--out: a detector needs a .pkl'),
+        ('segmentor', ['{any}', '--out', '{any}/a'], '--out: {any}/a cannot be written: '),
+        ('detector', ['{any}', '--out', '{any}/a.pkl'], '--out: {any} cannot be written: '),
         ('detector', ['{any}', '--tta'], '--tta: the config has no tta_model'),
         (
             'segmentor',
@@ -188,5 +190,5 @@ def test_wrong_input_is_one_line(
     with pytest.raises(SystemExit) as stop:
         call('test', config, *(w.replace('{any}', str(config)) for w in arguments))
     assert stop.value.code == 2
-    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert message.replace('{any}', str(config)) in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / 'work_dirs').exists()

@@ -94,6 +94,12 @@ def test_option_without_effect_is_named(cfg, option, meant):
     assert 'randomness' not in text.replace(meant, '')
 
 
+@pytest.mark.parametrize('value', ['1e-3x', '0.0l', '-1e', '.5.'])
+def test_mistyped_number_is_named(cfg, value):
+    with pytest.raises(ValueError, match=f'lr={value} is no number, and was 0'):
+        check_cfg_options(cfg, {'optim_wrapper.optimizer.lr': value})
+
+
 def test_variables_of_the_file(cfg):
     """They are not read after the file; the settings that they went into are named."""
     for option, value, settings in (
