@@ -6,7 +6,7 @@ Shape shorthand: N: annotations.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,7 @@ def find_left_out(
     path: str,
     annotations: Sequence[dict],
     images: dict[Any, dict],
-    categories: Set[Any],
+    categories: set[Any],
     panoptic: bool = False,
     masks: bool = False,
 ) -> tuple[list[str], list[str]]:
