@@ -13,6 +13,7 @@ import pytest
 import mmgcnl
 from mmgcnl.utils import libraries
 from mmgcnl.utils.provenance import git_revision
+from mmgcnl.version import REPOSITORY
 
 ROOT = Path(__file__).parents[1]
 MM_PACKAGES = ('mmengine', 'mmcv', 'mmdet', 'mmseg')
@@ -249,8 +250,10 @@ def test_other_output_of_imports_is_kept(capsys):
     assert capsys.readouterr().out == 'something else\n'
 
 
-def test_version_is_the_same_everywhere():
-    assert f'version: {mmgcnl.__version__}\n' in (ROOT / 'CITATION.cff').read_text()
+def test_version_and_address_are_the_same_everywhere():
+    citation = (ROOT / 'CITATION.cff').read_text()
+    assert f'version: {mmgcnl.__version__}\n' in citation
+    assert (f'repository-code: {REPOSITORY}' in citation) == bool(REPOSITORY)
     assert f'## [{mmgcnl.__version__}]' in (ROOT / 'CHANGELOG.md').read_text()
 
 
