@@ -69,7 +69,7 @@ def draw_attention(
     columns = max(columns, 1 + len(panels or {}))
     rows = len(lines) + bool(panels)
     figure = matplotlib.figure.Figure(
-        figsize=(PANEL * columns, (PANEL * height / width + 0.3) * rows + 0.3),
+        figsize=(PANEL * columns, (PANEL * height / width + 0.45) * rows + 0.3),
         layout='constrained',
     )
     axes = figure.subplots(rows, columns, squeeze=False)
@@ -106,8 +106,11 @@ def draw_attention(
             )
             _mark(ax, query.point)
             peak = attention.max() / attention.mean()
+            text = f'max {peak:.3g} x mean'
+            if scale is not None:
+                text = f'max {attention.max():.3g} x uniform'
             ax.text(
-                *(0.5, -0.03, f'max {peak:.3g} x mean'),
+                *(0.5, -0.03, text),
                 transform=ax.transAxes,
                 ha='center',
                 va='top',

@@ -83,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f'--names: give {len(sources)} different names')
     if len(args.distances) > len(sources):
         parser.error(f'--distances: give at most {len(sources)}, one for each model')
+    if args.port is not None and args.port > 65535:
+        parser.error(f'--port {args.port}: give at most 65535')
     split = args.split or (None if args.images else 'test')
     # A stop by a signal must end the `with`, too, which removes what was uploaded.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -110,6 +112,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         except KeyboardInterrupt:
             print('\nended')
         finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)  # closing takes seconds
             page.close()
 
 

@@ -46,12 +46,13 @@ def _shown(prediction: InstancePrediction, score_thr: float) -> list[int]:
 
 
 def _covers(prediction: InstancePrediction, i: int, x: int, y: int) -> bool:
-    if prediction.masks is not None:
-        from pycocotools.mask import decode
-
-        return bool(decode(prediction.masks[i])[y, x])  # type: ignore[arg-type]
     x1, y1, x2, y2 = prediction.bboxes[i]
-    return x1 <= x <= x2 and y1 <= y <= y2
+    inside = x1 - 1 <= x <= x2 + 1 and y1 - 1 <= y <= y2 + 1
+    if not inside or prediction.masks is None:
+        return inside
+    from pycocotools.mask import decode
+
+    return bool(decode(prediction.masks[i])[y, x])  # type: ignore[arg-type]
 
 
 def class_map(prediction: Any) -> np.ndarray:
@@ -92,19 +93,20 @@ def differences(
         return f'No pixel changes its class.{objects}', changed
     pairs = Counter(zip(old[changed].tolist(), new[changed].tolist())).most_common(3)
     listed = ', '.join(
-        f'{_name(a, classes)} to {_name(b, classes)} {_share(count / old.size)}'
+        f'{_name(a, classes)} to {_name(b, classes)} ({count / changed.sum():.0%} of these)'
         for (a, b), count in pairs
     )
-    share = _share(changed.mean())
-    return f'{share} of the pixels change their class: {listed}.{objects}', changed
+    share = _share(int(changed.sum()), old.size)
+    return f'Another class for {share}: {listed}.{objects}', changed
 
 
 def _name(label: int, classes: Sequence[str]) -> str:
     return classes[label] if 0 <= label < len(classes) else NOTHING
 
 
-def _share(part: float) -> str:
-    return f'{part:.1%}' if part >= 0.0005 else 'less than 0.1%'
+def _share(pixels: int, of: int) -> str:
+    share = pixels / of
+    return f'{share:.1%} of the pixels' if share >= 0.001 else f'{pixels} of {of} pixels'
 
 
 def _objects(

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from itertools import takewhile
+from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from mmgcnl.apis import Inferencer
 from mmgcnl.layers import GCNonLocal2d
+from mmgcnl.structures import Prediction, decode_prediction
 
 from ..ablation import Contexts, ablated, ablations_of
 from ..attention import STEMS, Point, Scene, observe, whole_image
@@ -53,10 +55,12 @@ class Seen(NamedTuple):
         attention: A function from a point of the image to the attention (n, M) of its
             query.
         prediction: The data sample.
+        decoded: The prediction that it holds.
     """
 
     attention: Callable[[Point], np.ndarray]
     prediction: BaseDataElement
+    decoded: Prediction
 
 
 class ExploredModel:
@@ -74,6 +78,7 @@ class ExploredModel:
         self.name = name
         self.inferencer = inferencer
         self.blocks = find_blocks(inferencer.model)
+        self.classes: Sequence[str] = inferencer.model.dataset_meta['classes']
         # Distances are measured while queries are answered. Both read what is kept here.
         self.lock = threading.RLock()
         self._scenes: OrderedDict[str, Scene] = OrderedDict()
@@ -96,7 +101,10 @@ class ExploredModel:
         try:
             return observe(self.inferencer.model, self.inferencer.pipeline, image)
         except Exception as error:  # decoders and models raise all kinds of errors
-            raise ValueError(f'{self.name} fails on it: {error}') from error
+            reason = str(error).replace(image, Path(image).name)
+            raise ValueError(
+                f'{self.name} fails on {Path(image).name}: {reason}'
+            ) from error
 
     def see(
         self, image: str, block: str, change: Change, progress: Progress = lambda *_: None
@@ -122,7 +130,7 @@ class ExploredModel:
     def _see(self, image: str, name: str, change: Change, progress: Progress) -> Seen:
         scene, block = self.scene(image), self.blocks[name]
         if change.ablation is None:
-            return Seen(scene.attention(name, block), scene.prediction)
+            return self._seen_as(scene.attention(name, block), scene.prediction)
         contexts = Contexts()
         if change.ablation.startswith('context'):
             contexts.images = self._contexts_of(name, change.others, progress)
@@ -132,7 +140,13 @@ class ExploredModel:
             attention = scene.attention(name, block)
         with ablated(block, change.ablation, contexts):
             prediction = self._predict_from(scene, name)
-        return Seen(attention, prediction)
+        return self._seen_as(attention, prediction)
+
+    def _seen_as(
+        self, attention: Callable[[Point], np.ndarray], prediction: BaseDataElement
+    ) -> Seen:
+        decoded = decode_prediction(prediction, len(self.classes))
+        return Seen(attention, prediction, decoded)
 
     def _contexts_of(
         self, name: str, images: Sequence[str], progress: Progress

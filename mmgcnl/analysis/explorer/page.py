@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ from .pictures import (
     gray_of,
     heads_picture,
     marked,
+    outlined,
     resized,
-    spotlit,
     table,
     with_legend,
     zoom,
@@ -41,8 +41,15 @@ AS_IT_IS = 'as it is'
 AUTOMATIC = 'automatic'
 OVERLAYS = ('image', 'prediction', 'ground truth')
 #: Of uploaded images. A model would need too much memory for more pixels.
-MAX_BYTES, MAX_PIXELS = 20 * 2**20, 40_000_000
+MAX_BYTES, MAX_PIXELS = 20 * 2**20, 4_000_000
 KINDS = ('input', 'output', 'attention')
+INTRODUCTION = """\
+# Where does it attend?
+Click on the image to choose the *query*, the place that attends. The maps show how much it
+attends to each *key*, the places it can attend to. 1 is uniform: the same for all keys.
+"""
+# gradio has no mark for what the keyboard is on.
+CSS = ':focus-visible, label:focus-within { outline: 2px solid #f97316 !important; }'
 
 
 class Page:
@@ -74,7 +81,7 @@ class Page:
         changes = [AS_IT_IS, *(name for name in ABLATIONS if name in allowed)]
         with gr.Blocks(title='Attention explorer', fill_width=True) as page:
             image = gr.State(explorer.images[0])
-            gr.Markdown('# Where does it attend?\nClick on the image to choose the query.')
+            gr.Markdown(INTRODUCTION)
             with gr.Row():
                 with gr.Column(min_width=200):
                     chosen = gr.Dropdown(names, value=0, label='Image')
@@ -94,7 +101,7 @@ class Page:
                 scale = gr.Dropdown(
                     [AUTOMATIC, *('2', '8', '32', '128', '512')],
                     value=AUTOMATIC,
-                    label='Attention with the brightest color, times uniform',
+                    label='Top of the color scale, times uniform attention',
                     min_width=200,
                 )
             change = gr.Radio(changes, value=AS_IT_IS, label='Change the block')
@@ -106,8 +113,9 @@ class Page:
                 visible=False,
             )
             with gr.Row():
-                with gr.Column(min_width=320):
+                with gr.Column(min_width=270):
                     overlay = gr.Radio(list(OVERLAYS), value='image', show_label=False)
+                    where = gr.Markdown()
                     left = self._image('the image, with the query marked by a +')
                     x = gr.Slider(0, 1, step=1, label='x of the query')
                     y = gr.Slider(0, 1, step=1, label='y of the query')
@@ -134,7 +142,7 @@ class Page:
                 **options: Any,
             ) -> Any:
                 return trigger(
-                    fn,
+                    _warning(fn),
                     inputs,
                     outputs,
                     concurrency_id=room,
@@ -148,18 +156,21 @@ class Page:
                 at = [image, *blocks]
                 on(event.then, self.distances, at, [distances], 'distances')
 
-            redraw(on(page.load, self.open, [chosen], [image, x, y]).then)
-            redraw(on(chosen.input, self.open, [chosen], [image, x, y]).then)
-            redraw(on(upload.upload, self.upload, [upload], [image, x, y]).success)
+            opened = [image, where, x, y]
+            redraw(on(page.load, self.open, [chosen], opened).then)
+            redraw(on(chosen.input, self.open, [chosen], opened).then)
+            redraw(on(upload.upload, self.upload, [upload], [chosen, *opened]).then)
             for component in (change, other):
                 on(component.input, self.show, inputs, show)
             for component in blocks:
                 redraw(component.input)
-            quick = dict(show_progress='hidden', trigger_mode='always_last')
             for control in (overlay, scale, x, y):
-                on(control.input, self.look, inputs, look, **quick)
+                options = dict(show_progress='hidden', trigger_mode='always_last')
+                on(control.input, self.look, inputs, look, **options)
             for picture in (left, *(panel[2] for panel in panels)):
-                on(picture.select, self.click, inputs, [x, y, *look], **quick)
+                # All of them: of the clicks that wait, 'always_last' would take the first.
+                options = dict(show_progress='hidden', trigger_mode='multiple')
+                on(picture.select, self.click, inputs, [x, y, *look], **options)
             on(save.click, self.save, inputs, [saved])
         return page
 
@@ -174,7 +185,7 @@ class Page:
 
     def _panel(self) -> tuple:
         """Make the column of a look: what :meth:`look` fills, then what :meth:`show`."""
-        with gr.Column(min_width=320, visible=False) as column:
+        with gr.Column(min_width=270, visible=False) as column:
             text = gr.Markdown()
             mean = self._image('the attention, mean of the heads')
             heads = self._image('the attention of each head, and the scale')
@@ -182,35 +193,22 @@ class Page:
             prediction = self._image('the prediction, and below it its classes')
         return column, text, mean, heads, difference, prediction
 
-    def open(self, number: int) -> list:
+    def open(self, number: int | None) -> list:
         """Choose an image of the list, with the query in its middle."""
-        return self._open(self.explorer.images[number])
+        return self._open(self.explorer.images[number or 0])
 
     def upload(self, path: str) -> list:
-        """Choose an image that was uploaded."""
-        if os.path.getsize(path) > MAX_BYTES:
-            raise gr.Error(f'Give a file of at most {MAX_BYTES >> 20} MiB.')
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-                with Image.open(path) as image:  # reads its size only
-                    width, height = image.size
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise gr.Error(
-                f'{Path(path).name} is not an image that can be read.'
-            ) from error
-        if width * height > MAX_PIXELS:
-            raise gr.Error(
-                f'{Path(path).name} has {width} x {height} pixels: give an image of at '
-                f'most {MAX_PIXELS // 10**6} million.'
-            )
-        return self._open(path)
+        """Choose an image that was uploaded, unless a model fails on it."""
+        return [None, *self._open(path, _check_upload)]
 
-    def _open(self, path: str) -> list:
-        with _errors():
-            height, width = self.explorer.picture(path).shape[:2]
+    def _open(self, path: str, check: Callable = lambda path: None) -> list:
+        check(path)
+        height, width = self.explorer.picture(path).shape[:2]
+        for model in self.explorer.models:  # before the page changes
+            model.scene(path)
         return [
             path,
+            f'`{_short(path)}`, {width} x {height} pixels',
             gr.Slider(maximum=width - 1, value=width // 2),
             gr.Slider(maximum=height - 1, value=height // 2),
         ]
@@ -228,32 +226,28 @@ class Page:
     def look(self, *inputs: Any) -> list:
         """Draw the query and its attention."""
         view = self._view(*inputs)
-        with _errors():
-            return self._look(view, self.explorer.looks(view), inputs[5])
+        return self._look(view, self.explorer.looks(view), inputs[5])
 
     def show(self, *inputs: Any, progress: gr.Progress = gr.Progress()) -> list:  # noqa: B008
         """Run what has changed, and draw everything."""
         view = self._view(*inputs)
-        with _errors():
-            looks = self.explorer.looks(
-                view, lambda done, of: progress((done, of), 'contexts of other images')
-            )
-            drawn = self._look(view, looks, inputs[5])
-            factor = zoom(self.explorer.picture(view.image))
-            for look in self._padded(looks):
-                if look is None:
-                    drawn += ['', None]
-                    continue
-                picture = resized(self.explorer.draw_prediction(look, view.image), factor)
-                dark = ''
-                if look.changed is not None and look.changed.any():
-                    dark = ' What stays is dark.'
-                    picture = spotlit(picture, look.changed, factor)
-                legend = look.model.inferencer.legend(look.prediction)
-                drawn += [
-                    f'**Prediction.** {look.difference}{dark}',
-                    with_legend(picture, legend),
-                ]
+        looks = self.explorer.looks(
+            view, lambda done, of: progress((done, of), 'contexts of other images')
+        )
+        drawn = self._look(view, looks, inputs[5])
+        factor = zoom(self.explorer.picture(view.image))
+        for look in self._padded(looks):
+            if look is None:
+                drawn += ['', None]
+                continue
+            picture = resized(self.explorer.draw_prediction(look, view.image), factor)
+            if look.changed is not None and look.changed.any():
+                picture = outlined(picture, look.changed, factor)
+            legend = look.model.inferencer.legend(look.prediction)
+            drawn += [
+                f'**Prediction** {look.difference}',
+                with_legend(picture, legend),
+            ]
         return [
             *drawn,
             _meaning(view),
@@ -302,12 +296,13 @@ class Page:
 
     def _text(self, view: View, look: Look) -> str:
         truth = self.explorer.label(view.image, view.point)
-        known = '' if truth is None else f', truth: {truth}'
+        known = '' if truth is None else f'  \ntrue: {truth}'
         peak = look.weights.mean(0).max()
+        share, uniform = look.top_tenth
         return (
-            f'**{look.title}**  \nat the query: {look.label}{known}  \n'
-            f'on the top tenth of the keys: {look.top_tenth:.0%} of the attention '
-            f'(uniform: 10%); maximum {peak:.3g} times uniform'
+            f'**{look.title}**  \npredicted at the query: {look.label}{known}  \n'
+            f'on the top tenth of the keys: {share:.0%} of the attention '
+            f'(uniform: {uniform:.0%}); maximum {peak:.3g} times uniform'
         )
 
     def distances(self, image: str, *blocks: str) -> str:
@@ -317,8 +312,7 @@ class Page:
         for model, report, name in zip(
             self.explorer.models, self.explorer.distances, blocks
         ):
-            with _errors():
-                found = model.distances(image, name)
+            found = model.distances(image, name)
             columns[model.name] = [_digits(found[kind]) for kind in KINDS]
             if report is not None and name in report['blocks']:
                 of_set = report['blocks'][name]
@@ -344,12 +338,11 @@ class Page:
         view = self._view(*inputs)
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         files = [folder / 'attention.png', folder / 'view.json']
-        with _errors():
-            draw_view(self.explorer, view, files[0])
+        draw_view(self.explorer, view, files[0])
         if view.image in self.explorer.images:
             view = replace(view, image=os.path.abspath(view.image))
         else:  # it was uploaded: its file goes with the view
-            files.append(folder / Path(view.image).name)
+            files.append(folder / f'image{Path(view.image).suffix}')
             files[-1].write_bytes(Path(view.image).read_bytes())
             view = replace(view, image=files[-1].name)
         view = replace(
@@ -376,19 +369,18 @@ class Page:
         path = None if other is None else explorer.images[other]
         if path == image:  # so that the change is one
             path = None
-        point: Point = (int(x), int(y))
-        with _errors():
-            return explorer.view(
-                image,
-                point,
-                models=tuple(
-                    replace(source, block=name)
-                    for source, name in zip(explorer.sources, blocks)
-                ),
-                ablation=ablation,
-                others=explorer.others(image, ablation, path),
-                scale=None if scale == AUTOMATIC else float(scale),
-            )
+        point: Point = (int(x or 0), int(y or 0))  # None: the box was emptied
+        return explorer.view(
+            image,
+            point,
+            models=tuple(
+                replace(source, block=name)
+                for source, name in zip(explorer.sources, blocks)
+            ),
+            ablation=ablation,
+            others=explorer.others(image, ablation, path),
+            scale=None if scale == AUTOMATIC else float(scale),
+        )
 
 
 def serve(
@@ -411,6 +403,12 @@ def serve(
     """
     os.environ['GRADIO_TEMP_DIR'] = str(folder)
     page = Page(explorer, folder).build()
+    if port is not None:
+        with socket.socket() as trial:  # gradio's own message names options of its own
+            try:
+                trial.bind((host, port))
+            except OSError as error:
+                raise OSError(f'port {port} of {host}: {error.strerror}') from error
     page.launch(
         server_name=host,
         server_port=port,
@@ -423,17 +421,41 @@ def serve(
         enable_monitoring=False,
         run_history=False,
         ssr_mode=False,
+        css=CSS,
     )
     return page
 
 
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Show on the page why something cannot be done."""
+def _warning(function: Callable) -> Callable:
+    """Show on the page why something cannot be done, and leave the rest as it is."""
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except (OSError, RuntimeError, ValueError) as error:
+            gr.Warning(str(error))
+            return gr.skip()
+
+    return call
+
+
+def _check_upload(path: str) -> None:
+    name = Path(path).name
+    if os.path.getsize(path) > MAX_BYTES:
+        raise ValueError(f'{name} is too large: give at most {MAX_BYTES >> 20} MiB')
     try:
-        yield
-    except (OSError, RuntimeError, ValueError) as error:
-        raise gr.Error(str(error)) from error
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+            with Image.open(path) as image:  # reads its size only
+                width, height = image.size
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f'{name} is not an image that can be read') from error
+    if width * height > MAX_PIXELS:
+        raise ValueError(
+            f'{name} has {width} x {height} pixels: give an image of at most '
+            f'{MAX_PIXELS // 10**6} million'
+        )
 
 
 def _meaning(view: View) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import binary_dilation
 
 from ..attention import Point
 from ..figures import CMAP, brightness, scale_ticks
@@ -19,7 +20,7 @@ from ..figures import CMAP, brightness, scale_ticks
 DISPLAY = 640
 #: Width of the picture of all heads, and heads in a row.
 _HEADS, _COLUMNS = 640, 4
-_FONT = ImageFont.load_default(size=15)
+_FONT = ImageFont.load_default(size=18)
 
 
 def zoom(picture: np.ndarray, longest: int = DISPLAY) -> float:
@@ -51,11 +52,14 @@ def marked(picture: np.ndarray, point: Point, factor: float) -> np.ndarray:
     return np.asarray(image)
 
 
-def spotlit(picture: np.ndarray, changed: np.ndarray, factor: float) -> np.ndarray:
-    """Darken what has not changed, so that what has changed stands out."""
-    stays = ~resized(changed, factor)
+def outlined(picture: np.ndarray, changed: np.ndarray, factor: float) -> np.ndarray:
+    """Draw a white line with a black one around what has changed (h, w)."""
+    inner = resized(changed, factor)
     picture = picture.copy()
-    picture[stays] //= 3
+    for color in (255, 0):
+        outer = binary_dilation(inner, iterations=2)
+        picture[outer & ~inner] = color
+        inner = outer
     return picture
 
 
@@ -103,14 +107,14 @@ def heads_picture(
         (height, width, 3), RGB, uint8.
     """
     columns = min(_COLUMNS, len(weights))
-    gap, line = 6, 22
+    gap, line = 6, 26
     width = (_HEADS - gap * (_COLUMNS - 1)) // _COLUMNS
     shrink = width / gray.shape[1]
     small_gray = resized(gray, shrink)
     small_cells = resized(cells, shrink)
     height = small_gray.shape[0]
     rows = math.ceil(len(weights) / columns) if len(weights) > 1 else 0
-    page = Image.new('RGB', (_HEADS, rows * (height + line) + 44), 'white')
+    page = Image.new('RGB', (_HEADS, rows * (height + line) + 48), 'white')
     draw = ImageDraw.Draw(page)
     for head, values in enumerate(weights if rows else []):
         x = head % columns * (width + gap)
@@ -119,7 +123,7 @@ def heads_picture(
         page.paste(Image.fromarray(marked(tile, point, factor * shrink)), (x, y))
         text = f'head {head + 1}: max {values.max():.3g}'
         draw.text((x, y + height + 2), text, 'black', _FONT)
-    _draw_scale(page, page.height - 40, scale)
+    _draw_scale(page, page.height - 44, scale)
     return np.asarray(page)
 
 
@@ -143,7 +147,7 @@ def with_legend(
     """Add the names and colors of classes below a picture (H, W, 3)."""
     if not legend:
         return picture
-    line, square = 22, 14
+    line, square = 26, 16
     places, x, y = [], 4, 0
     for name, color in legend:
         needed = square + 6 + math.ceil(_FONT.getlength(name)) + 14

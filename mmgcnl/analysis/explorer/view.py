@@ -16,14 +16,13 @@ from mmengine.fileio import dump, load
 from mmengine.structures import BaseDataElement
 
 from mmgcnl.apis import Inferencer
-from mmgcnl.structures import decode_prediction
 from mmgcnl.utils.cli import read_config
 
 from ..attention import Point
 from ..blocks import grids
 from ..figures import Query, draw_attention
 from ..samples import Split, label_map
-from .differences import NOTHING, differences, label_at
+from .differences import differences, label_at
 from .model import Change, ExploredModel, Progress, Seen
 
 #: Instances with a lower score are neither drawn nor compared.
@@ -105,10 +104,14 @@ class Look(NamedTuple):
     changed: np.ndarray | None = None
 
     @property
-    def top_tenth(self) -> float:
-        """Share of the attention, mean over heads, on the tenth of the keys with most."""
+    def top_tenth(self) -> tuple[float, float]:
+        """Share of the attention, mean over heads, on the tenth of the keys with most.
+
+        Also the share of these keys: a tenth of few keys is rounded up.
+        """
         mean = np.sort(self.weights.mean(0))[::-1]
-        return float(mean[: -(-len(mean) // 10)].sum() / max(mean.sum(), 1e-12))
+        number = -(-len(mean) // 10)
+        return float(mean[:number].sum() / max(mean.sum(), 1e-12)), number / len(mean)
 
 
 class Explorer:
@@ -159,10 +162,13 @@ class Explorer:
             images = images or paths
         self.images = list(images)
         self.distances = list(distances) + [None] * (len(self.models) - len(distances))
+        for model, report in zip(self.models, self.distances):
+            _check_distances(report, model)
         # As large as what ExploredModel keeps.
         self.picture = lru_cache(8)(self._picture)
         self.truth = lru_cache(8)(self._truth)
         self.cells = lru_cache(16)(self._cells)
+        self.difference = lru_cache(16)(self._difference)
 
     def _path(self, index: int) -> str:
         assert self._split is not None
@@ -223,11 +229,13 @@ class Explorer:
         truth = self.truth(image)
         if truth is None:
             return None
-        classes = self.models[0].inferencer.model.dataset_meta['classes']
+        classes = self.models[0].classes
         labels = label_map(truth)
         assert labels is not None
         label = int(labels[int(round(point[1])), int(round(point[0]))])
-        return classes[label] if 0 <= label < len(classes) else NOTHING
+        if 0 <= label < len(classes):
+            return classes[label]
+        return 'not labelled' if 'gt_sem_seg' in truth else 'no object'
 
     def looks(self, view: View, progress: Progress = lambda *_: None) -> list[Look]:
         """Compute what a view shows: each model as it is and, if it allows that, changed.
@@ -238,34 +246,38 @@ class Explorer:
         looks = []
         for number, (model, source) in enumerate(zip(self.models, view.models)):
             seen = model.see(view.image, source.block, Change())
-            look = self._look(number, view, seen, model.name)
-            looks.append(look)
+            looks.append(self._look(number, view, seen, model.name, False))
             if view.ablation in model.changes(source.block):
                 changed = model.see(view.image, source.block, view.change, progress)
                 title = f'{model.name}, {view.ablation}'
-                looks.append(self._look(number, view, changed, title, look))
+                looks.append(self._look(number, view, changed, title, True))
         return looks
 
     def _look(
-        self, number: int, view: View, seen: Seen, title: str, before: Look | None = None
+        self, number: int, view: View, seen: Seen, title: str, is_changed: bool
     ) -> Look:
         model, block = self.models[number], view.models[number].block
         weights = seen.attention(view.point)
-        classes = model.inferencer.model.dataset_meta['classes']
-        prediction = decode_prediction(seen.prediction, len(classes))
-        look = Look(
+        text, changed = '', None
+        if is_changed:
+            text, changed = self.difference(number, view.image, block, view.change)
+        return Look(
             title,
             model,
             weights * weights.shape[1],
             self.cells(number, view.image, block),
-            label_at(prediction, view.point, classes, SCORE_THR),
+            label_at(seen.decoded, view.point, model.classes, SCORE_THR),
             seen.prediction,
+            text,
+            changed,
         )
-        if before is None:
-            return look
-        old = decode_prediction(before.prediction, len(classes))
-        text, changed = differences(old, prediction, classes, SCORE_THR)
-        return look._replace(difference=text, changed=changed)
+
+    def _difference(
+        self, number: int, image: str, block: str, change: Change
+    ) -> tuple[str, np.ndarray | None]:
+        model = self.models[number]
+        before, after = (model.see(image, block, c).decoded for c in (Change(), change))
+        return differences(before, after, model.classes, SCORE_THR)
 
     def draw_prediction(self, look: Look, image: str) -> np.ndarray:
         """Draw a prediction over its image, (H, W, 3), RGB, uint8."""
@@ -287,6 +299,17 @@ def _block_of(model: ExploredModel, name: str) -> str:
             f'{model.name} has no block {name!r}; there are: {", ".join(model.blocks)}'
         )
     return name
+
+
+def _check_distances(report: Any, model: ExploredModel) -> None:
+    if report is None:
+        return
+    blocks = report.get('blocks') if isinstance(report, dict) else None
+    if not isinstance(blocks, dict) or not set(blocks) & set(model.blocks):
+        raise ValueError(
+            f'--distances: give what cosine_distance.py --json wrote for {model.name}; '
+            f'this file has no distances of its blocks ({", ".join(model.blocks)})'
+        )
 
 
 def shared_scale(looks: Sequence[Look]) -> float:

@@ -21,9 +21,9 @@ def test_pixels_that_change():
     before = semantic([0, 0, 1, 2], [0, 0, 1, 2])
     after = semantic([0, 1, 1, 2], [0, 1, 1, 0])
     text, changed = differences(before, after, CLASSES, 0.3)
-    assert (
-        text
-        == '37.5% of the pixels change their class: cat to dog 25.0%, sky to cat 12.5%.'
+    assert text == (
+        'Another class for 37.5% of the pixels: cat to dog (67% of these), '
+        'sky to cat (33% of these).'
     )
     assert changed.tolist() == [[False, True, False, False], [False, True, False, True]]
 
@@ -38,7 +38,7 @@ def test_a_few_pixels_are_not_called_none():
     before, after = np.zeros((100, 100), int), np.zeros((100, 100), int)
     after[0, 0] = 1
     text, _ = differences(SemanticPrediction(before), SemanticPrediction(after), CLASSES, 0)
-    assert text.startswith('less than 0.1% of the pixels change')
+    assert text.startswith('Another class for 1 of 10000 pixels: cat to dog')
 
 
 def test_objects_lost_new_and_kept():
@@ -62,7 +62,7 @@ def test_segments_lost_and_new():
     after = panoptic([[1, 1, 2, 0], [1, 1, 2, 2]], {1: 0, 2: 2})
     text, changed = differences(before, after, CLASSES, 0.3)
     assert text == (
-        '25.0% of the pixels change their class: dog to sky 25.0%. '
+        'Another class for 25.0% of the pixels: dog to sky (100% of these). '
         'Segments lost: dog, sky. New segments: sky.'
     )
     assert changed.sum() == 2

@@ -45,6 +45,7 @@ def test_serves_until_it_is_stopped(signal, trained, segmentor, squares, tmp_pat
         (['--block', 'neck'], "segmentor has no block 'neck'"),
         (['--names', 'a', 'b'], '--names: give 1 different names'),
         (['--compare', 'nothing.py', 'x.pth'], '--compare: no such file: nothing.py'),
+        (['--port', '99999'], '--port 99999: give at most 65535'),
         (['--port', '0'], 'give a whole number of at least 1'),
     ],
 )
@@ -72,7 +73,7 @@ def test_port_that_is_taken(call, trained, segmentor, capsys):
         port = str(taken.getsockname()[1])
         with pytest.raises(SystemExit, match='2'):
             call(TOOL, segmentor, trained(segmentor), '--no-browser', '--port', port)
-    assert port in capsys.readouterr().err
+    assert f'port {port} of 127.0.0.1: Address already in use' in capsys.readouterr().err
 
 
 def test_saved_view_is_drawn(call, trained, segmentor, squares, tmp_path, capsys):
