@@ -1,5 +1,7 @@
 """What mmdet leaves out of an annotation file is counted, with its reason."""
 
+import re
+
 import pytest
 from PIL import Image
 
@@ -127,6 +129,17 @@ class TestMasks:
         assert faults == [] and '1 of 3 images' in background
         assert 'their mask has no polygon of three points or more: 2 of 2.png' in note
         assert len(start(with_masks)) == 2
+
+    @pytest.mark.parametrize('number', [float('nan'), float('inf'), 1e9])
+    def test_that_would_be_drawn_for_hours(self, with_masks, root, start, number):
+        def spoil(content):
+            content['annotations'][0]['segmentation'][0][5] = number
+
+        change(root / 'boxes.json', spoil)
+        expected = r'images/1.png: the mask of the object with the corners \[.*: correct or'
+        assert any(re.search(expected, fault) for fault in look(with_masks)[0])
+        with pytest.raises(RuntimeError, match=expected):
+            start(with_masks)
 
     @pytest.mark.parametrize('shape', [[], None, {}, 'absent'])
     def test_of_no_point(self, with_masks, root, start, shape):
