@@ -188,6 +188,30 @@ def check_boxes(path: str, content: dict[str, Any]) -> tuple[list[str], list[str
     return [], notes
 
 
+def find_endless_mask(sample: dict[str, Any]) -> str | None:
+    """Find a polygon with NaN or of a huge size, at which pycocotools seems to hang.
+
+    Args:
+        sample: What mmdet has read of an image and its annotations.
+
+    Returns:
+        A sentence that names the image.
+    """
+    for one in sample.get('instances', ()):
+        for part in one.get('mask') or ():
+            if (
+                isinstance(part, list)
+                and part
+                and not sum(map(abs, part)) < 1e6 * len(part)
+            ):
+                return (
+                    f'{sample["img_path"]}: the mask of the object with the corners '
+                    f'{one.get("bbox")} has NaN, infinity or a huge number: correct or '
+                    'remove it'
+                )
+    return None
+
+
 def _find_wrong_crowds(annotations: Sequence[dict], evaluated: bool) -> list[str]:
     # mmdet takes any text for a crowd, and pycocotools' computeIoU needs the entry.
     wrong = {str, type(None)} if evaluated else {str}

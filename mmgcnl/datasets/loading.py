@@ -24,7 +24,7 @@ from mmgcnl.utils.config_types import class_of, type_name
 from mmgcnl.utils.text import first_names
 
 from .annotations import Report
-from .coco import check_boxes, check_content, check_each_annotation
+from .coco import check_boxes, check_content, check_each_annotation, find_endless_mask
 from .label_maps import check_number_of_classes, find_label_fault, find_other_suffixes
 from .left_out import find_filtered, find_repeated
 from .orientation import find_other_size, no_size_limit
@@ -232,9 +232,9 @@ class CheckedCompose(Compose):
 
     Raises:
         RuntimeError: When called: a transform fails, for example because an image does
-            not decode; an image has another size than the annotation file says; or a label
-            map has another size than its image, several channels, or values that are
-            neither classes nor ignored.
+            not decode; a mask has NaN; an image has another size than the annotation file
+            says; or a label map has another size than its image, several channels, or
+            values that are neither classes nor ignored.
     """
 
     def __init__(self, dataset: BaseDataset) -> None:
@@ -243,6 +243,10 @@ class CheckedCompose(Compose):
         # Only mmseg's data sets have it; mmdet maps category ids to classes by itself.
         self.ignore_index = getattr(dataset, 'ignore_index', None)
         self.backend_args = getattr(dataset, 'backend_args', None)
+        # COCO's evaluator draws all masks.
+        self.masks = dataset.test_mode or any(
+            getattr(step, 'with_mask', False) for step in self.transforms
+        )
         self._read: set[str | None] = set()  # label files that were looked at as stored
 
     @no_size_limit()
@@ -250,6 +254,9 @@ class CheckedCompose(Compose):
         """Run the transforms on the information on a sample."""
         image = data.get('img_path')
         labels = data.get('seg_map_path')
+        fault = find_endless_mask(data) if self.masks else None
+        if fault:
+            raise DataError(fault)
         unchecked = unmeasured = True
         for transform in self.transforms:
             try:

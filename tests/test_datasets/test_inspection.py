@@ -155,7 +155,8 @@ class TestFaults:
         path = coco_root / 'val2017' / '2.jpg'
         Image.new('RGB', (48, 64)).save(path)
         expected = f'val, test: {path} is 48x64, but 64x48 in the annotation file'
-        assert faults(coco) == [expected]
+        (fault,) = faults(coco)
+        assert fault.startswith(expected)
 
     def test_size_of_the_labels(self, camvid, camvid_root):
         path = camvid_root / 'annotations' / 'val' / '0.png'

@@ -1,5 +1,7 @@
 """What mmdet leaves out of an annotation file is counted, with its reason."""
 
+import re
+
 import pytest
 from PIL import Image
 
@@ -128,6 +130,17 @@ class TestMasks:
         assert 'their mask has no polygon of three points or more: 2 of 2.png' in note
         assert len(start(with_masks)) == 2
 
+    @pytest.mark.parametrize('number', [float('nan'), float('inf'), 1e9])
+    def test_that_would_be_drawn_for_hours(self, with_masks, root, start, number):
+        def spoil(content):
+            content['annotations'][0]['segmentation'][0][5] = number
+
+        change(root / 'boxes.json', spoil)
+        expected = r'images/1.png: the mask of the object with the corners \[.*: correct or'
+        assert any(re.search(expected, fault) for fault in look(with_masks)[0])
+        with pytest.raises(RuntimeError, match=expected):
+            start(with_masks)
+
     @pytest.mark.parametrize('shape', [[], None, {}, 'absent'])
     def test_of_no_point(self, with_masks, root, start, shape):
         def remove(content):
@@ -176,6 +189,12 @@ class TestMasks:
         assert '`area` is 0 or less' in start(with_masks)[0]
 
 
+def enlarge(root, *images):
+    for image in images:
+        image.update(width=64, height=64)
+        Image.new('RGB', (64, 64)).save(root / 'images' / image['file_name'])
+
+
 class TestImages:
     @pytest.mark.parametrize(
         'filter_cfg', [dict(filter_empty_gt=True), dict(min_size=40), dict(min_size=32)]
@@ -183,8 +202,7 @@ class TestImages:
     def test_that_filter_cfg_drops(self, detector, root, start, filter_cfg):
         def empty(content):
             del content['annotations'][1]
-            content['images'][2].update(width=64, height=64)
-            content['images'][0].update(width=64, height=64)
+            enlarge(root, content['images'][0], content['images'][2])
 
         change(root / 'boxes.json', empty)
         detector.train_dataloader.dataset.filter_cfg = filter_cfg
@@ -203,7 +221,7 @@ class TestImages:
     def test_of_a_wrapped_data_set(self, detector, root, start):
         loader = detector.train_dataloader
         loader.dataset.filter_cfg = dict(min_size=40)
-        change(root / 'boxes.json', lambda c: c['images'][1].update(width=64, height=64))
+        change(root / 'boxes.json', lambda c: enlarge(root, c['images'][1]))
         inner = loader.dataset
         loader.dataset = dict(
             type='RepeatDataset',
