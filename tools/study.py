@@ -38,7 +38,8 @@ EVIDENCE = (
     'python tools/study.py report configs/studies/camvid-selection.yml '
     'configs/studies/camvid.yml configs/studies/camvid-again.yml '
     'configs/studies/camvid-xavier.yml configs/studies/probe.yml '
-    'configs/studies/probe-again.yml configs/studies/natural-selection.yml '
+    'configs/studies/probe-again.yml configs/studies/probe-core.yml '
+    'configs/studies/natural-selection.yml '
     '--out docs/evidence.md'
 )
 INTRO = f"""\

@@ -52,9 +52,9 @@ def test_the_demo_is_one_seed_of_the_probes_core():
     ],
 )
 def test_pages_quote_the_probe(page, metrics):
-    probe, found = results('probe')
+    probe, found = results('probe-core')
     lines = (ROOT / page).read_text().splitlines()
-    rows = ('fcn', 'nl-4', 'context-4', 'position-4', 'both-4')
+    rows = ('fcn', 'nl', 'context', 'position', 'both')
     labels = ('FCN', '+ non-local', '+ context only', '+ position only', '+ ours (both)')
     for row, label in zip(rows, labels, strict=True):
         values = [found.values(row, metric) for metric in metrics]
