@@ -164,13 +164,14 @@ class Page:
                 on(component.input, self.show, inputs, show)
             for component in blocks:
                 redraw(component.input)
+            quick = dict(show_progress='hidden', trigger_mode='always_last')
             for control in (overlay, scale, x, y):
-                options = dict(show_progress='hidden', trigger_mode='always_last')
-                on(control.input, self.look, inputs, look, **options)
+                on(control.input, self.look, inputs, look, **quick)
             for picture in (left, *(panel[2] for panel in panels)):
-                # All of them: of the clicks that wait, 'always_last' would take the first.
-                options = dict(show_progress='hidden', trigger_mode='multiple')
-                on(picture.select, self.click, inputs, [x, y, *look], **options)
+                # The point at once and for each click, so that the last of quick ones wins.
+                at_once = dict(show_progress='hidden', trigger_mode='multiple', queue=False)
+                moved = on(picture.select, self.click, [image], [x, y], **at_once)
+                on(moved.then, self.look, inputs, look, **quick)
             on(save.click, self.save, inputs, [saved])
         return page
 
@@ -203,9 +204,9 @@ class Page:
 
     def _open(self, path: str, check: Callable = lambda path: None) -> list:
         check(path)
-        height, width = self.explorer.picture(path).shape[:2]
-        for model in self.explorer.models:  # before the page changes
+        for model in self.explorer.models:  # it may fail, before the page has changed
             model.scene(path)
+        height, width = self.explorer.picture(path).shape[:2]
         return [
             path,
             f'`{_short(path)}`, {width} x {height} pixels',
@@ -213,15 +214,14 @@ class Page:
             gr.Slider(maximum=height - 1, value=height // 2),
         ]
 
-    def click(self, event: gr.SelectData, *inputs: Any) -> list:
+    def click(self, event: gr.SelectData, image: str) -> list[int]:
         """Move the query to where a picture was clicked."""
-        picture = self.explorer.picture(inputs[0])
+        picture = self.explorer.picture(image)
         factor = zoom(picture)
-        x, y = (
+        return [
             min(max(int(pixel / factor), 0), size - 1)
             for pixel, size in zip(event.index, picture.shape[1::-1])
-        )
-        return [x, y, *self.look(inputs[0], x, y, *inputs[3:])]
+        ]
 
     def look(self, *inputs: Any) -> list:
         """Draw the query and its attention."""

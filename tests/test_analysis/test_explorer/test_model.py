@@ -89,7 +89,7 @@ def test_distances_are_those_of_the_forward_pass(explorer):
 def test_image_that_fails_is_named(explorer, tmp_path):
     broken = tmp_path / 'broken.png'
     broken.write_bytes(b'no image')
-    with pytest.raises(ValueError, match=r'ours fails on it: .*broken\.png'):
+    with pytest.raises(ValueError, match=r'ours fails on broken.png: .*broken\.png'):
         explorer.models[0].scene(str(broken))
 
 
