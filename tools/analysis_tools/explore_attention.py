@@ -86,8 +86,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.port is not None and args.port > 65535:
         parser.error(f'--port {args.port}: give at most 65535')
     split = args.split or (None if args.images else 'test')
-    # A stop by a signal must end the `with`, too, which removes what was uploaded.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A stop by a signal must end the `with`, too, which removes what was uploaded. Shells
+    # start what is in the background without Ctrl-C.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix='mmgcnl-explorer-') as folder:
         try:
             from mmgcnl.analysis.explorer.page import serve

@@ -66,8 +66,12 @@ def class_map(prediction: Any) -> np.ndarray:
 
 
 def differences(
-    before: Prediction, after: Prediction, classes: Sequence[str], score_thr: float
-) -> tuple[str, np.ndarray | None]:
+    before: Prediction,
+    after: Prediction,
+    classes: Sequence[str],
+    score_thr: float,
+    size: tuple[int, int],
+) -> tuple[str, np.ndarray]:
     """Say how a prediction differs from another one of the same image and model.
 
     Objects are the same if they have one class and their boxes overlap by half (IoU).
@@ -77,13 +81,15 @@ def differences(
         after: The prediction of the changed model.
         classes: Names of the classes.
         score_thr: Instances with a lower score do not count.
+        size: (H, W) of the image.
 
     Returns:
-        A sentence, and where the class of a pixel differs (H, W), None for instances.
+        A sentence, and where the class of a pixel differs or an object is lost or new
+        (H, W), which is the inside of its box.
     """
     if isinstance(before, InstancePrediction):
         assert isinstance(after, InstancePrediction)
-        return _objects(before, after, classes, score_thr), None
+        return _objects(before, after, classes, score_thr, size)
     old, new = class_map(before), class_map(after)
     changed = old != new
     objects = ''
@@ -114,7 +120,9 @@ def _objects(
     after: InstancePrediction,
     classes: Sequence[str],
     score_thr: float,
-) -> str:
+    size: tuple[int, int],
+) -> tuple[str, np.ndarray]:
+    changed = np.zeros(size, bool)
     rest = _shown(after, score_thr)
     kept, lost = [], []
     for i in _shown(before, score_thr):
@@ -130,15 +138,24 @@ def _objects(
             kept.append((i, best))
         else:
             lost.append(f'{classes[before.labels[i]]} {before.scores[i]:.2f}')
+            _fill(changed, before.bboxes[i])
     parts = [
         f'{classes[before.labels[i]]} {before.scores[i]:.2f} to {after.scores[j]:.2f}'
         for i, j in kept
-        if round(before.scores[i], 2) != round(after.scores[j], 2)
+        if abs(before.scores[i] - after.scores[j]) >= 0.01
     ]
     new = [f'{classes[after.labels[j]]} {after.scores[j]:.2f}' for j in rest]
-    return _sentences(('Lost', lost), ('New', new), ('Other scores', parts)) or (
+    for j in rest:
+        _fill(changed, after.bboxes[j])
+    text = _sentences(('Lost', lost), ('New', new), ('Other scores', parts)) or (
         f'All {len(kept)} objects stay.' if kept else 'There is no object, as before.'
     )
+    return text, changed
+
+
+def _fill(changed: np.ndarray, box: Sequence[float]) -> None:
+    x1, y1, x2, y2 = (max(0, round(value)) for value in box)
+    changed[y1 : y2 + 1, x1 : x2 + 1] = True
 
 
 def _segments(

@@ -161,7 +161,7 @@ class Page:
             redraw(on(chosen.input, self.open, [chosen], opened).then)
             redraw(on(upload.upload, self.upload, [upload], [chosen, *opened]).then)
             for component in (change, other):
-                on(component.input, self.show, inputs, show)
+                on(component.input, self.show, inputs, show, trigger_mode='always_last')
             for component in blocks:
                 redraw(component.input)
             quick = dict(show_progress='hidden', trigger_mode='always_last')
@@ -169,7 +169,9 @@ class Page:
                 on(control.input, self.look, inputs, look, **quick)
             for picture in (left, *(panel[2] for panel in panels)):
                 # The point at once and for each click, so that the last of quick ones wins.
-                at_once = dict(show_progress='hidden', trigger_mode='multiple', queue=False)
+                at_once: dict[str, Any] = dict(
+                    show_progress='hidden', trigger_mode='multiple', queue=False
+                )
                 moved = on(picture.select, self.click, [image], [x, y], **at_once)
                 on(moved.then, self.look, inputs, look, **quick)
             on(save.click, self.save, inputs, [saved])
@@ -207,9 +209,10 @@ class Page:
         for model in self.explorer.models:  # it may fail, before the page has changed
             model.scene(path)
         height, width = self.explorer.picture(path).shape[:2]
+        name = _short(path) if path in self.explorer.images else Path(path).name
         return [
             path,
-            f'`{_short(path)}`, {width} x {height} pixels',
+            f'`{name}`, {width} x {height} pixels (width x height)',
             gr.Slider(maximum=width - 1, value=width // 2),
             gr.Slider(maximum=height - 1, value=height // 2),
         ]
@@ -240,7 +243,7 @@ class Page:
             if look is None:
                 drawn += ['', None]
                 continue
-            picture = resized(self.explorer.draw_prediction(look, view.image), factor)
+            picture = resized(self.explorer.draw_prediction(look), factor)
             if look.changed is not None and look.changed.any():
                 picture = outlined(picture, look.changed, factor)
             legend = look.model.inferencer.legend(look.prediction)
@@ -283,7 +286,7 @@ class Page:
 
     def _overlay(self, view: View, looks: list[Look], overlay: str) -> np.ndarray | None:
         if overlay == 'prediction':
-            return self.explorer.draw_prediction(looks[0], view.image)
+            return self.explorer.draw_prediction(looks[0])
         if overlay == 'ground truth':
             drawn = self.explorer.draw_truth(view.image)
             if drawn is None:
@@ -331,7 +334,9 @@ class Page:
         )
         parent = model.inferencer.model.get_submodule(name.rpartition('.')[0])
         level = getattr(parent, 'refine_level', None)
-        return text + ('' if level is None else f'; the neck refines level {level}')
+        return text + (
+            '' if level is None else f'; the neck refines level {level}, counted from 0'
+        )
 
     def save(self, *inputs: Any) -> gr.File:
         """Write the view as PNG and JSON, to be downloaded."""
@@ -367,8 +372,6 @@ class Page:
         explorer = self.explorer
         ablation = None if change == AS_IT_IS else change
         path = None if other is None else explorer.images[other]
-        if path == image:  # so that the change is one
-            path = None
         point: Point = (int(x or 0), int(y or 0))  # None: the box was emptied
         return explorer.view(
             image,
@@ -465,6 +468,8 @@ def _meaning(view: View) -> str:
     if view.ablation == 'context mean':
         return f'The context is the mean over {len(view.others)} images.'
     if view.ablation == 'context swapped':
+        if view.others[0] == view.image:
+            return 'The context is that of this image itself: choose another one.'
         return f'The context is that of {_short(view.others[0])}.'
     return f'{ABLATIONS[view.ablation].capitalize()}.'
 

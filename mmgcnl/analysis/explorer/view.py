@@ -85,17 +85,19 @@ class Look(NamedTuple):
     Attributes:
         title: The model, and what is changed.
         model: The model.
+        key: The number of the model, image, block and change.
         weights: (n, M), attention in multiples of uniform attention.
         cells: (H, W), the key under each pixel.
         label: What the model predicts at the query.
         prediction: Its data sample.
         difference: How the prediction differs from that of the model as it is.
-        changed: Where the predicted class differs from it (H, W); None if it is the model
-            as it is, or detects objects.
+        changed: Where the predicted class differs from it, or objects are lost or new
+            (H, W); None if it is the model as it is.
     """
 
     title: str
     model: ExploredModel
+    key: tuple[int, str, str, Change]
     weights: np.ndarray
     cells: np.ndarray
     label: str
@@ -169,6 +171,8 @@ class Explorer:
         self.truth = lru_cache(8)(self._truth)
         self.cells = lru_cache(16)(self._cells)
         self.difference = lru_cache(16)(self._difference)
+        self.drawn = lru_cache(16)(self._draw_prediction)
+        self.draw_truth = lru_cache(8)(self._draw_truth)
 
     def _path(self, index: int) -> str:
         assert self._split is not None
@@ -259,11 +263,13 @@ class Explorer:
         model, block = self.models[number], view.models[number].block
         weights = seen.attention(view.point)
         text, changed = '', None
+        key = (number, view.image, block, view.change if is_changed else Change())
         if is_changed:
-            text, changed = self.difference(number, view.image, block, view.change)
+            text, changed = self.difference(*key)
         return Look(
             title,
             model,
+            key,
             weights * weights.shape[1],
             self.cells(number, view.image, block),
             label_at(seen.decoded, view.point, model.classes, SCORE_THR),
@@ -274,17 +280,25 @@ class Explorer:
 
     def _difference(
         self, number: int, image: str, block: str, change: Change
-    ) -> tuple[str, np.ndarray | None]:
+    ) -> tuple[str, np.ndarray]:
         model = self.models[number]
         before, after = (model.see(image, block, c).decoded for c in (Change(), change))
-        return differences(before, after, model.classes, SCORE_THR)
+        size = self.picture(image).shape[:2]
+        return differences(before, after, model.classes, SCORE_THR, size)
 
-    def draw_prediction(self, look: Look, image: str) -> np.ndarray:
+    def draw_prediction(self, look: Look) -> np.ndarray:
         """Draw a prediction over its image, (H, W, 3), RGB, uint8."""
-        (drawn,) = look.model.inferencer.visualize([image], [look.prediction], SCORE_THR)
+        return self.drawn(*look.key)
+
+    def _draw_prediction(
+        self, number: int, image: str, block: str, change: Change
+    ) -> np.ndarray:
+        model = self.models[number]
+        prediction = model.see(image, block, change).prediction
+        (drawn,) = model.inferencer.visualize([image], [prediction], SCORE_THR)
         return drawn
 
-    def draw_truth(self, image: str) -> np.ndarray | None:
+    def _draw_truth(self, image: str) -> np.ndarray | None:
         """Draw the ground truth over its image, (H, W, 3), RGB, uint8; None without one."""
         truth = self.truth(image)
         if truth is None:
@@ -332,7 +346,7 @@ def draw_view(explorer: Explorer, view: View, path: str | Path) -> None:
         queries.append(
             Query(view.point, {'mean of heads': maps.mean(0), **heads}, look.title)
         )
-    panels = {look.title: explorer.draw_prediction(look, view.image) for look in looks}
+    panels = {look.title: explorer.draw_prediction(look) for look in looks}
     samples = [look.prediction for look in looks]
     truth, drawn = explorer.truth(view.image), explorer.draw_truth(view.image)
     if truth is not None and drawn is not None:

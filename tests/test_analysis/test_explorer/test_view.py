@@ -78,7 +78,7 @@ def test_contexts_come_from_other_images(explorer, segmentors):
 def test_detector(detector):
     view = detector.view(detector.images[0], ablation='attention uniform')
     before, after = detector.looks(view)
-    assert before.changed is None and after.changed is None
+    assert before.changed is None and after.changed.shape == (32, 32)
     assert after.weights == pytest.approx(1, rel=1e-4)
     assert before.cells.shape == (32, 32)
     assert detector.label(view.image, (31, 31)) in ('square', 'no object')
