@@ -57,6 +57,7 @@ demo: $(if $(wildcard $(stamp)),,$(demo_stamp))
 	$(python) tools/probe.py picture
 
 explore: $(explorer_stamp)
+	@test -e work_dirs/probe/gcnl/seed0/iter_600.pth || { echo 'Run make demo first: its models are not there.'; exit 2; }
 	$(python) tools/analysis_tools/explore_attention.py --names 'both priors' plain --split val \
 		configs/probe/gcnl_probe.py work_dirs/probe/gcnl/seed0/iter_600.pth \
 		--compare configs/probe/nl_probe.py work_dirs/probe/nl/seed0/iter_600.pth
