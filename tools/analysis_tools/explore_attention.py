@@ -9,7 +9,9 @@ the config's test data are shown, with their ground truth.
 """
 
 import argparse
+import os
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -117,6 +119,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)  # closing takes seconds
             page.close()
+    # At its normal end, the interpreter aborts where a thread still computes.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 if __name__ == '__main__':
