@@ -202,10 +202,10 @@ class Page:
 
     def upload(self, path: str) -> list:
         """Choose an image that was uploaded, unless a model fails on it."""
-        return [None, *self._open(path, _check_upload)]
+        _check_upload(path)
+        return [None, *self._open(path)]
 
-    def _open(self, path: str, check: Callable = lambda path: None) -> list:
-        check(path)
+    def _open(self, path: str) -> list:
         for model in self.explorer.models:  # it may fail, before the page has changed
             model.scene(path)
         height, width = self.explorer.picture(path).shape[:2]
@@ -371,7 +371,6 @@ class Page:
     ) -> View:
         explorer = self.explorer
         ablation = None if change == AS_IT_IS else change
-        path = None if other is None else explorer.images[other]
         point: Point = (int(x or 0), int(y or 0))  # None: the box was emptied
         return explorer.view(
             image,
@@ -381,7 +380,7 @@ class Page:
                 for source, name in zip(explorer.sources, blocks)
             ),
             ablation=ablation,
-            others=explorer.others(image, ablation, path),
+            others=explorer.others(ablation, explorer.images[other or 0]),
             scale=None if scale == AUTOMATIC else float(scale),
         )
 
@@ -407,11 +406,10 @@ def serve(
     os.environ['GRADIO_TEMP_DIR'] = str(folder)
     page = Page(explorer, folder).build()
     if port is not None:
-        with socket.socket() as trial:  # gradio's own message names options of its own
-            try:
-                trial.bind((host, port))
-            except OSError as error:
-                raise OSError(f'port {port} of {host}: {error.strerror}') from error
+        try:  # gradio's own message names options of its own
+            socket.create_server((host, port)).close()
+        except OSError as error:
+            raise OSError(f'port {port} of {host}: {error.strerror}') from error
     page.launch(
         server_name=host,
         server_port=port,
@@ -445,8 +443,6 @@ def _warning(function: Callable) -> Callable:
 
 def _check_upload(path: str) -> None:
     name = Path(path).name
-    if os.path.getsize(path) > MAX_BYTES:
-        raise ValueError(f'{name} is too large: give at most {MAX_BYTES >> 20} MiB')
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)

@@ -5,6 +5,7 @@ Shape shorthand: n heads, M key positions, H, W: pixels.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -160,7 +161,8 @@ class Explorer:
         if split:
             self._split = Split(self.models[0].inferencer.cfg, split)
             paths = [self._path(i) for i in range(len(self._split))]
-            self._numbers = {path: i for i, path in enumerate(paths)}
+            # A saved view has absolute paths, a config may have relative ones.
+            self._numbers = {os.path.abspath(path): i for i, path in enumerate(paths)}
             images = images or paths
         self.images = list(images)
         self.distances = list(distances) + [None] * (len(self.models) - len(distances))
@@ -182,9 +184,10 @@ class Explorer:
         return self.models[0].inferencer.overlays.reader.picture(image)
 
     def _truth(self, image: str) -> BaseDataElement | None:
-        if self._split is None or image not in self._numbers:
+        number = self._numbers.get(os.path.abspath(image))
+        if self._split is None or number is None:
             return None
-        truth = self._split[self._numbers[image]].truth
+        truth = self._split[number].truth
         return None if truth is None or label_map(truth) is None else truth
 
     def _cells(self, number: int, image: str, block: str) -> np.ndarray:
@@ -197,36 +200,17 @@ class Explorer:
     def view(self, image: str, point: Point | None = None, **options: Any) -> View:
         """Make a view of these models, with the query in the middle of the image."""
         height, width = self.picture(image).shape[:2]
-        known = self.split_name if image in self._numbers else None
+        known = self.split_name if os.path.abspath(image) in self._numbers else None
         options = (
             dict(models=self.sources, split=known, cfg_options=self.cfg_options) | options
         )
         return View(image=image, point=point or (width // 2, height // 2), **options)
 
-    def others(
-        self, image: str, ablation: str | None, other: str | None
-    ) -> tuple[str, ...]:
-        """Choose the images whose contexts an ablation takes.
-
-        Args:
-            image: The image that is looked at.
-            ablation: The ablation.
-            other: The image whose context to take. Default: the one after ``image``.
-
-        Raises:
-            ValueError: There is no other image.
-        """
+    def others(self, ablation: str | None, other: str) -> tuple[str, ...]:
+        """Choose the images whose contexts an ablation takes, ``other`` or the first."""
         if ablation == 'context mean':
-            return tuple(self.images[:CONTEXTS]) or (image,)
-        if ablation != 'context swapped':
-            return ()
-        if other is None:
-            rest = [path for path in self.images if path != image]
-            if not rest:
-                raise ValueError("'context swapped' needs a second image")
-            later = self.images.index(image) if image in self.images else 0
-            other = rest[later % len(rest)]
-        return (other,)
+            return tuple(self.images[:CONTEXTS])
+        return (other,) if ablation == 'context swapped' else ()
 
     def label(self, image: str, point: Point) -> str | None:
         """Name the true class at a point; None if it is not known."""

@@ -41,7 +41,7 @@ def test_change_is_that_of_whole_forward_passes(ablation, kind, request):
     explorer = request.getfixturevalue(kind)
     model, image = explorer.models[0], explorer.images[1]
     (name,) = model.blocks
-    change = Change(ablation, explorer.others(image, ablation, explorer.images[3]))
+    change = Change(ablation, explorer.others(ablation, explorer.images[3]))
     before = {k: v.clone() for k, v in model.inferencer.model.state_dict().items()}
     as_it_is = tensors(model.see(image, name, Change()).prediction)
     seen = model.see(image, name, change)

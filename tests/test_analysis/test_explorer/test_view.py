@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import mmcv
@@ -19,7 +20,7 @@ POINT = (20, 9)
 
 def test_looks_are_each_model_and_its_change(explorer):
     image = explorer.images[0]
-    others = explorer.others(image, 'context mean', None)
+    others = explorer.others('context mean', image)
     view = explorer.view(image, POINT, ablation='context mean', others=others)
     looks = explorer.looks(view)
     # The plain block has no context to change.
@@ -64,15 +65,19 @@ def test_truth_of_other_images_is_not_known(segmentors, squares):
     assert explorer.draw_truth(explorer.images[0]) is None
 
 
-def test_contexts_come_from_other_images(explorer, segmentors):
+def test_contexts_come_from_other_images(explorer):
     images = explorer.images
-    assert explorer.others(images[1], 'context mean', None) == tuple(images)
-    assert explorer.others(images[1], 'context swapped', images[0]) == (images[0],)
-    assert explorer.others(images[1], 'context swapped', None)[0] not in (images[1], None)
-    assert explorer.others(images[1], 'position zeroed', images[0]) == ()
-    alone = Explorer(segmentors[:1], images[:1], device='cpu')
-    with pytest.raises(ValueError, match="'context swapped' needs a second image"):
-        alone.others(images[0], 'context swapped', None)
+    assert explorer.others('context mean', images[1]) == tuple(images)
+    assert explorer.others('context swapped', images[1]) == (images[1],)
+    assert explorer.others('position zeroed', images[1]) == ()
+
+
+def test_truth_is_found_by_a_relative_path(explorer, monkeypatch):
+    image = explorer.images[3]
+    monkeypatch.chdir(os.path.dirname(image))
+    name = os.path.basename(image)
+    assert explorer.view(name).split == 'test'
+    assert explorer.label(name, POINT) == explorer.label(image, POINT) is not None
 
 
 def test_detector(detector):
