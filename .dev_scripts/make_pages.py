@@ -43,6 +43,8 @@ SEGMENTATION = {'1', 'text 2.1.2', '2a', '2b', '2c', '3'}
 #: Of the figures, those in the README of a folder.
 ACCURACIES = ('pixAcc', 'mIoU', 'bbox', 'segm', 'PQ', 'PQ_th', 'PQ_st')
 METRICS = {**COSTS, **PAPER_METRICS}
+#: Figures of a model that are counted here; the paper prints them, too.
+COUNTED = ('params', 'flops')
 INDEX_NOTICE = (
     '# Written by .dev_scripts/make_pages.py from configs/readmes.yml and the configs.\n'
 )
@@ -71,14 +73,11 @@ def render_results(here: Mapping[str, str]) -> str:
         here: For each table that was trained here, by its name: the paper's figures beside
             those that came out, in Markdown.
     """
-    first_rows: dict[str, str] = {}
     for table in (tables := read_tables()):
         for row in table['rows']:
-            row['title'] = f'{table_title(table)}, {row["row"]}'
-            row['same'] = first_rows.setdefault(row['config'], row['title'])
             row['size'] = 'x'.join(map(str, row['shape']))
         keys = (key for row in table['rows'] for key in row if key in METRICS)
-        table['figures'] = list(dict.fromkeys(keys))
+        table['figures'] = [key for key in dict.fromkeys(keys) if key not in COUNTED]
     assumptions: dict[str, list[dict]] = {}
     for entry in yaml.safe_load(ASSUMPTIONS.read_text()):
         if SEGMENTATION.issuperset(entry['tables']):
@@ -229,7 +228,10 @@ def _render(template: str, **content: Any) -> str:
         keep_trailing_newline=True,
     )
     templates.globals |= dict(
-        figure=format_figure, label=lambda key: METRICS[key].label, title=table_title
+        figure=format_figure,
+        label=lambda key: METRICS[key].label,
+        title=table_title,
+        counted=COUNTED,
     )
     return templates.get_template(template).render(content)
 
