@@ -1,7 +1,7 @@
 _base_ = [
     '../_base_/models/fcn_effnet-lite0.py',
     '../_base_/datasets/voc_animals.py',
-    '../_base_/schedules/schedule_800.py',
+    '../_base_/schedules/schedule_3200.py',
     '../_base_/default_runtime.py',
 ]
 model = dict(data_preprocessor=dict(size=_base_.crop_size), decode_head=dict(num_classes=9))
