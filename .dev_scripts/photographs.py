@@ -1,4 +1,4 @@
-"""Draw the first picture of the README: where models of a study attend on photographs of COCO.
+"""Draw the first picture of the README: where models of a study attend on photographs.
 
 python .dev_scripts/photographs.py STUDY_DIR ANNOTATIONS IMAGES --out PNG
 
@@ -6,10 +6,11 @@ The rule that chooses, written down before the models were trained:
 
 - Images of COCO whose license lets anyone change and share them (CC BY, CC BY-SA, works of
   the US government), wider than high.
-- The queries of an image: of each of the two categories that cover most of it, the innermost
-  pixel of the largest object that covers 1 to 30 % of the image.
-- The image: of those in ANNOTATIONS (80 images of val2017 were at hand), the one on which the attention of `both`, seed 0, differs most between its
-  queries, by the cosine distance of the mean of the heads.
+- The queries of an image: of its largest object, and of the largest of another category,
+  the innermost pixel. Objects of 1 to 30 % of the image count.
+- The image: of those in ANNOTATIONS (80 of val2017 were at hand), the one on which the
+  attention of `both`, seed 0, differs most between its queries, by the cosine distance of
+  the mean of the heads.
 """
 
 import argparse
@@ -36,7 +37,7 @@ SCALE = 8  # times uniform attention and more get the brightest color
 
 
 def find_queries(coco: COCO, image_id: int) -> list[tuple[float, float]]:
-    """The innermost pixels of the largest objects of an image, x and y, one per category."""
+    """The innermost pixels of the largest objects of two categories, x and y."""
     image = coco.imgs[image_id]
     area = image['height'] * image['width']
     objects = coco.loadAnns(coco.getAnnIds(image_id, iscrowd=False))
