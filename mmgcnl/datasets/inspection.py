@@ -35,11 +35,13 @@ from mmgcnl.utils.text import first_cause
 
 from .annotations import (
     Report,
-    check_settings,
     find_absent_classes,
     find_absent_segments,
+    find_unusable_classes,
 )
+from .label_maps import check_number_of_classes, find_other_suffixes
 from .loading import (
+    LOAD_ERRORS,
     NO_SAMPLE,
     CheckedCompose,
     check_folders,
@@ -50,13 +52,7 @@ from .loading import (
 )
 from .orientation import describe_turned, is_turned_unnoticed, no_size_limit
 from .pictures import find_reader, to_picture
-from .splits import (
-    check_evaluators,
-    check_truth,
-    compare_splits,
-    metrics_of,
-    settings_of,
-)
+from .splits import check_evaluators, check_truth, compare_splits, metrics_of
 
 SPLITS = ('train', 'val', 'test')
 
@@ -132,14 +128,7 @@ def _inspect(
     try:
         dataset = DATASETS.build(dict(config, pipeline=loads, lazy_init=True))
         check_folders(dataset)
-    except (
-        AssertionError,
-        KeyError,
-        OSError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except LOAD_ERRORS as error:
         report.faults.append(explain(error))
         return
     evaluated = 'val' in report.name or 'test' in report.name
@@ -147,13 +136,10 @@ def _inspect(
     full_init = partial(BaseDataset.full_init, dataset)
     if not load_checked(dataset, report, evaluated, full_init, thorough=True):
         return
-    report.num_images = len(dataset)
-    report.metainfo = dataset.metainfo
-    report.classes = tuple(dataset.metainfo.get('classes') or ())
-    report.settings = settings_of(dataset)
-    faults, notes = check_settings(dataset)
-    report.faults += faults
-    report.notes += notes
+    report.describe(dataset)
+    report.faults += find_unusable_classes(dataset.metainfo)
+    report.faults += check_number_of_classes(dataset)
+    report.notes += find_other_suffixes(dataset)
     if not report.num_images:
         report.faults.append(NO_SAMPLE)
         return

@@ -48,11 +48,7 @@ class NumberedBatchSampler:
     def skip(self, number: int) -> int:
         """Skip batches, so that the next pass starts after them.
 
-        At the beginning of each pass, the sampler gets its number, as in mmengine's
-        iteration-based loop.
-
-        Args:
-            number: How many batches to skip.
+        The sampler gets the number of each pass, as in mmengine's iteration-based loop.
 
         Returns:
             The number of passes that ended on the way.
@@ -94,13 +90,7 @@ class _GetItems:
 
 
 def number_batches(loader: DataLoader, seed: int, rank: int) -> NumberedBatchSampler:
-    """Replace the batch sampler of a loader by :class:`NumberedBatchSampler`.
-
-    Args:
-        loader: The loader, not iterated over yet.
-        seed: Seed of the training.
-        rank: Rank of the process.
-    """
+    """Let a loader, not iterated over yet, use a :class:`NumberedBatchSampler`."""
     sampler: Any = getattr(loader.batch_sampler, 'sampler', None)
     # mmengine 0.10.7 has already started workers, which have drawn from the sampler.
     loader._iterator = None

@@ -6,11 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mmengine.device import get_device
-from mmengine.dist import (
-    all_gather_object,
-    broadcast_object_list,
-    is_main_process,
-)
+from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook as _CheckpointHook
 from mmengine.hooks import EarlyStoppingHook as _EarlyStoppingHook
 from mmengine.hooks import Hook
@@ -89,9 +85,7 @@ class Runner(_Runner):
       iteration.
     - Checkpoints are loaded without running code in them.
 
-    Args:
-        *args: See mmengine's Runner.
-        **kwargs: See mmengine's Runner.
+    Its arguments are those of mmengine's Runner.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -185,14 +179,12 @@ class Runner(_Runner):
     ) -> None:
         """Register the config's hooks and those that every training has."""
         super().register_hooks(default_hooks, custom_hooks)
-        self.register_hook(FiniteLossHook())
-        self.register_hook(RandomStateHook())
-        self.register_hook(NumClassesHook())
-        self.register_hook(SplitsHook())
         self._preemption = PreemptionHook()
-        self.register_hook(self._preemption)
-        self.register_hook(LoadableCheckpointHook())
-        self.register_hook(DistinctNamesHook())
+        for hook in (
+            *(FiniteLossHook(), RandomStateHook(), NumClassesHook(), SplitsHook()),
+            *(self._preemption, LoadableCheckpointHook(), DistinctNamesHook()),
+        ):
+            self.register_hook(hook)
 
     @staticmethod
     def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
@@ -200,11 +192,7 @@ class Runner(_Runner):
         return protect_workers(build_dataloader(*args, **kwargs))
 
     def train(self) -> nn.Module:
-        """Train.
-
-        Raises:
-            SystemExit: With status 143, after SIGTERM. There is a checkpoint to resume.
-        """
+        """Train; after SIGTERM, exit with status 143 and a checkpoint to resume."""
         survive_failing_logs(self.logger, self.visualizer)
         with self._preemption.noticing_sigterm():
             return super().train()

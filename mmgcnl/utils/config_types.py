@@ -8,7 +8,7 @@ themselves, those with ``read_base()``, have the class.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config
@@ -52,6 +52,19 @@ def parameters_of(kind: Any) -> set[str] | None:
         if not any(p.kind == p.VAR_KEYWORD for p in parameters):
             return names - {'self'}
     return None
+
+
+def walk(node: Any, start: str = '') -> Iterator[tuple[str, Any]]:
+    """Yield the place of every setting of a config, as in --cfg-options, with its value."""
+    if isinstance(node, Mapping):
+        parts = list(node.items())
+    elif isinstance(node, (list, tuple)):
+        parts = [(str(i), v) for i, v in enumerate(node) if isinstance(v, Mapping)]
+    else:
+        return
+    for key, value in parts:
+        yield f'{start}{key}', value
+        yield from walk(value, f'{start}{key}.')
 
 
 def type_name(kind: Any) -> str:

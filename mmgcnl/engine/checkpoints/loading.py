@@ -24,13 +24,6 @@ from mmengine.runner import CheckpointLoader, checkpoint
 from .integrity import CheckpointError, check_archive
 from .safe_globals import safe_globals
 
-__all__ = [
-    'CheckpointError',
-    'CheckpointLoader',
-    'find_checkpoints',
-    'install_safe_loading',
-]
-
 
 def find_checkpoints(work_dir: str, *others: str) -> list[str]:
     """List the checkpoints from which training in ``work_dir`` may be resumed.
