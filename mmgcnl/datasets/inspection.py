@@ -65,8 +65,8 @@ def inspect_data(cfg: Config, num_samples: int = 0) -> Iterator[Report]:
         num_samples: How many images of each split to draw.
 
     Yields:
-        A report for each data set. A split may have several. After the last report,
-        the results of comparing the splits are added to all of them.
+        A report for each data set, of which a split may have several. After the last one,
+        the results of comparing the splits are added to all.
     """
     init_default_scope(scope_of(cfg))
     visualizer = _build_visualizer(cfg) if num_samples else None
@@ -152,16 +152,15 @@ def _inspect(
         collate_fn=tuple,  # leave arrays what they are
         num_workers=min(workers, os.cpu_count() or 1),
     )
-    faulty = set()
-    turned = []
+    sound, turned = [], []
     for index, (faults, unit, labels, counts, digest, unnoticed) in enumerate(
         track_iter_progress((loader, report.num_images))
     ):
         if digest:
             report.digests[digest] = dataset.get_data_info(index)['img_path']
         report.faults += faults
-        if faults:
-            faulty.add(index)
+        if not faults:
+            sound.append(index)
         report.unit = report.unit or unit
         if unnoticed:
             turned.append(dataset.get_data_info(index)['img_path'])
@@ -172,7 +171,6 @@ def _inspect(
     report.notes += find_absent_classes(report)
     if turned:
         report.notes.append(describe_turned(turned))
-    sound = [i for i in range(report.num_images) if i not in faulty]
     if sound and metrics:
         report.faults += check_truth(dataset, pipeline, sound[0], metrics)
 

@@ -49,9 +49,8 @@ def describe_loaded(name: str, dataset: Any) -> list[Report]:
 def compare_splits(reports: Sequence[Report]) -> None:
     """Compare the data sets of a config with its training data.
 
-    Other classes, and label maps that are read otherwise, are added to the faults of the
-    reports; images that are also training images, by the content of their pixels, to the
-    notes.
+    Reports get other classes and ways to read label maps as faults, and images that are
+    also training images, by their pixels, as notes.
     """
     training = [report for report in reports if report.name.startswith('train')]
     if not training:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -74,19 +75,14 @@ class _Batch(list):
         self.seed = seed
 
 
-class _GetItems:
-    """Loads a batch of ``dataset``; a worker process first takes the batch's seed."""
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-
-    def __call__(self, batch: _Batch) -> list[Any]:
-        if get_worker_info() is not None:
-            seeds = np.random.SeedSequence(batch.seed).generate_state(3)
-            random.seed(int(seeds[0]))
-            np.random.seed(seeds[1])
-            torch.manual_seed(int(seeds[2]))
-        return [self.dataset[index] for index in batch]
+def _get_items(dataset: Any, batch: _Batch) -> list[Any]:
+    """Load a batch of ``dataset``; a worker process first takes the batch's seed."""
+    if get_worker_info() is not None:
+        seeds = np.random.SeedSequence(batch.seed).generate_state(3)
+        random.seed(int(seeds[0]))
+        np.random.seed(seeds[1])
+        torch.manual_seed(int(seeds[2]))
+    return [dataset[index] for index in batch]
 
 
 def number_batches(loader: DataLoader, seed: int, rank: int) -> NumberedBatchSampler:
@@ -99,5 +95,6 @@ def number_batches(loader: DataLoader, seed: int, rank: int) -> NumberedBatchSam
     batches = NumberedBatchSampler(loader.batch_sampler, seed, rank)
     # A DataLoader forbids assignment, but its iterators read the attribute each time.
     vars(loader)['batch_sampler'] = batches
-    loader.dataset.__getitems__ = _GetItems(loader.dataset)  # type: ignore[attr-defined]
+    dataset: Any = loader.dataset
+    dataset.__getitems__ = partial(_get_items, dataset)
     return batches

@@ -133,12 +133,13 @@ class CheckpointHook(_CheckpointHook):
     def _removing_last(self) -> Iterator[None]:
         """Postpone the removals inside to the end; drop them if there is an error."""
         removed: list[str] = []
-        # An attribute of the instance comes before the method of its class.
+        # That of an outer context, where saving the best also saves by interval.
+        remove = self.file_backend.remove
         self.file_backend.remove = removed.append
         try:
             yield
         finally:
-            del self.file_backend.remove
+            self.file_backend.remove = remove
         written = {
             self.last_ckpt,
             getattr(self, 'best_ckpt_path', None),
@@ -146,7 +147,7 @@ class CheckpointHook(_CheckpointHook):
         }
         for path in removed:
             if path not in written:
-                self.file_backend.remove(path)
+                remove(path)
 
 
 class EarlyStoppingHook(_EarlyStoppingHook):

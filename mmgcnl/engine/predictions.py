@@ -27,9 +27,6 @@ _NAMED_BY_IMAGE = ('CityScapesMetric', 'CocoPanopticMetric')
 def name_outputs(paths: Iterable[str]) -> dict[str, str]:
     """Name the files that are written for images.
 
-    Args:
-        paths: Paths of the images.
-
     Returns:
         For each path a relative path without suffix: the name of the image or, where these
         repeat, also its folders below the one that all images are in.

@@ -68,21 +68,17 @@ def _with_ours(config: dict, registry: Registry) -> dict:
 class Runner(_Runner):
     """mmengine's Runner with additions.
 
-    - Resuming an interrupted training yields the weights of an uninterrupted one:
-      checkpoints hold the random state of every process, and loading continues with the
-      next sample, also within an epoch (docs/reliability.md has the conditions).
-    - A checkpoint gets its name when it is complete. Older ones are removed after that,
-      and resuming takes the one in mmengine's file last_checkpoint, else the latest intact
-      one. A training goes on when a checkpoint cannot be written, and stops when that
-      happens three times in a row.
+    - Resuming an interrupted training yields the weights of an uninterrupted one
+      (docs/reliability.md has the conditions).
+    - A checkpoint gets its name when it is complete, and older ones are removed after that.
+      Resuming takes the one in mmengine's file last_checkpoint, else the latest intact one.
+      A training goes on when a checkpoint cannot be written, see :class:`CheckpointHook`.
     - SIGTERM makes a training save a checkpoint and exit with status 143.
     - Training stops at a loss that is not finite, and does not save such weights.
     - ``launcher='pytorch'`` works without a GPU: the processes communicate over gloo,
       and SyncBN becomes BN, since PyTorch's SyncBN has no CPU implementation.
-    - When pretrained weights cannot be loaded, the error names the options that turn them
-      off or read them from a file.
     - Data sets, and the number of classes of the heads, are checked before the first
-      iteration.
+      iteration, and errors name the options that help.
     - Checkpoints are loaded without running code in them.
 
     Its arguments are those of mmengine's Runner.
@@ -244,17 +240,15 @@ class Runner(_Runner):
             save(filename)
             return
 
-        def write(part: str) -> None:
-            save(os.path.basename(part))
-
-        write_whole(os.path.join(out_dir, filename), write)
+        write_whole(
+            os.path.join(out_dir, filename), lambda part: save(os.path.basename(part))
+        )
 
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> dict:
         """Load a checkpoint.
 
         Raises:
-            CheckpointError: The file is no intact, safe checkpoint; or it is to be
-                resumed and holds weights only.
+            CheckpointError: It is not intact or not safe, or has no training to resume.
         """
         checkpoint = super().load_checkpoint(filename, *args, **kwargs)
         if self._resume and not {'meta', 'message_hub'} <= checkpoint.keys():

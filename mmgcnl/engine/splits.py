@@ -29,7 +29,7 @@ def compare_ignore_index(
 
     Args:
         model: A segmentor. Other models have no such heads.
-        settings: See :class:`mmgcnl.datasets.annotations.Report`; of the training data.
+        settings: Of the training data, see :class:`mmgcnl.datasets.annotations.Report`.
         metrics: The class of each metric, with its options or attributes.
     """
     heads = {
@@ -64,9 +64,8 @@ class SplitsHook(Hook):
         """Compare the data sets, and look at a sample of the validation data.
 
         Raises:
-            ConfigError: The classes, or what label maps are read with, are not the same;
-                the label maps have one class only; or the validation data lacks what a
-                metric needs.
+            ConfigError: Classes or settings are not the same, the label maps have one class
+                only, or the validation data lacks what a metric needs.
         """
         if not runner.cfg.get('check_splits', True):
             return

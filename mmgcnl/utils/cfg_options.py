@@ -11,7 +11,9 @@ import difflib
 import inspect
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from importlib.util import find_spec
 from os.path import commonprefix
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,6 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from .config_types import class_of, parameters_of, scope_of, walk
-from .sources import mentions, source_of
 from .text import did_you_mean, first_names
 
 #: Settings that are read from the whole config: those of the runner, which FlexibleRunner
@@ -138,8 +139,8 @@ def _unread(cfg: Config, words: list[str], options: Mapping[str, Any]) -> int | 
     if words[0] in _OF_THE_FILE:
         return 0
     if words[0] not in _TOP_LEVEL:
-        texts = [source_of(package) for package in _custom_packages(cfg)]
-        return None if mentions(words[0], texts) else 0
+        texts = [_source_of(package) for package in _custom_packages(cfg)]
+        return None if _mentions(words[0], texts) else 0
     node: Any = dict(cfg.items())
     for depth, word in enumerate(words):
         if isinstance(node, (list, tuple)):
@@ -166,18 +167,18 @@ def _takes(
     if inside is not None:
         # A further hook comes with its type.
         return word in inside or f'{".".join(words)}.type' in options
-    texts = [source_of(package) for package in (*_LIBRARIES, *_custom_packages(cfg))]
+    texts = [_source_of(package) for package in (*_LIBRARIES, *_custom_packages(cfg))]
     known = _known(cfg, node, place, options)
     if known is not None:
         # Some settings are taken out before the class is built, as `priority` of a hook.
-        popped = mentions(word, texts, '[\'"]') and not did_you_mean(word, known)
+        popped = _mentions(word, texts, '[\'"]') and not did_you_mean(word, known)
         return word in known or popped
     if place[0] == 'model':
         texts = [Path(file).read_text(errors='ignore') for file in _files_of(cfg)]
-        texts += map(source_of, _custom_packages(cfg))
+        texts += map(_source_of, _custom_packages(cfg))
     # As cfg.NAME or cfg['NAME']; or as the argument of a function that gets **cfg.
-    return mentions(word, texts, '[.\'"]') or (
-        not did_you_mean(word, node) and mentions(word, texts)
+    return _mentions(word, texts, '[.\'"]') or (
+        not did_you_mean(word, node) and _mentions(word, texts)
     )
 
 
@@ -227,6 +228,28 @@ def _files_of(cfg: Config) -> set[str]:
         modules |= {name for name in used if str(name).split('.')[0] in _LIBRARIES}
     files = {getattr(sys.modules.get(name), '__file__', None) for name in modules}
     return {file for file in files if file and str(file).endswith('.py')}
+
+
+def _mentions(word: str, texts: Iterable[str], before: str = r'\b') -> bool:
+    """Whether one of the texts has a word, after what the pattern ``before`` matches."""
+    pattern = re.compile(rf'{before}{re.escape(word)}\b')
+    return any(pattern.search(text) for text in texts)
+
+
+@cache
+def _source_of(package: str) -> str:
+    """Read the source of all modules of a package, without importing it.
+
+    Returns:
+        Their text; empty if there is no such package.
+    """
+    module = sys.modules.get(package)
+    spec = getattr(module, '__spec__', None) or find_spec(package)
+    if spec is None or spec.origin is None:
+        return ''
+    file = Path(spec.origin)
+    files = file.parent.rglob('*.py') if file.name == '__init__.py' else [file]
+    return '\n'.join(path.read_text(errors='ignore') for path in sorted(files))
 
 
 def _hint(cfg: Config, words: list[str], depth: int, options: Mapping[str, Any]) -> str:

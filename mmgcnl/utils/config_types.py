@@ -16,11 +16,7 @@ from mmengine.registry import MODELS, VISUALIZERS, Registry
 
 
 def class_of(config: Mapping[str, Any], registry: Registry) -> Any:
-    """Find what ``registry.build(config)`` would call.
-
-    Args:
-        config: A config with ``type``.
-        registry: Where a name is looked up, in the config's or the default scope.
+    """Find what ``registry.build(config)`` would call, in the config's or default scope.
 
     Returns:
         A class, or what else ``type`` is; None if there is nothing of that name.
@@ -82,12 +78,11 @@ def scope_of(cfg: Config) -> str:
     """Find the scope that a config's names are looked up in.
 
     New-style configs of mmdet set ``default_scope = None``. What the tools add to a config
-    is in a library's scope nevertheless: that of its model.
+    is in a library's scope nevertheless.
 
     Returns:
-        ``default_scope``; without one the library that the model or the visualizer comes
-        from, 'mmdet' or 'mmseg', also if its class is derived from one of the library;
-        else 'mmengine'.
+        ``default_scope``; without one the library, 'mmdet' or 'mmseg', that the class of
+        the model or the visualizer comes from or is derived from; else 'mmengine'.
     """
     if cfg.get('default_scope') is not None:
         return cfg.default_scope

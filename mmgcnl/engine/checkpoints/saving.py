@@ -45,7 +45,7 @@ def write_whole(path: str, write: Callable[[str], None]) -> None:
         write: Writes a file of the given name.
 
     Raises:
-        OSError: The file cannot be written.
+        OSError: It cannot be written.
     """
     part = f'{path}.part'
     try:
