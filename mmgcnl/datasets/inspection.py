@@ -82,14 +82,14 @@ def inspect_data(cfg: Config, num_samples: int = 0) -> Iterator[Report]:
                 seen[split] = loader.dataset
     for name, config in seen.items():
         workers = cfg[f'{name.split(",")[0]}_dataloader'].get('num_workers', 0)
-        evaluators = list(check_evaluators(cfg, name.split(', ')))
         # Test data may have no labels, which only its server knows.
         metrics = metrics_of(cfg, ['val'] if 'val' in name else [])
         parts = list(leaf_datasets(config))
         for index, part in enumerate(parts):
             title = f'{name} {index + 1}/{len(parts)}' if len(parts) > 1 else name
-            report = Report(title, describe(part), faults=evaluators)
-            evaluators = []
+            report = Report(title, describe(part))
+            if index == 0:
+                report.faults += check_evaluators(cfg, name.split(', '))
             print(f'{title}: {report.dataset}', flush=True)
             _inspect(part, report, workers, visualizer, num_samples, metrics)
             reports.append(report)

@@ -52,7 +52,7 @@ def test_option_that_nothing_reads(config, capsys):
 
 
 @pytest.mark.parametrize(
-    ('options', 'environment', 'expected'),
+    ('options', 'variables', 'expected'),
     [
         (['--local_rank', '3'], {}, '3'),
         (['--local-rank', '3'], {}, '3'),
@@ -60,8 +60,8 @@ def test_option_that_nothing_reads(config, capsys):
         ([], dict(OMPI_COMM_WORLD_LOCAL_RANK='1'), '1'),  # by Open MPI
     ],
 )
-def test_local_rank(config, monkeypatch, options, environment, expected):
-    for name, value in environment.items():
+def test_local_rank(config, monkeypatch, options, variables, expected):
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
     load(config, *options)
     assert os.environ['LOCAL_RANK'] == expected
