@@ -144,6 +144,15 @@ def test_failed_best_checkpoint_keeps_the_one_before(build, tmp_path, breaking, 
     assert checkpoints(tmp_path) == {'best_score_iter_15.pth', 'iter_15.pth'}
 
 
+@pytest.mark.parametrize('unit', ['epoch', 'iter'])
+def test_validates_at_the_end_of_the_training(build, tmp_path, unit):
+    """Also between two of the interval."""
+    loop = {'by_epoch': unit == 'epoch', f'max_{unit}s': 3, 'val_interval': 2}
+    hooks = keeping(1, by_epoch=unit == 'epoch', save_best='score', rule='less')
+    build(tmp_path, unit == 'epoch', train_cfg=loop, default_hooks=hooks).train()
+    assert checkpoints(tmp_path) == {f'{unit}_3.pth', f'best_score_{unit}_3.pth'}
+
+
 @pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no /dev/full')
 def test_log_that_cannot_be_written_is_no_reason_to_stop(build, tmp_path, capfd):
     hooks = dict(keeping(1), logger=dict(type='LoggerHook', interval=1))
