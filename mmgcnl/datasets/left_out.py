@@ -190,7 +190,9 @@ def _judge(
         mask == _NO_MASK,
         other_size,
     )
-    first = np.select(reasons, range(1, len(reasons) + 1))
+    first = np.zeros(len(area), np.uint8)
+    for number in range(len(reasons), 0, -1):  # faster than np.select
+        first[reasons[number - 1]] = number
     return first, _are_set([one.get('iscrowd') for one in annotations])
 
 
