@@ -39,7 +39,7 @@ def format_report(report: Report) -> str:
     text += f'{occur} of {len(report.classes)} classes' if report.unit else 'no annotation'
     if not report.unit:
         return text
-    width = max(map(len, report.classes))
+    width = max(map(len, report.classes), default=0)
     text += f'\n  {"class":{width}}  images     {report.unit}'
     total = max(report.amounts.sum(), 1)
     for name, images, amount in zip(report.classes, report.images, report.amounts):

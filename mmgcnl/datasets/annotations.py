@@ -9,7 +9,7 @@ Shape shorthand: H, W: pixels; C: classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,9 +19,8 @@ from mmengine.dataset import BaseDataset
 from mmgcnl.structures import read_segment_ids
 from mmgcnl.utils.text import first_names
 
-from .label_maps import check_number_of_classes, find_other_suffixes
-
-NO_CLASSES = 'no class names: set metainfo.classes of the data set'
+# What mmseg's data sets read label maps with.
+SETTINGS = ('reduce_zero_label', 'ignore_index', 'label_map', 'seg_map_suffix')
 
 
 @dataclass
@@ -38,7 +37,7 @@ class Report:
         amounts: (C,), number of pixels, or of objects, of each class.
         unit: 'pixels' or 'objects'; empty without annotations.
         ignored: Number of pixels of no class.
-        settings: What the label maps are read with, see :func:`.splits.settings_of`.
+        settings: What the labels are read with, and ``type``, the data set's class.
         faults: A line for each fault, which names the file.
         notes: A line for what is unusual but may be intended: classes without objects,
             objects without a class, training images in another split.
@@ -61,25 +60,28 @@ class Report:
     digests: dict[str, str] = field(default_factory=dict)
     samples: list[tuple[str, np.ndarray]] = field(default_factory=list)
 
+    def describe(self, dataset: BaseDataset) -> None:
+        """Note the number of images, the classes and the settings of a loaded data set."""
+        classes = dataset.metainfo.get('classes') or ()
+        self.num_images = len(dataset)
+        self.classes = () if isinstance(classes, str) else tuple(classes)
+        self.metainfo = dataset.metainfo
+        self.settings = {
+            key: getattr(dataset, key) for key in SETTINGS if hasattr(dataset, key)
+        }
+        self.settings['type'] = type(dataset).__name__
 
-def check_settings(dataset: BaseDataset) -> tuple[list[str], list[str]]:
-    """Check the classes of a data set, and the images that its settings select.
 
-    Args:
-        dataset: A data set that is fully initialised.
-
-    Returns:
-        Faults, and notes on what is unusual but may be intended.
-    """
-    classes = dataset.metainfo.get('classes') or ()
+def find_unusable_classes(metainfo: Mapping[str, Any]) -> Iterator[str]:
+    """Find class names that are missing, or a text instead of several."""
+    classes = metainfo.get('classes')
     if isinstance(classes, str):
-        return [
+        yield (
             f'metainfo.classes is the text {classes!r}: give a tuple of names, also for a '
             f'single class, ({classes!r},)'
-        ], []
-    if not classes:
-        return [NO_CLASSES], []
-    return list(check_number_of_classes(dataset)), list(find_other_suffixes(dataset))
+        )
+    elif not classes:
+        yield 'no class names: set metainfo.classes of the data set'
 
 
 def find_absent_classes(report: Report) -> Iterator[str]:

@@ -16,6 +16,19 @@ from mmseg.registry import DATASETS
 from .loading import DataError, check_dataset, check_folders
 
 UNLABELLED = 11
+COLORS = dict(
+    sky=[128, 128, 128],
+    building=[128, 0, 0],
+    pole=[192, 192, 128],
+    road=[128, 64, 128],
+    pavement=[0, 0, 192],
+    tree=[128, 128, 0],
+    sign=[192, 128, 128],
+    fence=[64, 64, 128],
+    car=[64, 0, 128],
+    pedestrian=[64, 64, 0],
+    bicyclist=[0, 128, 192],
+)
 
 
 @DATASETS.register_module()
@@ -39,34 +52,7 @@ class CamVidDataset(BaseSegDataset):
             a sample is faulty (see :class:`~mmgcnl.datasets.loading.CheckedCompose`).
     """
 
-    METAINFO = dict(
-        classes=(
-            'sky',
-            'building',
-            'pole',
-            'road',
-            'pavement',
-            'tree',
-            'sign',
-            'fence',
-            'car',
-            'pedestrian',
-            'bicyclist',
-        ),
-        palette=[
-            [128, 128, 128],
-            [128, 0, 0],
-            [192, 192, 128],
-            [128, 64, 128],
-            [0, 0, 192],
-            [128, 128, 0],
-            [192, 128, 128],
-            [64, 64, 128],
-            [64, 0, 128],
-            [64, 64, 0],
-            [0, 128, 192],
-        ],
-    )
+    METAINFO = dict(classes=tuple(COLORS), palette=list(COLORS.values()))
 
     img_suffix: str | None
 
@@ -87,11 +73,7 @@ class CamVidDataset(BaseSegDataset):
         return {**(super().get_label_map(new_classes) or {}), UNLABELLED: 255}
 
     def full_init(self) -> None:
-        """Load the list of samples, and check it.
-
-        Raises:
-            RuntimeError: A folder or label map is missing, or a sample is faulty.
-        """
+        """Load the list of samples, and check it; the class says what is raised."""
         if self._fully_initialized:
             return
         check_folders(self)
@@ -106,11 +88,7 @@ class CamVidDataset(BaseSegDataset):
         check_dataset(self)
 
     def load_data_list(self) -> list[dict]:
-        """List the samples.
-
-        Raises:
-            RuntimeError: There is none.
-        """
+        """List the samples, of which there must be one."""
         if self.img_suffix is None:
             names = os.listdir(self.data_prefix['img_path'])
             png = any(name.endswith('.png') for name in names)

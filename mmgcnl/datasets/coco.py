@@ -17,7 +17,8 @@ from mmengine.dataset import BaseDataset
 
 from mmgcnl.utils.text import first_names
 
-from .left_out import file_name, find_left_out, split_up
+from .annotations import Report
+from .left_out import check_left_out, file_name, split_up
 
 #: How far outside of its image an annotation may be, in pixels: corners are rounded.
 TOLERANCE = 1.0
@@ -25,8 +26,8 @@ _MALFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
 def check_content(
-    dataset: BaseDataset, content: dict[str, Any], evaluated: bool
-) -> tuple[list[str], list[str]]:
+    dataset: BaseDataset, content: dict[str, Any], evaluated: bool, report: Report
+) -> None:
     """Check the ids and the classes of an annotation file, and find what is left out.
 
     Fast enough for the start of a training on COCO. It does not look at the annotations one
@@ -36,38 +37,30 @@ def check_content(
         dataset: The data set that reads the file. It need not be initialised.
         content: The file, as JSON gives it.
         evaluated: Whether COCO's evaluator reads the file, too.
-
-    Returns:
-        Faults, and notes on what may be intended.
+        report: Gets the faults, and notes on what may be intended.
     """
     path, classes = dataset.ann_file, dataset.metainfo['classes']
-    faults: list[str] = []
-    notes: list[str] = []
+    annotations = content.get('annotations') or []
+    panoptic = 'segments_info' in annotations[0] if annotations else False
     objects: list[dict] = []
     ids: list[Any] = []
     kinds: list[Any] = []
     crowds: list[str] = []
-    panoptic = any('segments_info' in one for one in content.get('annotations', ())[:1])
     try:
-        for part in split_up(content.get('annotations') or []):
+        for part in split_up(annotations):
             some = _objects(part)
             objects += some
             ids += map(itemgetter('image_id', 'id') if panoptic else itemgetter('id'), some)
             kinds += map(itemgetter('category_id'), some)
             if not panoptic:
                 crowds += _find_wrong_crowds(some, evaluated)
-        faults += _find_wrong_categories(content['categories'], classes, path)
-        notes += _find_unused_categories(content['categories'], classes, kinds, path)
-        for found in (
-            _check_image_ids(content['images'], path),
-            _check_annotation_ids(ids, evaluated, path),
-        ):
-            faults += found[0]
-            notes += found[1]
+        _check_categories(content['categories'], classes, kinds, path, report)
+        _check_image_ids(content['images'], path, report)
+        _check_annotation_ids(ids, evaluated, path, report)
         images = {one['id']: one for one in content['images'] if _has_size(one)}
         unsized = [file_name(one) for one in content['images'] if one['id'] not in images]
         if unsized:
-            faults.append(
+            report.faults.append(
                 f'{path}: no valid width and height in {len(unsized)} of '
                 f'{len(content["images"])} images: {first_names(unsized)}'
             )
@@ -75,27 +68,24 @@ def check_content(
         parse = type(dataset).parse_data_info.__qualname__
         if parse in ('CocoDataset.parse_data_info', 'CocoPanopticDataset.parse_data_info'):
             if crowds:
-                faults.append(
+                report.faults.append(
                     f'{path}: the `iscrowd` of {len(crowds)} annotations is a text, or '
                     f"lacks where COCO's evaluator needs it: {first_names(crowds)}; give "
                     'the number 0, for groups 1'
                 )
             known = {one['id'] for one in content['categories']}
             ours = {one['id'] for one in content['categories'] if one['name'] in classes}
+            if kinds and known.isdisjoint(kinds):
+                report.faults.append(f'{path}: all annotations are left out')
+            elif ours.isdisjoint(kinds):
+                report.notes.append(f'{path} has no annotation of the classes')
             masks = not panoptic and any(
                 getattr(step, 'with_mask', False) for step in dataset.pipeline.transforms
             )
-            found = find_left_out(path, objects, images, ours, panoptic, masks)
-            if kinds and known.isdisjoint(kinds):
-                faults.append(f'{path}: all annotations are left out')
-            elif ours.isdisjoint(kinds):
-                notes.append(f'{path} has no annotation of the classes')
-            faults += found[0]
-            notes += found[1]
+            check_left_out(path, objects, images, ours, panoptic, masks, report)
     except _MALFORMED as error:
         each = list(islice(check_each_annotation(path, content), 3))
-        faults += each or [f'{path}: {_explain(error)}']
-    return faults, notes
+        report.faults += each or [f'{path}: {_explain(error)}']
 
 
 def check_each_annotation(path: str, content: dict[str, Any]) -> Iterator[str]:
@@ -118,29 +108,26 @@ def check_each_annotation(path: str, content: dict[str, Any]) -> Iterator[str]:
             if one['category_id'] not in ids:
                 yield f'{where}: there is no category {one["category_id"]!r}'
             if _has_size(image):
-                yield from (f'{where}: {fault}' for fault in _outside(one, image))
+                yield from (f'{where}: {fault}' for fault in _find_outside(one, image))
         except _MALFORMED as error:
             yield f'{where}: {_explain(error)}'
 
 
-def check_boxes(path: str, content: dict[str, Any]) -> tuple[list[str], list[str]]:
+def check_boxes(path: str, content: dict[str, Any], report: Report) -> None:
     """Find copies, and boxes that are not those of their masks, or else of their areas.
 
     Args:
         path: The annotation file, for the messages.
         content: The file, as JSON gives it.
-
-    Returns:
-        A fault, if most boxes are corners instead of a corner and a size, and notes on
-        boxes that are not around their masks, and on copies of annotations.
+        report: Gets a fault, if most boxes are corners instead of a corner and a size, and
+            notes on boxes that are not around their masks, and on copies of annotations.
     """
     seen: set[tuple] = set()
     copies: list[str] = []
     corners: list[str] = []
     others: list[str] = []
-    number = 0
-    for one in _objects(content.get('annotations') or []):
-        number += 1
+    objects = _objects(content.get('annotations') or [])
+    for one in objects:
         try:
             x, y, w, h = one['bbox']
             place = one['image_id'], one['category_id'], x, y, w, h
@@ -167,25 +154,23 @@ def check_boxes(path: str, content: dict[str, Any]) -> tuple[list[str], list[str
             corners.append(str(one['id']))
         elif not fits and not one.get('iscrowd'):
             others.append(str(one['id']))
-    notes = []
     if copies:
-        notes.append(
-            f'{path}: {len(copies)} of {number} annotations are copies of others, with the '
-            f'same image, category and box: {first_names(copies)}; remove them'
+        report.notes.append(
+            f'{path}: {len(copies)} of {len(objects)} annotations are copies of others, '
+            f'with the same image, category and box: {first_names(copies)}; remove them'
         )
-    if 2 * len(corners) > number:
-        return [
-            f'{path}: by their masks or areas, {len(corners)} of {number} boxes are '
+    if 2 * len(corners) > len(objects):
+        report.faults.append(
+            f'{path}: by their masks or areas, {len(corners)} of {len(objects)} boxes are '
             f'x1, y1, x2, y2: those of annotations {first_names(corners)}; give x, y, '
             'width and height'
-        ], notes
-    if others:
-        notes.append(
-            f'{path}: {len(others)} of {number} boxes are not around the masks of their '
-            f'annotations: {first_names(others)}; give x, y of the upper left corner, '
-            'width and height'
         )
-    return [], notes
+    elif others:
+        report.notes.append(
+            f'{path}: {len(others)} of {len(objects)} boxes are not around the masks of '
+            f'their annotations: {first_names(others)}; give x, y of the upper left '
+            'corner, width and height'
+        )
 
 
 def find_endless_mask(sample: dict[str, Any]) -> str | None:
@@ -199,11 +184,8 @@ def find_endless_mask(sample: dict[str, Any]) -> str | None:
     """
     for one in sample.get('instances', ()):
         for part in one.get('mask') or ():
-            if (
-                isinstance(part, list)
-                and part
-                and not sum(map(abs, part)) < 1e6 * len(part)
-            ):
+            polygon = part and isinstance(part, list)
+            if polygon and not sum(map(abs, part)) < 1e6 * len(part):  # also for NaN
                 return (
                     f'{sample["img_path"]}: the mask of the object with the corners '
                     f'{one.get("bbox")} has NaN, infinity or a huge number: correct or '
@@ -221,100 +203,93 @@ def _find_wrong_crowds(annotations: Sequence[dict], evaluated: bool) -> list[str
     return [repr(one['id']) for one, kind in zip(annotations, kinds) if kind in wrong]
 
 
-def _find_wrong_categories(
-    categories: Sequence[dict], classes: Sequence[str], path: str
-) -> Iterator[str]:
-    names = [one['name'] for one in categories]
+def _check_categories(
+    categories: Sequence[dict],
+    classes: Sequence[str],
+    kinds: Sequence[Any],
+    path: str,
+    report: Report,
+) -> None:
+    ids, names = ([one[key] for one in categories] for key in ('id', 'name'))
     missing = [name for name in classes if name not in names]
     kept = [name for name in names if name in classes]
-    same_id = _repeated([one['id'] for one in categories], names)
-    same_name = _repeated(kept, [one['id'] for one in categories if one['name'] in classes])
+    same_id = _repeated(ids, names)
+    same_name = _repeated(kept, [i for i, name in zip(ids, names) if name in classes])
     if same_id:
-        yield (
+        report.faults.append(
             f'{path} has categories with the same id, of which all but one are lost: '
             f'{same_id}; number them anew'
         )
     if missing:
-        yield (
+        report.faults.append(
             f'{path} has no category {first_names(missing)}, which metainfo.classes names, '
             f'and mmdet would number the classes after it differently; the file has '
             f'{first_names(names)}'
         )
     elif same_name:
-        yield (
+        report.faults.append(
             f'{path} has several categories with one name, and mmdet makes a class of '
             f'each: {same_name}; merge them in the file, or rename them'
         )
     elif kept != list(classes):
-        yield (
+        report.faults.append(
             f'metainfo.classes is ({first_names(classes)}), but mmdet numbers the classes '
             f'in the order of {path}: give ({first_names(kept)})'
         )
-
-
-def _find_unused_categories(
-    categories: Sequence[dict], classes: Sequence[str], kinds: Sequence[Any], path: str
-) -> Iterator[str]:
-    names = {one['id']: one['name'] for one in categories}
-    number = Counter(map(names.get, kinds))
-    unused = [f'{name} ({number[name]})' for name in names.values() if name not in classes]
+    name_of = dict(zip(ids, names))
+    number = Counter(map(name_of.get, kinds))
+    unused = [f'{n} ({number[n]})' for n in name_of.values() if n not in classes]
     if unused:
-        yield (
+        report.notes.append(
             f'{path} has categories that metainfo.classes does not name, with this many '
             f'objects, which are left out: {first_names(unused)}'
         )
     if number[None]:
-        yield (
+        report.notes.append(
             f'{path}: {number[None]} annotations are left out, because the file has no '
             'category of their category_id'
         )
 
 
-def _check_image_ids(images: Sequence[dict], path: str) -> tuple[list[str], list[str]]:
-    faults, notes = [], []
+def _check_image_ids(images: Sequence[dict], path: str, report: Report) -> None:
     ids, files = [image['id'] for image in images], list(map(file_name, images))
-    same_id = _repeated(ids, files)
-    if same_id:
-        faults.append(
+    if same_id := _repeated(ids, files):
+        report.faults.append(
             f'{path} has images with the same id, of which all but one are lost, and that '
             f'one gets their objects, too: {same_id}; number the images anew, and the '
             'image_id of the annotations'
         )
-    same_file = _repeated(files, ids)
-    if same_file:
-        notes.append(
+    if same_file := _repeated(files, ids):
+        report.notes.append(
             f'{path} has images several times, under ids of their own, so that the objects '
             f'of one entry are background in the other: {same_file}'
         )
-    return faults, notes
 
 
 def _check_annotation_ids(
-    ids: Sequence[Any], evaluated: bool, path: str
-) -> tuple[list[str], list[str]]:
+    ids: Sequence[Any], evaluated: bool, path: str, report: Report
+) -> None:
     """Check ids, which are pairs of image and segment in the panoptic format."""
-    faults: list[str] = []
-    notes: list[str] = []
     unique = set(ids)
     if len(unique) < len(ids):
         repeated = [str(key) for key, number in Counter(ids).items() if number > 1]
-        faults.append(
+        report.faults.append(
             f'{path}: annotations have the same id: {first_names(repeated)}; number the '
             'annotations from 1 on'
         )
     # Both are in pycocotools' evaluateImg, which keeps ids as floats, with 0 for "none".
+    found = report.faults if evaluated else report.notes
     if str in set(map(type, unique)):
         texts = [repr(key) for key in ids if isinstance(key, str)]
-        (faults if evaluated else notes).append(
+        found.append(
             f"{path}: the ids of {len(texts)} annotations are texts, at which COCO's "
             f'evaluator stops: {first_names(texts)}; number the annotations from 1 on'
         )
     if 0 in unique:
-        (faults if evaluated else notes).append(
+        found.append(
             f"{path}: an annotation has the id 0, which COCO's evaluator takes for no "
             'annotation, so that it can never be found; number the annotations from 1 on'
         )
-    return faults, notes
 
 
 def _repeated(keys: list[Hashable], values: list[Any]) -> str:
@@ -353,7 +328,7 @@ def _has_size(image: dict[str, Any]) -> bool:
     return numbers and width > 0 and height > 0
 
 
-def _outside(one: dict[str, Any], image: dict[str, Any]) -> Iterator[str]:
+def _find_outside(one: dict[str, Any], image: dict[str, Any]) -> Iterator[str]:
     """Find a box or a mask that is not inside its image."""
     width, height = image['width'], image['height']
     if any(isinstance(v, str) for v in [*one.get('bbox', ()), one.get('area')]):

@@ -35,11 +35,13 @@ from mmgcnl.utils.text import first_cause
 
 from .annotations import (
     Report,
-    check_settings,
     find_absent_classes,
     find_absent_segments,
+    find_unusable_classes,
 )
+from .label_maps import check_number_of_classes, find_other_suffixes
 from .loading import (
+    LOAD_ERRORS,
     NO_SAMPLE,
     CheckedCompose,
     check_folders,
@@ -50,13 +52,7 @@ from .loading import (
 )
 from .orientation import describe_turned, is_turned_unnoticed, no_size_limit
 from .pictures import find_reader, to_picture
-from .splits import (
-    check_evaluators,
-    check_truth,
-    compare_splits,
-    metrics_of,
-    settings_of,
-)
+from .splits import check_evaluators, check_truth, compare_splits, metrics_of
 
 SPLITS = ('train', 'val', 'test')
 
@@ -69,8 +65,8 @@ def inspect_data(cfg: Config, num_samples: int = 0) -> Iterator[Report]:
         num_samples: How many images of each split to draw.
 
     Yields:
-        A report for each data set. A split may have several. After the last report,
-        the results of comparing the splits are added to all of them.
+        A report for each data set, of which a split may have several. After the last one,
+        the results of comparing the splits are added to all.
     """
     init_default_scope(scope_of(cfg))
     visualizer = _build_visualizer(cfg) if num_samples else None
@@ -86,14 +82,14 @@ def inspect_data(cfg: Config, num_samples: int = 0) -> Iterator[Report]:
                 seen[split] = loader.dataset
     for name, config in seen.items():
         workers = cfg[f'{name.split(",")[0]}_dataloader'].get('num_workers', 0)
-        evaluators = list(check_evaluators(cfg, name.split(', ')))
         # Test data may have no labels, which only its server knows.
         metrics = metrics_of(cfg, ['val'] if 'val' in name else [])
         parts = list(leaf_datasets(config))
         for index, part in enumerate(parts):
             title = f'{name} {index + 1}/{len(parts)}' if len(parts) > 1 else name
-            report = Report(title, describe(part), faults=evaluators)
-            evaluators = []
+            report = Report(title, describe(part))
+            if index == 0:
+                report.faults += check_evaluators(cfg, name.split(', '))
             print(f'{title}: {report.dataset}', flush=True)
             _inspect(part, report, workers, visualizer, num_samples, metrics)
             reports.append(report)
@@ -132,14 +128,7 @@ def _inspect(
     try:
         dataset = DATASETS.build(dict(config, pipeline=loads, lazy_init=True))
         check_folders(dataset)
-    except (
-        AssertionError,
-        KeyError,
-        OSError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except LOAD_ERRORS as error:
         report.faults.append(explain(error))
         return
     evaluated = 'val' in report.name or 'test' in report.name
@@ -147,13 +136,10 @@ def _inspect(
     full_init = partial(BaseDataset.full_init, dataset)
     if not load_checked(dataset, report, evaluated, full_init, thorough=True):
         return
-    report.num_images = len(dataset)
-    report.metainfo = dataset.metainfo
-    report.classes = tuple(dataset.metainfo.get('classes') or ())
-    report.settings = settings_of(dataset)
-    faults, notes = check_settings(dataset)
-    report.faults += faults
-    report.notes += notes
+    report.describe(dataset)
+    report.faults += find_unusable_classes(dataset.metainfo)
+    report.faults += check_number_of_classes(dataset)
+    report.notes += find_other_suffixes(dataset)
     if not report.num_images:
         report.faults.append(NO_SAMPLE)
         return
@@ -166,16 +152,15 @@ def _inspect(
         collate_fn=tuple,  # leave arrays what they are
         num_workers=min(workers, os.cpu_count() or 1),
     )
-    faulty = set()
-    turned = []
+    sound, turned = [], []
     for index, (faults, unit, labels, counts, digest, unnoticed) in enumerate(
         track_iter_progress((loader, report.num_images))
     ):
         if digest:
             report.digests[digest] = dataset.get_data_info(index)['img_path']
         report.faults += faults
-        if faults:
-            faulty.add(index)
+        if not faults:
+            sound.append(index)
         report.unit = report.unit or unit
         if unnoticed:
             turned.append(dataset.get_data_info(index)['img_path'])
@@ -186,7 +171,6 @@ def _inspect(
     report.notes += find_absent_classes(report)
     if turned:
         report.notes.append(describe_turned(turned))
-    sound = [i for i in range(report.num_images) if i not in faulty]
     if sound and metrics:
         report.faults += check_truth(dataset, pipeline, sound[0], metrics)
 

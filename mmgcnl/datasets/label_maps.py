@@ -49,18 +49,15 @@ def find_label_fault(
     backend_args: dict | None = None,
     stored: bool = True,
 ) -> str | None:
-    """Find what is wrong with a label map that was just loaded.
+    """Find what is wrong with a label map that was just loaded, in a sentence.
 
     Args:
         step: The step of the pipeline that has loaded it.
         results: The sample, with the label map ``gt_seg_map``.
-        num_classes: Number of classes. Without any, values are not checked.
-        ignore_index: Value of pixels that are ignored. None: values are not checked.
+        num_classes: Number of classes; 0: values are not checked.
+        ignore_index: Value of pixels that are ignored; None: values are not checked.
         backend_args: See mmengine's fileio, for the images.
-        stored: Whether to look at the values in the file, too, which is read again for it.
-
-    Returns:
-        A sentence that names the file.
+        stored: Whether to read the file again, to look at the values in it, too.
     """
     labels, path = results['gt_seg_map'], results.get('seg_map_path')
     if labels.ndim != 2:
@@ -120,14 +117,13 @@ def _is_scaled(step: Any, content: bytes) -> bool:
 
 def _find_lost_values(step: Any, content: bytes) -> np.ndarray:
     """Find values in a file that are others, or none, as uint8."""
-    nothing = np.zeros(0)
     if not content:
-        return nothing
+        return np.zeros(0)
     if step.imdecode_backend != 'tifffile':
         try:
             with Image.open(BytesIO(content)) as image:
                 if image.mode in _EIGHT_BITS:
-                    return nothing
+                    return np.zeros(0)
         except UnidentifiedImageError:
             pass  # the step has read it nevertheless
     stored = mmcv.imfrombytes(content, flag='unchanged', backend=step.imdecode_backend)
@@ -145,7 +141,7 @@ def find_only_class(datasets: Sequence[BaseDataset]) -> str | None:
         datasets: The parts of the training data.
 
     Returns:
-        A sentence for training data whose label maps, all of them, are like that.
+        A sentence, if all label maps are like that.
     """
     found: set[int] = set()
     ignored = False
@@ -190,16 +186,11 @@ def find_other_suffixes(dataset: BaseDataset) -> Iterator[str]:
     files = list_dir_or_file(
         folder, list_dir=False, recursive=True, backend_args=dataset.backend_args
     )
-    labels = getattr(dataset, 'seg_map_suffix', None)
-    if dataset.data_prefix.get('seg_map_path') != folder:
-        labels = None
-    others = sorted(
-        file
-        for file in files
-        if file.lower().endswith(_IMAGES)
-        and not file.endswith(suffix)
-        and not (labels and file.endswith(labels))
-    )
+    known = (suffix,)
+    if dataset.data_prefix.get('seg_map_path') == folder:
+        known += (dataset.seg_map_suffix,)
+    images = (file for file in files if file.lower().endswith(_IMAGES))
+    others = sorted(file for file in images if not file.endswith(known))
     if others:
         yield (
             f'{len(others)} images in {folder} do not end with {suffix} and are left out: '

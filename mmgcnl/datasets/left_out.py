@@ -14,50 +14,40 @@ from mmengine.dataset import BaseDataset
 
 from mmgcnl.utils.text import first_names
 
+from .annotations import Report
+
 # What mmdet's LoadAnnotations makes of a mask: a mask, an error, an ignored object.
 _MASK, _NO_MASK, _UNUSABLE, _RLE = range(4)
 _POLYGONS = range(6, 1 << 30, 2)  # numbers in a polygon
 _PART = 1000
 _MAX_ID = 10**7
-_SIZE = 'width', 'height'
-# Why an annotation is left out, as by the first 7, or has a wrong mask: fault or note.
+# Why an annotation is left out, as by the first 7, or has a wrong mask.
 _REASONS = (
-    (
-        True,
-        'have a box in fractions of the image, which mmdet takes for pixels: {}; give x, '
-        'y, width and height in pixels',
-    ),
-    (True, 'have a box with NaN or infinity: {}; correct or remove them'),
-    (False, 'are left out, because their `ignore` is set: {}'),
-    (False, 'are left out, because their box is less than a pixel wide or high: {}'),
-    (False, 'are left out, because their box is outside of the image: {}'),
-    (False, 'are left out, because their `area` is 0 or less: {}'),
-    (
-        False,
-        'are left out, because their mask has no polygon of three points or more: {}',
-    ),
-    (
-        True,
-        'have no mask (`segmentation`), but the pipeline loads masks: {}; give the masks, '
-        'remove these annotations, or train without masks: with_mask=False and no mask '
-        'head',
-    ),
-    (
-        True,
-        'have a mask (RLE) of another size than their image: {}; write its size as height, '
-        'width',
-    ),
+    'have a box in fractions of the image, which mmdet takes for pixels: {}; give x, '
+    'y, width and height in pixels',
+    'have a box with NaN or infinity: {}; correct or remove them',
+    'are left out, because their `ignore` is set: {}',
+    'are left out, because their box is less than a pixel wide or high: {}',
+    'are left out, because their box is outside of the image: {}',
+    'are left out, because their `area` is 0 or less: {}',
+    'are left out, because their mask has no polygon of three points or more: {}',
+    'have no mask (`segmentation`), but the pipeline loads masks: {}; give the masks, '
+    'remove these annotations, or train without masks: with_mask=False and no mask head',
+    'have a mask (RLE) of another size than their image: {}; write its size as height, '
+    'width',
 )
+_INTENDED = range(3, 8)  # those that may be: notes and no faults
 
 
-def find_left_out(
+def check_left_out(
     path: str,
     annotations: Sequence[dict],
     images: dict[Any, dict],
     categories: set[Any],
-    panoptic: bool = False,
-    masks: bool = False,
-) -> tuple[list[str], list[str]]:
+    panoptic: bool,
+    masks: bool,
+    report: Report,
+) -> None:
     """Find the annotations that mmdet's CocoDataset leaves out, and why.
 
     Args:
@@ -67,14 +57,12 @@ def find_left_out(
         categories: Ids of the classes of the data set.
         panoptic: Whether CocoPanopticDataset reads them.
         masks: Whether the pipeline loads masks.
-
-    Returns:
-        Faults, and notes on what may be intended.
+        report: Gets the faults, and notes on what may be intended.
     """
-    faults: list[str] = []
-    notes: list[str] = []
     find_rows = _row_finder(list(images))
-    sizes = np.array([[one[k] for one in images.values()] for k in _SIZE], float)
+    sizes = np.array(
+        [[one[key] for one in images.values()] for key in ('width', 'height')], float
+    )
     ours: list[dict] = []
     columns = []
     for part in split_up(annotations):
@@ -92,44 +80,44 @@ def find_left_out(
     if len(ours) < len(annotations):
         lost = [one['id'] for one in annotations if one['image_id'] not in images]
     if lost:
-        notes.append(
+        report.notes.append(
             f'{path}: {len(lost)} annotations are left out, because there is no image of '
             f'their image_id, or without a size: {first_names(map(str, lost))}'
         )
     if not ours:
         # Subsets may lack the classes; annotations of nothing mean that ids are wrong.
         if annotations and len(lost) == len(annotations):
-            faults.append(f'{path}: all annotations are left out')
-        return faults, notes
+            report.faults.append(f'{path}: all annotations are left out')
+        return
     rows, judged, crowd = map(np.concatenate, zip(*columns))
-    for number, (is_fault, text) in enumerate(_REASONS, 1):
+    for number, text in enumerate(_REASONS, 1):
         found = np.flatnonzero(judged == number).tolist()
         if found:
             names = first_names(
                 f'{one["id"]} of {file_name(images[one["image_id"]])}'
                 for one in map(ours.__getitem__, found)
             )
-            text = f'{path}: {len(found)} of {len(ours)} annotations {text.format(names)}'
-            (faults if is_fault else notes).append(text)
+            (report.notes if number in _INTENDED else report.faults).append(
+                f'{path}: {len(found)} of {len(ours)} annotations {text.format(names)}'
+            )
     left_out = (judged > 0) & (judged <= 7)
-    if not left_out.any() and not crowd.all():
-        return faults, notes
-    emptied = np.setdiff1d(rows[left_out], rows[~left_out]).tolist()
+    emptied: list[int] = []
+    if left_out.any():  # sorting all rows takes time
+        emptied = np.setdiff1d(rows[left_out], rows[~left_out]).tolist()
     if left_out.all():
-        faults.append(f'{path}: all annotations are left out')
+        report.faults.append(f'{path}: all annotations are left out')
     elif not panoptic and (left_out | crowd).all():
-        faults.append(
+        report.faults.append(
             f'{path}: all annotations are crowds (`iscrowd`), which are not trained, or '
             'left out: set `iscrowd` to 0 for single objects'
         )
     elif emptied:
         files = [file_name(one) for one in images.values()]
-        notes.append(
+        report.notes.append(
             f'{path}: {len(emptied)} of {len(images)} images are background only, because '
             'all of their annotations are left out: '
             f'{first_names(files[number] for number in emptied)}'
         )
-    return faults, notes
 
 
 def split_up(annotations: Sequence[dict]) -> Iterator[Sequence[dict]]:
@@ -165,8 +153,8 @@ def _judge(
     Args:
         annotations: N annotations.
         sizes: (2, N), width and height of their images.
-        panoptic: See :func:`find_left_out`.
-        masks: See :func:`find_left_out`.
+        panoptic: See :func:`check_left_out`.
+        masks: See :func:`check_left_out`.
 
     Returns:
         (N,), numbers of ``_REASONS``, from 1, or 0; and (N,), whether they are crowds.
@@ -190,20 +178,22 @@ def _judge(
     (x, y, w, h), (width, height) = boxes, sizes
     fractions = (boxes.min(0) >= 0) & (boxes.max(0) <= 1)
     fractions[fractions] = (boxes[:, fractions] % 1 > 0).any(0)
-    reason = np.zeros(len(area), np.uint8)
-    for number, found in (  # from the last to the first
-        (9, other_size),
-        (8, mask == _NO_MASK),
-        (7, mask == _UNUSABLE),
-        (6, area <= 0),
-        (5, (not panoptic) & ((x >= width) | (y >= height) | (x + w <= 0) | (y + h <= 0))),
-        (4, (w < 1) | (h < 1)),
-        (3, (not panoptic) & _are_set([one.get('ignore') for one in annotations])),
-        (2, ~np.isfinite(boxes).all(0)),
-        (1, fractions),
-    ):
-        reason[found] = number
-    return reason, _are_set([one.get('iscrowd') for one in annotations])
+    outside = (x >= width) | (y >= height) | (x + w <= 0) | (y + h <= 0)
+    reasons = (  # in the order of _REASONS
+        fractions,
+        ~np.isfinite(boxes).all(0),
+        (not panoptic) & _are_set([one.get('ignore') for one in annotations]),
+        (w < 1) | (h < 1),
+        (not panoptic) & outside,
+        area <= 0,
+        mask == _UNUSABLE,
+        mask == _NO_MASK,
+        other_size,
+    )
+    first = np.zeros(len(area), np.uint8)
+    for number in range(len(reasons), 0, -1):  # faster than np.select
+        first[reasons[number - 1]] = number
+    return first, _are_set([one.get('iscrowd') for one in annotations])
 
 
 def _to_numbers(values: list[Any]) -> np.ndarray:
@@ -219,23 +209,15 @@ def _are_set(values: list[Any]) -> np.ndarray:
 
 def find_filtered(
     dataset: BaseDataset, before: Iterable[dict], after: Iterable[dict]
-) -> list[str]:
-    """Count the images that the ``filter_cfg`` of a data set removes.
-
-    Args:
-        dataset: The data set.
-        before: Its samples, unfiltered.
-        after: Its samples, filtered.
-    """
+) -> Iterator[str]:
+    """Find the samples that the ``filter_cfg`` of a data set removes."""
     kept = {id(sample) for sample in after}
-    removed = [sample for sample in before if id(sample) not in kept]
-    if not removed:
-        return []
-    names = first_names(str(sample.get('img_path')) for sample in removed)
-    return [
-        f'{len(removed)} of {len(removed) + len(kept)} images are left out by '
-        f'filter_cfg={dict(dataset.filter_cfg or {})}: {names}'
-    ]
+    removed = [str(one.get('img_path')) for one in before if id(one) not in kept]
+    if removed:
+        yield (
+            f'{len(removed)} of {len(removed) + len(kept)} images are left out by '
+            f'filter_cfg={dict(dataset.filter_cfg or {})}: {first_names(removed)}'
+        )
 
 
 def find_repeated(samples: Iterable[dict]) -> Iterator[str]:
@@ -255,9 +237,6 @@ def _judge_mask(shape: Any) -> int:
     if not shape:
         return _NO_MASK
     if isinstance(shape, list):
-        for polygon in shape:
-            if len(polygon) in _POLYGONS:
-                return _MASK
-        return _UNUSABLE
+        return _MASK if any(len(one) in _POLYGONS for one in shape) else _UNUSABLE
     usable = isinstance(shape.get('counts'), (list, str)) and bool(shape.get('size'))
     return _RLE if usable else _UNUSABLE

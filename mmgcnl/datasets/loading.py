@@ -50,8 +50,9 @@ class DataError(RuntimeError):
         return super().__str__().rpartition(f'.{type(self).__name__}: ')[2].rstrip()
 
 
-# Errors of files, not of code.
-_OF_FILES = (OSError, JSONDecodeError, UnicodeDecodeError)
+#: What a data set raises that cannot be loaded; and of these, errors of files, not of code.
+LOAD_ERRORS = AssertionError, KeyError, OSError, RuntimeError, TypeError, ValueError
+_OF_FILES = OSError, JSONDecodeError, UnicodeDecodeError
 
 
 def build_dataloader(
@@ -139,14 +140,11 @@ def load_checked(
                 'images, annotations and categories'
             ) from error
         if classes and not isinstance(classes, str):
-            faults, notes = check_content(dataset, api.dataset, evaluated)
+            check_content(dataset, api.dataset, evaluated, report)
             if thorough:
-                faults += check_each_annotation(dataset.ann_file, api.dataset)
-                found = check_boxes(dataset.ann_file, api.dataset)
-                faults += found[0]
-                notes += found[1]
-            report.faults += dict.fromkeys(faults)
-            report.notes += notes
+                report.faults += check_each_annotation(dataset.ann_file, api.dataset)
+                check_boxes(dataset.ann_file, api.dataset, report)
+            report.faults = list(dict.fromkeys(report.faults))
         return api
 
     def filter_data() -> list[dict]:
@@ -164,14 +162,7 @@ def load_checked(
     vars(dataset).update(own)
     try:
         (full_init or dataset.full_init)()
-    except (
-        AssertionError,
-        KeyError,
-        OSError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except LOAD_ERRORS as error:
         # mmdet stops at some of what was found, in fewer words.
         if not (report.faults and isinstance(error, (AssertionError, KeyError))):
             report.faults.append(explain(error))
@@ -183,18 +174,16 @@ def load_checked(
 
 
 def check_dataset(dataset: Dataset) -> None:
-    """Check a data set, in part immediately and in part while its samples are loaded.
+    """Check that the folders of a data set exist, and that its first sample loads.
 
-    Immediately: the folders exist, there are samples, and the first one loads. While
-    loading: :class:`CheckedCompose`, which replaces the pipeline, checks each sample.
+    :class:`CheckedCompose`, which replaces the pipeline, checks each sample when it loads.
 
     Args:
         dataset: mmengine's BaseDataset, or a wrapper around such (repeated,
             concatenated). Data sets of other classes are not checked.
 
     Raises:
-        RuntimeError: A folder is missing, there is no sample, or the first one cannot
-            be loaded.
+        RuntimeError: A folder is missing, there is no sample, or the first one is faulty.
     """
     for leaf in leaf_datasets(dataset):
         # Some of ours check themselves.

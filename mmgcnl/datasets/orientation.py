@@ -31,8 +31,7 @@ def read_orientation(path: str, backend_args: dict | None = None) -> int:
     """Read the EXIF orientation of an image.
 
     Returns:
-        1 for an image as it is stored, 2 to 4 for one that is mirrored or upside down, 5 to
-        8 for one whose width is stored as its height.
+        1: as stored; 2 to 4: mirrored or upside down; 5 to 8: turned by a quarter.
     """
     try:
         with no_size_limit(), Image.open(BytesIO(get(path, backend_args))) as image:
@@ -45,11 +44,7 @@ def read_orientation(path: str, backend_args: dict | None = None) -> int:
 def explain_orientation(
     path: str, size: tuple[int, ...], expected: tuple[int, ...], backend_args: dict | None
 ) -> str:
-    """Say whether the EXIF orientation of an image is why its size (H, W) is not expected.
-
-    Returns:
-        What to append to the message; nothing if that is not the reason.
-    """
+    """Explain an unexpected size (H, W) by the EXIF orientation; '' if that is not it."""
     if tuple(size) != tuple(expected)[::-1]:
         return ''
     orientation = read_orientation(path, backend_args)
@@ -63,15 +58,7 @@ def explain_orientation(
 
 
 def find_other_size(results: dict, backend_args: dict | None) -> str | None:
-    """Find an image of another size than its annotations are for.
-
-    Args:
-        results: The sample with its image just loaded, and what the annotation file says.
-        backend_args: See mmengine's fileio.
-
-    Returns:
-        A sentence that names the file.
-    """
+    """Find an image, just loaded, of another size than the annotation file says."""
     height, width = results['ori_shape'][:2]
     expected = results.get('height', height), results.get('width', width)
     if expected == (height, width):
@@ -93,8 +80,8 @@ def is_turned_unnoticed(
     """Tell whether loading has turned an image, and left its size as it was.
 
     Args:
-        info: The information on the sample.
-        results: What the pipeline has loaded.
+        info: The information on the sample, of which ``pipeline`` has made ``results``.
+        results: The loaded sample.
         pipeline: The loading steps.
         backend_args: See mmengine's fileio.
     """

@@ -22,7 +22,8 @@ def loads_image(name: str) -> bool:
 class ImageReader:
     """The loader of a pipeline, which knows the type and the channels of its images.
 
-    As the first step of a pipeline it takes a path, an array, or a dict with either.
+    As the first step of a pipeline it takes a path, an array as the loader gives it, or a
+    dict with ``img_path`` or ``img``.
 
     Args:
         loader: The transform that loads an image by its ``img_path``.
@@ -37,15 +38,7 @@ class ImageReader:
         )
 
     def __call__(self, image: str | Path | np.ndarray | dict) -> dict | None:
-        """Load an image, unless it is loaded already.
-
-        Args:
-            image: A path, an array as the loader gives it, or a dict with ``img_path`` or
-                ``img``.
-
-        Returns:
-            What the loader returns: a dict with ``img``, ``img_shape`` and ``ori_shape``.
-        """
+        """Load an image, or complete one that is loaded to what the loader returns."""
         if isinstance(image, (str, Path)):
             return self.loader(dict(img_path=str(image)))
         data = dict(img=image) if isinstance(image, np.ndarray) else dict(image)
@@ -57,13 +50,7 @@ class ImageReader:
         return {'img_path': None, **data, 'img_shape': size, 'ori_shape': size}
 
     def read(self, image: str | Path | np.ndarray) -> np.ndarray:
-        """Load an image.
-
-        Args:
-            image: A path, or an array as the loader gives it.
-
-        Returns:
-            (H, W) or (H, W, C), of any type, as the pipeline has it.
+        """Load an image, (H, W) or (H, W, C), of any type, as the pipeline has it.
 
         Raises:
             ValueError: The file does not decode.
@@ -78,19 +65,12 @@ class ImageReader:
         return results['img']
 
     def picture(self, image: str | Path | np.ndarray) -> np.ndarray:
-        """Load an image and make it visible, see :func:`to_picture`.
-
-        Raises:
-            ValueError: The file does not decode.
-        """
+        """Load an image as :meth:`read` does, and make it visible by :func:`to_picture`."""
         return to_picture(self.read(image), self.rgb)
 
 
 def find_reader(steps: Sequence[Any]) -> ImageReader:
-    """Find what loads the images of a pipeline.
-
-    Args:
-        steps: Its transforms.
+    """Find what loads the images among the transforms of a pipeline.
 
     Raises:
         ValueError: None of them loads an image.

@@ -42,6 +42,13 @@ SKY = 3  # rows of cells
 NUM_OBJECTS = 16  # crates and barrels, half and half
 LAMPS = np.array(
     [
+        *([220, 60, 50], [60, 180, 70], [60, 90, 220]),
+        *([230, 200, 60], [180, 70, 200], [60, 190, 210]),
+    ]
+)
+_OBJECTS = 16  # crates and barrels, half and half
+LAMPS = np.array(
+    [
         [220, 60, 50],
         [60, 180, 70],
         [60, 90, 220],
@@ -53,6 +60,16 @@ LAMPS = np.array(
 _OBJECTS = (50, 170)  # gray of a crate, of a barrel
 CRATES = (3, 4)  # classes: left, right of the lamp that counts
 BARRELS = (5, 6)  # classes: that lamp unlit, lit
+# Okabe and Ito's palette, distinguishable for colour-blind readers.
+COLORS = {
+    'ground': [200, 200, 200],
+    'sky': [86, 180, 233],
+    'lamp': [240, 228, 66],
+    'crate left of the lamp': [0, 114, 178],
+    'crate right of the lamp': [0, 158, 115],
+    'barrel, lamp unlit': [213, 94, 0],
+    'barrel, lamp lit': [204, 121, 167],
+}
 
 
 def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -129,27 +146,7 @@ class ProbeDataset(BaseSegDataset):
         **kwargs: See mmseg's BaseSegDataset.
     """
 
-    METAINFO = dict(
-        classes=(
-            'ground',
-            'sky',
-            'lamp',
-            'crate left of the lamp',
-            'crate right of the lamp',
-            'barrel, lamp unlit',
-            'barrel, lamp lit',
-        ),
-        # Okabe and Ito's palette, distinguishable for colour-blind readers.
-        palette=[
-            [200, 200, 200],
-            [86, 180, 233],
-            [240, 228, 66],
-            [0, 114, 178],
-            [0, 158, 115],
-            [213, 94, 0],
-            [204, 121, 167],
-        ],
-    )
+    METAINFO = dict(classes=tuple(COLORS), palette=list(COLORS.values()))
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(img_suffix='.png', seg_map_suffix='.png', **kwargs)

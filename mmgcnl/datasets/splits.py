@@ -17,11 +17,9 @@ from mmengine.structures import BaseDataElement
 from mmgcnl.utils.config_types import class_of
 from mmgcnl.utils.text import first_names
 
-from .annotations import NO_CLASSES, Report, format_classes
+from .annotations import SETTINGS, Report, find_unusable_classes, format_classes
 from .loading import SET_ROOT, leaf_datasets
 
-# What mmseg's data sets read label maps with.
-_SETTINGS = ('reduce_zero_label', 'ignore_index', 'label_map', 'seg_map_suffix')
 # What metrics take from a sample, without which a training ends at its first validation.
 _NEEDED = dict(
     IoUMetric='gt_sem_seg',
@@ -34,30 +32,16 @@ _NEEDED = dict(
 )
 
 
-def settings_of(dataset: BaseDataset) -> dict[str, Any]:
-    """Collect what the labels of a data set are read with, and its class."""
-    found = {key: getattr(dataset, key) for key in _SETTINGS if hasattr(dataset, key)}
-    return dict(found, type=type(dataset).__name__)
-
-
 def describe_loaded(name: str, dataset: Any) -> list[Report]:
-    """Report on the parts of a data set that is loaded, from what is in memory.
-
-    Args:
-        name: Name of the split.
-        dataset: A data set, or a wrapper around some.
-    """
+    """Report on the parts of a data set that is loaded, for the split of this name."""
     parts = [part for part in leaf_datasets(dataset) if isinstance(part, BaseDataset)]
     reports = []
     for number, part in enumerate(parts, 1):
         title = f'{name} {number}/{len(parts)}' if len(parts) > 1 else name
-        classes = part.metainfo.get('classes') or ()
-        report = Report(title, type(part).__name__, len(part))
-        if not isinstance(classes, str):
-            report.classes = tuple(classes)
-        report.metainfo, report.settings = part.metainfo, settings_of(part)
-        if not classes and 'ignore_index' in report.settings:  # of mmseg's data sets
-            report.faults.append(NO_CLASSES)
+        report = Report(title, type(part).__name__)
+        report.describe(part)
+        if 'ignore_index' in report.settings:  # of mmseg's data sets
+            report.faults += find_unusable_classes(part.metainfo)
         reports.append(report)
     return reports
 
@@ -65,9 +49,8 @@ def describe_loaded(name: str, dataset: Any) -> list[Report]:
 def compare_splits(reports: Sequence[Report]) -> None:
     """Compare the data sets of a config with its training data.
 
-    Other classes, and label maps that are read otherwise, are added to the faults of the
-    reports; images that are also training images, by the content of their pixels, to the
-    notes.
+    Reports get other classes and ways to read label maps as faults, and images that are
+    also training images, by their pixels, as notes.
     """
     training = [report for report in reports if report.name.startswith('train')]
     if not training:
@@ -101,7 +84,7 @@ def _compare_settings(report: Report, first: Report) -> None:
                 f'metainfo.{key} is not that of the training data: set metainfo of all '
                 'data sets to the same'
             )
-    for key in _SETTINGS:
+    for key in SETTINGS:
         if key not in report.settings or key not in first.settings:
             continue
         here, there = report.settings[key], first.settings[key]
@@ -181,7 +164,7 @@ def find_missing_truth(
             )
 
 
-def _has(data: Any, key: str) -> bool:
+def _has(data: BaseDataElement, key: str) -> bool:
     for name in key.split('.'):
         if name not in data:
             return False
@@ -194,34 +177,27 @@ def check_truth(
     pipeline: Sequence[dict],
     index: int,
     metrics: Sequence[tuple[type, Mapping[str, Any]]],
-) -> list[str]:
+) -> Iterator[str]:
     """Find what metrics lack in a sample of a data set as a whole pipeline gives it.
 
-    Args:
-        dataset: The data set. Its own pipeline may only load.
-        pipeline: The steps, as a config has them.
-        index: Number of the sample.
-        metrics: See :func:`find_missing_truth`.
+    The data set's own pipeline may only load; see :func:`find_missing_truth`.
     """
     if type(dataset).prepare_data is not BaseDataset.prepare_data:
-        return []  # of videos, for example
+        return  # of videos, for example
     info = dataset.get_data_info(index)
     path = info['img_path']
     try:
         sample = Compose(pipeline)(info)
     except Exception as error:
-        return [f'the pipeline fails on {path}: {type(error).__name__}: {error}']
-    return list(find_missing_truth(metrics, sample))
+        yield f'the pipeline fails on {path}: {type(error).__name__}: {error}'
+    else:
+        yield from find_missing_truth(metrics, sample)
 
 
 def metrics_of(cfg: Config, splits: Sequence[str]) -> list[tuple[type, dict]]:
     """Find the class and the options of the metrics of some splits."""
-    found = []
-    for _, one in _evaluators(cfg, splits):
-        kind = class_of(one, METRICS)
-        if isinstance(kind, type):
-            found.append((kind, dict(one)))
-    return found
+    found = [(class_of(one, METRICS), dict(one)) for _, one in _evaluators(cfg, splits)]
+    return [(kind, options) for kind, options in found if isinstance(kind, type)]
 
 
 def check_evaluators(cfg: Config, splits: Sequence[str]) -> Iterator[str]:

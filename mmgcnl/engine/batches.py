@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -48,11 +49,7 @@ class NumberedBatchSampler:
     def skip(self, number: int) -> int:
         """Skip batches, so that the next pass starts after them.
 
-        At the beginning of each pass, the sampler gets its number, as in mmengine's
-        iteration-based loop.
-
-        Args:
-            number: How many batches to skip.
+        The sampler gets the number of each pass, as in mmengine's iteration-based loop.
 
         Returns:
             The number of passes that ended on the way.
@@ -78,29 +75,18 @@ class _Batch(list):
         self.seed = seed
 
 
-class _GetItems:
-    """Loads a batch of ``dataset``; a worker process first takes the batch's seed."""
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-
-    def __call__(self, batch: _Batch) -> list[Any]:
-        if get_worker_info() is not None:
-            seeds = np.random.SeedSequence(batch.seed).generate_state(3)
-            random.seed(int(seeds[0]))
-            np.random.seed(seeds[1])
-            torch.manual_seed(int(seeds[2]))
-        return [self.dataset[index] for index in batch]
+def _get_items(dataset: Any, batch: _Batch) -> list[Any]:
+    """Load a batch of ``dataset``; a worker process first takes the batch's seed."""
+    if get_worker_info() is not None:
+        seeds = np.random.SeedSequence(batch.seed).generate_state(3)
+        random.seed(int(seeds[0]))
+        np.random.seed(seeds[1])
+        torch.manual_seed(int(seeds[2]))
+    return [dataset[index] for index in batch]
 
 
 def number_batches(loader: DataLoader, seed: int, rank: int) -> NumberedBatchSampler:
-    """Replace the batch sampler of a loader by :class:`NumberedBatchSampler`.
-
-    Args:
-        loader: The loader, not iterated over yet.
-        seed: Seed of the training.
-        rank: Rank of the process.
-    """
+    """Let a loader, not iterated over yet, use a :class:`NumberedBatchSampler`."""
     sampler: Any = getattr(loader.batch_sampler, 'sampler', None)
     # mmengine 0.10.7 has already started workers, which have drawn from the sampler.
     loader._iterator = None
@@ -109,5 +95,6 @@ def number_batches(loader: DataLoader, seed: int, rank: int) -> NumberedBatchSam
     batches = NumberedBatchSampler(loader.batch_sampler, seed, rank)
     # A DataLoader forbids assignment, but its iterators read the attribute each time.
     vars(loader)['batch_sampler'] = batches
-    loader.dataset.__getitems__ = _GetItems(loader.dataset)  # type: ignore[attr-defined]
+    dataset: Any = loader.dataset
+    dataset.__getitems__ = partial(_get_items, dataset)
     return batches

@@ -20,10 +20,9 @@ from .runner import Runner
 def build_runner(cfg: Config) -> Any:
     """Build the runner of a config.
 
-    Args:
-        cfg: The config. Without ``runner_type``, or with 'Runner', the runner is ours.
-            Another registered type is built as mmdet's and mmseg's tools do it: mmengine's
-            FlexibleRunner, for example, trains with FSDP or DeepSpeed.
+    Without ``runner_type``, or with 'Runner', it is ours. Another registered type is built
+    as mmdet's and mmseg's tools do it: mmengine's FlexibleRunner, for example, trains with
+    FSDP or DeepSpeed.
 
     Raises:
         ValueError: No runner of that name is registered, or it cannot work here.

@@ -40,6 +40,8 @@ class CheckpointHook(_CheckpointHook):
         **kwargs: See mmengine's CheckpointHook.
     """
 
+    file_backend: Any
+
     def __init__(self, *args: Any, max_failures: int = 3, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if max_failures < 1:
@@ -48,14 +50,10 @@ class CheckpointHook(_CheckpointHook):
         self.failures = 0
 
     def save_interrupted(self, runner: Any, done: int) -> None:
-        """Save outside of the interval, since the training is about to be interrupted.
+        """Save after ``done`` iterations, since the training is about to be interrupted.
 
         A hook that saves by epoch removes this checkpoint once it has saved the next epoch,
         or another one of this kind.
-
-        Args:
-            runner: The runner.
-            done: Number of iterations done.
 
         Raises:
             OSError: The checkpoint cannot be written.
@@ -109,7 +107,9 @@ class CheckpointHook(_CheckpointHook):
     def _trying_again_later(self, runner: Any, meta: dict) -> Iterator[None]:
         """Report that a checkpoint could not be written, and forget that it was tried."""
         info = runner.message_hub.runtime_info
-        own, infos = deepcopy(self._kept()), dict(info)
+        names = 'keep_ckpt_ids', 'last_ckpt', 'best_ckpt_path', 'best_ckpt_path_dict'
+        own = deepcopy({name: vars(self)[name] for name in names if name in vars(self)})
+        infos = dict(info)
         try:
             yield
         except CheckpointNotSaved:
@@ -129,44 +129,25 @@ class CheckpointHook(_CheckpointHook):
                 f'it stops if {left} more in a row cannot be written'
             )
 
-    def _kept(self) -> dict[str, Any]:
-        """Return the attributes that name checkpoints."""
-        names = 'keep_ckpt_ids', 'last_ckpt', 'best_ckpt_path', 'best_ckpt_path_dict'
-        return {name: value for name, value in vars(self).items() if name in names}
-
-    file_backend: Any
-
     @contextmanager
     def _removing_last(self) -> Iterator[None]:
         """Postpone the removals inside to the end; drop them if there is an error."""
-        backend: Any = self.file_backend
-        self.file_backend = later = _RemovingLater(backend)
+        removed: list[str] = []
+        # That of an outer context, where saving the best also saves by interval.
+        remove = self.file_backend.remove
+        self.file_backend.remove = removed.append
         try:
             yield
         finally:
-            self.file_backend = backend
+            self.file_backend.remove = remove
         written = {
             self.last_ckpt,
             getattr(self, 'best_ckpt_path', None),
             *getattr(self, 'best_ckpt_path_dict', {}).values(),
         }
-        for path in later.removed:
+        for path in removed:
             if path not in written:
-                backend.remove(path)
-
-
-class _RemovingLater:
-    """A file backend that records the paths to remove, and removes nothing."""
-
-    def __init__(self, backend: Any) -> None:
-        self.backend = backend
-        self.removed: list[str] = []
-
-    def remove(self, path: str) -> None:
-        self.removed.append(path)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.backend, name)
+                remove(path)
 
 
 class EarlyStoppingHook(_EarlyStoppingHook):
@@ -257,11 +238,7 @@ class LoadableCheckpointHook(Hook):
     priority = 'LOWEST'  # after hooks that add to a checkpoint
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Reduce the checkpoint to built-in types, and check it.
-
-        Raises:
-            CheckpointError: A hook or a data set has added something else.
-        """
+        """Reduce the checkpoint to built-in types, and :func:`check_loadable`."""
         for key, value in checkpoint.items():
             checkpoint[key] = value if key == 'state_dict' else to_builtin_types(value)
         check_loadable(checkpoint)

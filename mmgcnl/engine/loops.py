@@ -37,13 +37,7 @@ class EpochBasedTrainLoop(_EpochBasedTrainLoop):
         return runner.model
 
     def _validate_if_due(self) -> None:
-        self._decide_current_val_interval()
-        if (
-            self.runner.val_loop is not None
-            and self._epoch >= self.val_begin
-            and (self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs)
-        ):
-            self.runner.val_loop.run()
+        _validate_if_due(self, self._epoch, self._max_epochs)
 
     def run_epoch(self) -> None:
         """Run an epoch, or the rest of the one that was interrupted."""
@@ -91,10 +85,11 @@ class IterBasedTrainLoop(_IterBasedTrainLoop):
         return runner.model
 
     def _validate_if_due(self) -> None:
-        self._decide_current_val_interval()
-        if (
-            self.runner.val_loop is not None
-            and self._iter >= self.val_begin
-            and (self._iter % self.val_interval == 0 or self._iter == self._max_iters)
-        ):
-            self.runner.val_loop.run()
+        _validate_if_due(self, self._iter, self._max_iters)
+
+
+def _validate_if_due(loop: Any, done: int, last: int) -> None:
+    loop._decide_current_val_interval()
+    due = done >= loop.val_begin and (done % loop.val_interval == 0 or done == last)
+    if due and loop.runner.val_loop is not None:
+        loop.runner.val_loop.run()

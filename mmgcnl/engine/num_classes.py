@@ -14,6 +14,8 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
+from mmgcnl.datasets.annotations import find_unusable_classes
+
 from .options import ConfigError
 
 # Modules whose number of classes differs from the data set's by design, and what inherits
@@ -35,16 +37,13 @@ def compare_num_classes(model: nn.Module, metainfo: Mapping[str, Any]) -> list[s
         metainfo: ``metainfo`` of the data set. Without 'classes' nothing is compared.
 
     Returns:
-        For each such head, its number, that of the data set, and the option to change.
+        For each such head, the two numbers and the option to change.
     """
     classes = metainfo.get('classes')
     if classes is None:
         return []
     if isinstance(classes, str):
-        return [
-            f'metainfo.classes is the text {classes!r}: give a tuple of names, also for a '
-            f'single class, ({classes!r},)'
-        ]
+        return [*find_unusable_classes(metainfo)]
     for name, module in model.named_modules():
         if name.split('.')[-1] in TEXT_MODELS or TRACKER in _classes_of(module):
             return []
@@ -116,11 +115,11 @@ class NumClassesHook(Hook):
         self._check(runner, runner.train_dataloader.dataset, 'train_dataloader')
 
     def before_val(self, runner: Runner) -> None:
-        """Compare with the validation data, see :meth:`before_train`."""
+        """Compare with the validation data."""
         self._check(runner, runner.val_dataloader.dataset, 'val_dataloader')
 
     def before_test(self, runner: Runner) -> None:
-        """Compare with the test data, see :meth:`before_train`."""
+        """Compare with the test data."""
         self._check(runner, runner.test_dataloader.dataset, 'test_dataloader')
 
     def _check(self, runner: Runner, dataset: Dataset, name: str) -> None:
@@ -129,8 +128,6 @@ class NumClassesHook(Hook):
         faults = compare_num_classes(runner.model, getattr(dataset, 'metainfo', {}))
         if faults:
             raise ConfigError(
-                f'{name}: '
-                + '; '.join(faults)
-                + '. If the model is right, turn this check '
-                'off with check_num_classes=False'
+                f'{name}: {"; ".join(faults)}. If the model is right, turn this check off '
+                'with check_num_classes=False'
             )

@@ -28,20 +28,14 @@ def is_detector(cfg: Config) -> bool:
 
 
 def use_amp(cfg: Config, dtype: str) -> None:
-    """Train with automatic mixed precision.
-
-    Args:
-        cfg: The config.
-        dtype: 'fp16', which needs a GPU, or 'bf16'.
-    """
+    """Train with automatic mixed precision: 'fp16', which needs a GPU, or 'bf16'."""
     # The config may have been made for the other dtype.
     cfg.optim_wrapper.pop('loss_scale', None)
     cfg.optim_wrapper.pop('dtype', None)
     if dtype == 'fp16':
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.loss_scale = 'dynamic'
-        return
-    cfg.optim_wrapper.type = 'Bfloat16OptimWrapper'
+        cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
+    else:
+        cfg.optim_wrapper.type = 'Bfloat16OptimWrapper'
 
 
 def scale_learning_rate(cfg: Config) -> None:
@@ -59,13 +53,10 @@ def scale_learning_rate(cfg: Config) -> None:
 
 
 def resume_training(cfg: Config, checkpoint: str) -> None:
-    """Resume a training.
+    """Resume from a checkpoint, or with 'auto' from the latest of the work dir.
 
-    Args:
-        cfg: The config.
-        checkpoint: A file; or 'auto' for the latest of the work dir. If that has none, the
-            training starts from the beginning, with the weights of ``load_from`` if the
-            config has it.
+    If that has none, the training starts from the beginning, with the weights of
+    ``load_from`` if the config has it.
     """
     automatic = checkpoint == 'auto'
     if automatic and cfg.get('load_from') and not find_checkpoints(cfg.work_dir):
@@ -137,8 +128,7 @@ def draw_predictions(
     hook.draw = True
     hook.interval = 1  # mmseg 1.2.2 applies the interval in tests as well
     if show:
-        hook.show = True
-        hook.wait_time = wait_time
+        hook.update(show=True, wait_time=wait_time)
     if show_dir:
         if is_detector(cfg):
             hook.test_out_dir = show_dir
@@ -160,11 +150,7 @@ def use_tta(cfg: Config) -> None:
 
 
 def save_predictions(cfg: Config, out: str) -> None:
-    """Write the predictions of a test to a file or folder.
-
-    Args:
-        cfg: The config.
-        out: For a detector a .pkl file, for a segmentor a folder of label maps.
+    """Write the predictions of a detector to a .pkl file, label maps to a folder.
 
     Raises:
         ValueError: ``out`` is no .pkl file for a detector, or cannot be written.
@@ -175,8 +161,8 @@ def save_predictions(cfg: Config, out: str) -> None:
         _check_writable(os.path.dirname(out) or '.')
         metrics = cfg.test_evaluator
         metrics = metrics if isinstance(metrics, list) else [metrics]
-        metrics.append(dict(type='mmdet.DumpDetResults', out_file_path=out))
-        cfg.test_evaluator = metrics
+        dump = dict(type='mmdet.DumpDetResults', out_file_path=out)
+        cfg.test_evaluator = [*metrics, dump]
         return
     _check_writable(out)
     hook = dict(type='mmgcnl.engine.predictions.LabelMapHook', out_dir=out)

@@ -27,9 +27,6 @@ _NAMED_BY_IMAGE = ('CityScapesMetric', 'CocoPanopticMetric')
 def name_outputs(paths: Iterable[str]) -> dict[str, str]:
     """Name the files that are written for images.
 
-    Args:
-        paths: Paths of the images.
-
     Returns:
         For each path a relative path without suffix: the name of the image or, where these
         repeat, also its folders below the one that all images are in.
@@ -91,11 +88,7 @@ class LabelMapHook(Hook):
         self.dtype: type = np.uint8
 
     def before_test(self, runner: Runner) -> None:
-        """Name the files.
-
-        Raises:
-            ConfigError: Two images would be written to the same file.
-        """
+        """Name the files, as :func:`name_outputs`."""
         dataset = runner.test_dataloader.dataset
         self.names = name_outputs(image_paths(dataset))
         classes = getattr(dataset, 'metainfo', {}).get('classes') or ()
@@ -110,14 +103,7 @@ class LabelMapHook(Hook):
         data_batch: Any = None,
         outputs: Sequence[Any] | None = None,
     ) -> None:
-        """Write the label maps of a batch.
-
-        Args:
-            runner: Unused.
-            batch_idx: Unused.
-            data_batch: Unused.
-            outputs: mmseg's data samples with ``pred_sem_seg``, (1, H, W).
-        """
+        """Write the label maps of mmseg's data samples, ``pred_sem_seg`` (1, H, W)."""
         for sample in outputs or ():
             labels = sample.pred_sem_seg.data[0].cpu().numpy()
             if sample.get('reduce_zero_label', False):
@@ -129,19 +115,17 @@ class LabelMapHook(Hook):
 
 
 class DistinctNamesHook(Hook):
-    """Stops before metrics of the libraries would write several images to one file."""
+    """Stops before metrics of the libraries would write several images to one file.
+
+    Or more classes than fit into the files, which have 8 bits.
+    """
 
     def before_val(self, runner: Runner) -> None:
         """Check the metrics of a validation."""
         self._check(runner.val_loop)
 
     def before_test(self, runner: Runner) -> None:
-        """Check the metrics of a test.
-
-        Raises:
-            ConfigError: Two images have the same name, or the classes are too many for the
-                files of 8 bits that a metric writes.
-        """
+        """Check the metrics of a test."""
         self._check(runner.test_loop)
 
     def _check(self, loop: Any) -> None:

@@ -106,11 +106,7 @@ class PreemptionHook(Hook):
             self._stop(runner, runner.iter)
 
     def _stop(self, runner: Any, done: int) -> None:
-        """Save a checkpoint unless there is one, and exit.
-
-        Raises:
-            SystemExit: With status 143.
-        """
+        """Save a checkpoint unless there is one, and exit."""
         try:
             runner.save_interrupted(done)
         except OSError as error:
@@ -133,10 +129,7 @@ def protect_workers(loader: DataLoader) -> DataLoader:
     may be delivered to one of these, and then ends the worker.
 
     Args:
-        loader: The loader, which has not started its workers yet.
-
-    Returns:
-        The loader.
+        loader: It is returned, and must not have started its workers yet.
     """
     # The parent of a worker may be a fork server: name the process that ends it.
     loader.worker_init_fn = partial(_start_worker, loader.worker_init_fn, os.getpid())

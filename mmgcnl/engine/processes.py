@@ -14,11 +14,8 @@ def connect_without_gpu(launcher: str, timeout: float | None = None) -> None:
     """Connect the processes of torchrun over gloo, on a machine without a GPU.
 
     mmengine would ask for a CUDA device, whatever the backend, unless the process group is
-    already initialised.
-
-    Args:
-        launcher: 'none', or one of mmengine's. With others than 'pytorch' nothing happens.
-        timeout: Seconds after which an operation fails. None: PyTorch's default.
+    already initialised. With other launchers than 'pytorch' nothing happens. An operation
+    fails after ``timeout`` seconds; None: PyTorch's default.
     """
     if launcher == 'pytorch' and get_device() == 'cpu' and not is_distributed():
         limit = None if timeout is None else timedelta(seconds=timeout)
@@ -26,11 +23,7 @@ def connect_without_gpu(launcher: str, timeout: float | None = None) -> None:
 
 
 def connect_processes(launcher: str) -> None:
-    """Connect the processes that a launcher has started, with or without a GPU.
-
-    Args:
-        launcher: 'none', or one of mmengine's, such as 'pytorch'.
-    """
+    """Connect the processes that a launcher has started, with or without a GPU."""
     connect_without_gpu(launcher)
     if launcher != 'none' and not is_distributed():
         init_dist(launcher)

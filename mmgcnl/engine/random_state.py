@@ -27,11 +27,7 @@ def get_random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Set what :func:`get_random_state` returned.
-
-    Args:
-        state: The states. Their tensors may be on any device.
-    """
+    """Set what :func:`get_random_state` returned, whose tensors may be on any device."""
     random.setstate(state['python'])
     name, keys, *rest = state['numpy']
     np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))

@@ -32,11 +32,11 @@ def collect_progress(runner: Any, iteration: int, with_gradients: bool) -> dict[
     Args:
         runner: The runner.
         iteration: Number of iterations done.
-        with_gradients: Whether to collect accumulated gradients.
+        with_gradients: Whether to collect accumulated gradients, those of all processes,
+            in the main process.
 
     Returns:
-        Entries for ``meta`` in a checkpoint. The gradients are those of all processes,
-        and only the main process has them.
+        Entries for ``meta`` in a checkpoint.
     """
     loader = runner.train_dataloader
     start = getattr(runner.train_loop, 'epoch_start', None)

@@ -6,11 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mmengine.device import get_device
-from mmengine.dist import (
-    all_gather_object,
-    broadcast_object_list,
-    is_main_process,
-)
+from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook as _CheckpointHook
 from mmengine.hooks import EarlyStoppingHook as _EarlyStoppingHook
 from mmengine.hooks import Hook
@@ -72,26 +68,20 @@ def _with_ours(config: dict, registry: Registry) -> dict:
 class Runner(_Runner):
     """mmengine's Runner with additions.
 
-    - Resuming an interrupted training yields the weights of an uninterrupted one:
-      checkpoints hold the random state of every process, and loading continues with the
-      next sample, also within an epoch (docs/reliability.md has the conditions).
-    - A checkpoint gets its name when it is complete. Older ones are removed after that,
-      and resuming takes the one in mmengine's file last_checkpoint, else the latest intact
-      one. A training goes on when a checkpoint cannot be written, and stops when that
-      happens three times in a row.
+    - Resuming an interrupted training yields the weights of an uninterrupted one
+      (docs/reliability.md has the conditions).
+    - A checkpoint gets its name when it is complete, and older ones are removed after that.
+      Resuming takes the one in mmengine's file last_checkpoint, else the latest intact one.
+      A training goes on when a checkpoint cannot be written, see :class:`CheckpointHook`.
     - SIGTERM makes a training save a checkpoint and exit with status 143.
     - Training stops at a loss that is not finite, and does not save such weights.
     - ``launcher='pytorch'`` works without a GPU: the processes communicate over gloo,
       and SyncBN becomes BN, since PyTorch's SyncBN has no CPU implementation.
-    - When pretrained weights cannot be loaded, the error names the options that turn them
-      off or read them from a file.
     - Data sets, and the number of classes of the heads, are checked before the first
-      iteration.
+      iteration, and errors name the options that help.
     - Checkpoints are loaded without running code in them.
 
-    Args:
-        *args: See mmengine's Runner.
-        **kwargs: See mmengine's Runner.
+    Its arguments are those of mmengine's Runner.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -185,14 +175,12 @@ class Runner(_Runner):
     ) -> None:
         """Register the config's hooks and those that every training has."""
         super().register_hooks(default_hooks, custom_hooks)
-        self.register_hook(FiniteLossHook())
-        self.register_hook(RandomStateHook())
-        self.register_hook(NumClassesHook())
-        self.register_hook(SplitsHook())
         self._preemption = PreemptionHook()
-        self.register_hook(self._preemption)
-        self.register_hook(LoadableCheckpointHook())
-        self.register_hook(DistinctNamesHook())
+        for hook in (
+            *(FiniteLossHook(), RandomStateHook(), NumClassesHook(), SplitsHook()),
+            *(self._preemption, LoadableCheckpointHook(), DistinctNamesHook()),
+        ):
+            self.register_hook(hook)
 
     @staticmethod
     def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
@@ -200,11 +188,7 @@ class Runner(_Runner):
         return protect_workers(build_dataloader(*args, **kwargs))
 
     def train(self) -> nn.Module:
-        """Train.
-
-        Raises:
-            SystemExit: With status 143, after SIGTERM. There is a checkpoint to resume.
-        """
+        """Train; after SIGTERM, exit with status 143 and a checkpoint to resume."""
         survive_failing_logs(self.logger, self.visualizer)
         with self._preemption.noticing_sigterm():
             return super().train()
@@ -256,17 +240,15 @@ class Runner(_Runner):
             save(filename)
             return
 
-        def write(part: str) -> None:
-            save(os.path.basename(part))
-
-        write_whole(os.path.join(out_dir, filename), write)
+        write_whole(
+            os.path.join(out_dir, filename), lambda part: save(os.path.basename(part))
+        )
 
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> dict:
         """Load a checkpoint.
 
         Raises:
-            CheckpointError: The file is no intact, safe checkpoint; or it is to be
-                resumed and holds weights only.
+            CheckpointError: It is not intact or not safe, or has no training to resume.
         """
         checkpoint = super().load_checkpoint(filename, *args, **kwargs)
         if self._resume and not {'meta', 'message_hub'} <= checkpoint.keys():

@@ -29,7 +29,7 @@ def compare_ignore_index(
 
     Args:
         model: A segmentor. Other models have no such heads.
-        settings: See :func:`mmgcnl.datasets.splits.settings_of`, for the training data.
+        settings: Of the training data, see :class:`mmgcnl.datasets.annotations.Report`.
         metrics: The class of each metric, with its options or attributes.
     """
     heads = {
@@ -64,9 +64,8 @@ class SplitsHook(Hook):
         """Compare the data sets, and look at a sample of the validation data.
 
         Raises:
-            ConfigError: The classes, or what label maps are read with, are not the same;
-                the label maps have one class only; or the validation data lacks what a
-                metric needs.
+            ConfigError: Classes or settings are not the same, the label maps have one class
+                only, or the validation data lacks what a metric needs.
         """
         if not runner.cfg.get('check_splits', True):
             return
@@ -81,8 +80,8 @@ class SplitsHook(Hook):
             metrics = [(type(one), vars(one)) for one in getattr(evaluator, 'metrics', ())]
             validated = describe_loaded('val', dataloader.dataset)
             if validated:
-                missing = find_missing_truth(metrics, dataloader.dataset[0])
-                validated[0].faults += missing
+                sample = dataloader.dataset[0]
+                validated[0].faults += find_missing_truth(metrics, sample)
             reports += validated
         compare_splits(reports)
         parts = [part for part in leaf_datasets(dataset) if isinstance(part, BaseDataset)]
@@ -94,11 +93,8 @@ class SplitsHook(Hook):
         for report in reports:
             for note in report.notes:
                 runner.logger.warning(f'{report.name}: {note}')
-        faults = [
-            f'{report.name}: {fault}' for report in reports for fault in report.faults
-        ]
+        faults = '\n'.join(f'{r.name}: {fault}' for r in reports for fault in r.faults)
         if faults:
             raise ConfigError(
-                '\n'.join(faults)
-                + '; if it is meant so, turn this check off with check_splits=False'
+                f'{faults}; if it is meant so, turn this check off with check_splits=False'
             )

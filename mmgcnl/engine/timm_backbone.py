@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from mmgcnl.utils.config_types import type_name
+from mmgcnl.utils.config_types import type_name, walk
 
 from .options import ConfigError
 
@@ -33,7 +32,13 @@ def explain_timm(model_cfg: dict) -> Iterator[None]:
             'pip install timm'
         ) from error
     except OSError as error:
-        keys = list(_find_backbones(model_cfg, 'model'))
+        keys = [
+            place
+            for place, node in walk(dict(model=model_cfg))
+            if isinstance(node, dict)
+            and type_name(node.get('type')) == 'TIMMBackbone'
+            and (node.get('pretrained', True) or node.get('checkpoint_path'))
+        ]
         if not keys:
             raise
         raise ConfigError(
@@ -41,14 +46,3 @@ def explain_timm(model_cfg: dict) -> Iterator[None]:
             f'--cfg-options {" ".join(f"{key}.pretrained=False" for key in keys)}, with '
             f'{keys[0]}.checkpoint_path=FILE for a downloaded file'
         ) from error
-
-
-def _find_backbones(node: Any, key: str) -> Iterator[str]:
-    """Yield the config keys of TIMMBackbones that load weights."""
-    if not isinstance(node, dict):
-        return
-    if type_name(node.get('type')) == 'TIMMBackbone':
-        if node.get('pretrained', True) or node.get('checkpoint_path'):
-            yield key
-    for name, child in node.items():
-        yield from _find_backbones(child, f'{key}.{name}')

@@ -82,11 +82,7 @@ class PanopticQuality(BaseMetric):
     # Set before the first epoch, so that wrong classes are reported in time.
     @BaseMetric.dataset_meta.setter  # type: ignore[attr-defined]
     def dataset_meta(self, dataset_meta: dict) -> None:
-        """Check the classes of the data set against the categories of ``ann_file``.
-
-        Raises:
-            ValueError: They differ.
-        """
+        """Check the classes of the data set against the categories of ``ann_file``."""
         # CocoPanopticDataset numbers the categories in the order of the file.
         categories = list(self.coco.cats.values())
         names = [category['name'] for category in categories]
@@ -103,12 +99,10 @@ class PanopticQuality(BaseMetric):
         self.label_of = {id_: label for label, id_ in enumerate(self.category_ids)}
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Count the matches of one batch.
+        """Count the matches of DetDataSamples, as dicts.
 
-        Args:
-            data_batch: Unused.
-            data_samples: DetDataSamples as dicts, with ``img_id`` and
-                ``pred_panoptic_seg.sem_seg``, (1, H, W): label + 1000 * instance.
+        They have ``img_id`` and ``pred_panoptic_seg.sem_seg``, (1, H, W): label + 1000 *
+        instance.
 
         Raises:
             ValueError: An image is not in ``ann_file``, or its prediction has another
@@ -158,10 +152,6 @@ class PanopticQuality(BaseMetric):
         self, results: Sequence[tuple[np.ndarray | None, dict | None]]
     ) -> dict[str, float]:
         """Average over the images of all processes, and write the JSON.
-
-        Args:
-            results: For each image its statistics, unless ``format_only``, and its
-                annotation, if predictions are written.
 
         Returns:
             The values by name; empty with ``format_only``.

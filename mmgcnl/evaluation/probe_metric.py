@@ -24,13 +24,7 @@ class ProbeMetric(BaseMetric):
     default_prefix = 'probe'
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Count the pixels of one batch.
-
-        Args:
-            data_batch: Unused.
-            data_samples: mmseg's data samples as dicts, with ``gt_sem_seg`` and
-                ``pred_sem_seg`` (1, H, W).
-        """
+        """Count the pixels, ``gt_sem_seg`` and ``pred_sem_seg`` (1, H, W), of a batch."""
         for sample in data_samples:
             truth = sample['gt_sem_seg']['data'].cpu()
             right = truth == sample['pred_sem_seg']['data'].cpu()

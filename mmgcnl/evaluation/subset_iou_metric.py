@@ -37,12 +37,7 @@ class SubsetIoUMetric(IoUMetric):
         self.images = dict(images)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Count the pixels of each image.
-
-        Args:
-            data_batch: Unused.
-            data_samples: mmseg's data samples as dicts.
-        """
+        """Count the pixels of each image."""
         for sample in data_samples:
             super().process(data_batch, [sample])
             if not self.format_only:

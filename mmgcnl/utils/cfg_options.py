@@ -11,7 +11,10 @@ import difflib
 import inspect
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from importlib.util import find_spec
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +24,8 @@ from mmengine.registry import Registry
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from .config_types import class_of, parameters_of, scope_of
-from .sources import mentions, source_of
-from .text import did_you_mean
+from .config_types import class_of, parameters_of, scope_of, walk
+from .text import did_you_mean, first_names
 
 #: Settings that are read from the whole config: those of the runner, which FlexibleRunner
 #: and the tools here add to, ...
@@ -137,8 +139,8 @@ def _unread(cfg: Config, words: list[str], options: Mapping[str, Any]) -> int | 
     if words[0] in _OF_THE_FILE:
         return 0
     if words[0] not in _TOP_LEVEL:
-        texts = [source_of(package) for package in _custom_packages(cfg)]
-        return None if mentions(words[0], texts) else 0
+        texts = [_source_of(package) for package in _custom_packages(cfg)]
+        return None if _mentions(words[0], texts) else 0
     node: Any = dict(cfg.items())
     for depth, word in enumerate(words):
         if isinstance(node, (list, tuple)):
@@ -165,18 +167,18 @@ def _takes(
     if inside is not None:
         # A further hook comes with its type.
         return word in inside or f'{".".join(words)}.type' in options
-    texts = [source_of(package) for package in (*_LIBRARIES, *_custom_packages(cfg))]
+    texts = [_source_of(package) for package in (*_LIBRARIES, *_custom_packages(cfg))]
     known = _known(cfg, node, place, options)
     if known is not None:
         # Some settings are taken out before the class is built, as `priority` of a hook.
-        popped = mentions(word, texts, '[\'"]') and not did_you_mean(word, known)
+        popped = _mentions(word, texts, '[\'"]') and not did_you_mean(word, known)
         return word in known or popped
     if place[0] == 'model':
         texts = [Path(file).read_text(errors='ignore') for file in _files_of(cfg)]
-        texts += map(source_of, _custom_packages(cfg))
+        texts += map(_source_of, _custom_packages(cfg))
     # As cfg.NAME or cfg['NAME']; or as the argument of a function that gets **cfg.
-    return mentions(word, texts, '[.\'"]') or (
-        not did_you_mean(word, node) and mentions(word, texts)
+    return _mentions(word, texts, '[.\'"]') or (
+        not did_you_mean(word, node) and _mentions(word, texts)
     )
 
 
@@ -211,9 +213,8 @@ def _classes(cfg: Config, node: Mapping) -> set[Any]:
 
 def _files_of(cfg: Config) -> set[str]:
     """Files with the classes of the model, their bases, and what these modules use."""
-    nodes = [cfg.model, *(value for _, value in _paths(cfg.model))]
-    nodes = [n for n in nodes if isinstance(n, Mapping) and 'type' in n]
-    kinds = {kind for n in nodes for kind in _classes(cfg, n)}
+    nodes = [node for _, node in walk(dict(model=cfg.model)) if isinstance(node, Mapping)]
+    kinds = {kind for node in nodes if 'type' in node for kind in _classes(cfg, node)}
     modules = {
         base.__module__ for kind in kinds for base in getattr(kind, '__mro__', [kind])
     }
@@ -227,6 +228,28 @@ def _files_of(cfg: Config) -> set[str]:
         modules |= {name for name in used if str(name).split('.')[0] in _LIBRARIES}
     files = {getattr(sys.modules.get(name), '__file__', None) for name in modules}
     return {file for file in files if file and str(file).endswith('.py')}
+
+
+def _mentions(word: str, texts: Iterable[str], before: str = r'\b') -> bool:
+    """Whether one of the texts has a word, after what the pattern ``before`` matches."""
+    pattern = re.compile(rf'{before}{re.escape(word)}\b')
+    return any(pattern.search(text) for text in texts)
+
+
+@cache
+def _source_of(package: str) -> str:
+    """Read the source of all modules of a package, without importing it.
+
+    Returns:
+        Their text; empty if there is no such package.
+    """
+    module = sys.modules.get(package)
+    spec = getattr(module, '__spec__', None) or find_spec(package)
+    if spec is None or spec.origin is None:
+        return ''
+    file = Path(spec.origin)
+    files = file.parent.rglob('*.py') if file.name == '__init__.py' else [file]
+    return '\n'.join(path.read_text(errors='ignore') for path in sorted(files))
 
 
 def _hint(cfg: Config, words: list[str], depth: int, options: Mapping[str, Any]) -> str:
@@ -248,18 +271,17 @@ def _hint(cfg: Config, words: list[str], depth: int, options: Mapping[str, Any])
         new = _OLD.get('.'.join(words[:length]))
         if new is not None:
             return f' (did you mean {".".join([new, *words[length:]])}?)'
-    paths = dict(_paths({k: v for k, v in cfg.items() if k in _TOP_LEVEL}))
+    paths = dict(walk({k: v for k, v in cfg.items() if k in _TOP_LEVEL}))
     if depth == 0 and words[0] in cfg:
         used = [p for p in paths if _is_use(p, paths[p], words[0], cfg[words[0]])]
         used = ['.'.join([p, *words[1:]]) for p in used]
         used = [p for p in used if len(words) == 1 or p in paths]
         text = ' (a variable of the config, which is used only while the file is read'
-        return text + (f': set {_join(used)})' if used else ')')
+        return text + (f': set {first_names(used)})' if used else ')')
     ends = [p for p in paths if p.split('.')[-1] == words[-1]]
     if ends:
-        shared = {p: _shared_end(p.split('.'), words) for p in ends}
-        most = max(shared.values())
-        ends = [p for p in ends if shared[p] == most]
+        shared = {p: len(commonprefix([p.split('.')[::-1], words[::-1]])) for p in ends}
+        ends = [p for p in ends if shared[p] == max(shared.values())]
         ends.sort(key=lambda p: -difflib.SequenceMatcher(None, key, p).ratio())
         return f' (did you mean {" or ".join(ends[:_MOST])}?)'
     if depth:
@@ -285,45 +307,16 @@ def _is_use(path: str, value: Any, name: str, variable: Any) -> bool:
     if isinstance(variable, str):
         return len(variable) > 2 and isinstance(value, str) and variable in value
     if isinstance(variable, (Mapping, list, tuple)):
-        return len(variable) > 0 and _plain(value) == _plain(variable)
+        return len(variable) > 0 and value == variable
     # Other settings may have the same number by chance.
     return value == variable and path.split('.')[-1] == name
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
-
-
-def _join(paths: list[str]) -> str:
-    rest = len(paths) - _MOST
-    return ', '.join(paths[:_MOST]) + (f' and {rest} more' if rest > 0 else '')
-
-
-def _shared_end(one: list[str], other: list[str]) -> int:
-    pairs = zip(reversed(one), reversed(other))
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
-
-
-def _paths(node: Any, start: str = '') -> Iterator[tuple[str, Any]]:
-    """Yield the place of every setting of a config, with its value."""
-    if isinstance(node, Mapping):
-        parts = list(node.items())
-    elif isinstance(node, (list, tuple)):
-        parts = [(str(i), v) for i, v in enumerate(node) if isinstance(v, Mapping)]
-    else:
-        return
-    for key, value in parts:
-        yield f'{start}{key}', value
-        yield from _paths(value, f'{start}{key}.')
 
 
 def _custom_packages(cfg: Config) -> tuple[str, ...]:
     """Packages of the user's own modules: those imported by the config."""
     names = (cfg.get('custom_imports') or {}).get('imports') or []
     names = [names] if isinstance(names, str) else list(names)
-    kinds = [v for p, v in _paths(dict(cfg.items())) if p.endswith('.type')]
+    kinds = [v for p, v in walk(dict(cfg.items())) if p.endswith('.type')]
     names += [kind.__module__ for kind in kinds if not isinstance(kind, str)]
     packages = {str(name).split('.')[0] for name in names}
     return tuple(sorted(packages - {*_LIBRARIES, 'torch', 'builtins'}))

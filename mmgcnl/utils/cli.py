@@ -1,6 +1,7 @@
 """Argument types and checks for the command lines of the tools.
 
-Wrong input is reported the way argparse does it: one line, exit code 2.
+Wrong input is reported the way argparse does it: one line, exit code 2. Argument types
+raise an ArgumentTypeError.
 """
 
 import os
@@ -15,29 +16,17 @@ from mmengine.config import Config, DictAction
 
 
 def positive_int(text: str) -> int:
-    """Parse a whole number of at least 1.
-
-    Raises:
-        ArgumentTypeError: ``text`` is something else.
-    """
+    """Parse a whole number of at least 1."""
     return _int_from(text, 1)
 
 
 def non_negative_int(text: str) -> int:
-    """Parse a whole number of at least 0.
-
-    Raises:
-        ArgumentTypeError: ``text`` is something else.
-    """
+    """Parse a whole number of at least 0."""
     return _int_from(text, 0)
 
 
 def seed(text: str) -> int:
-    """Parse a seed, a whole number from 0 to 2^31 - 1.
-
-    Raises:
-        ArgumentTypeError: ``text`` is something else.
-    """
+    """Parse a seed, a whole number from 0 to 2^31 - 1."""
     number = _int_from(text, 0)
     if number >= 2**31:
         raise ArgumentTypeError(f'{text}: give a whole number of at most {2**31 - 1}')
@@ -55,25 +44,14 @@ def _int_from(text: str, minimum: int) -> int:
 
 
 def existing_file(text: str) -> str:
-    """Accept the path of an existing file, or a URL.
-
-    Raises:
-        ArgumentTypeError: There is no such file.
-    """
+    """Accept the path of an existing file, or a URL."""
     if not _exists(text):
         raise ArgumentTypeError(f'no such file: {text}')
     return text
 
 
 def file_name(suffix: str) -> Callable[[str], Path]:
-    """Make the type of an output file whose name must end with ``suffix``.
-
-    Args:
-        suffix: With its dot, for example '.png'. Upper and lower case are the same.
-
-    Returns:
-        A function from the argument to a Path, which raises ArgumentTypeError.
-    """
+    """Make the type of an output file whose name must end with '.png', for example."""
 
     def parse(text: str) -> Path:
         if not text.lower().endswith(suffix):
@@ -86,10 +64,7 @@ def file_name(suffix: str) -> Callable[[str], Path]:
 def check_file(parser: ArgumentParser, name: str, path: str) -> None:
     """Stop with exit code 2 when ``path`` is neither an existing file nor a URL.
 
-    Args:
-        parser: Reports the error.
-        name: The argument or setting that ``path`` was given as.
-        path: The path or URL.
+    ``name`` is the argument or setting that it was given as.
     """
     if not _exists(path):
         parser.error(f'{name}: no such file: {path}')
@@ -116,11 +91,7 @@ def add_size_argument(
 
 
 def device(text: str) -> str:
-    """Accept the name of a device that this machine has.
-
-    Raises:
-        ArgumentTypeError: There is no such device.
-    """
+    """Accept the name of a device that this machine has."""
     try:
         torch.empty(0, device=text)
     except (AssertionError, RuntimeError) as error:

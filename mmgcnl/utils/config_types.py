@@ -8,7 +8,7 @@ themselves, those with ``read_base()``, have the class.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config
@@ -16,11 +16,7 @@ from mmengine.registry import MODELS, VISUALIZERS, Registry
 
 
 def class_of(config: Mapping[str, Any], registry: Registry) -> Any:
-    """Find what ``registry.build(config)`` would call.
-
-    Args:
-        config: A config with ``type``.
-        registry: Where a name is looked up, in the config's or the default scope.
+    """Find what ``registry.build(config)`` would call, in the config's or default scope.
 
     Returns:
         A class, or what else ``type`` is; None if there is nothing of that name.
@@ -54,6 +50,19 @@ def parameters_of(kind: Any) -> set[str] | None:
     return None
 
 
+def walk(node: Any, start: str = '') -> Iterator[tuple[str, Any]]:
+    """Yield the place of every setting of a config, as in --cfg-options, with its value."""
+    if isinstance(node, Mapping):
+        parts = list(node.items())
+    elif isinstance(node, (list, tuple)):
+        parts = [(str(i), v) for i, v in enumerate(node) if isinstance(v, Mapping)]
+    else:
+        return
+    for key, value in parts:
+        yield f'{start}{key}', value
+        yield from walk(value, f'{start}{key}.')
+
+
 def type_name(kind: Any) -> str:
     """The bare name of a class: 'CocoDataset', whichever way ``kind`` gives it."""
     return getattr(kind, '__name__', str(kind)).split('.')[-1]
@@ -69,12 +78,11 @@ def scope_of(cfg: Config) -> str:
     """Find the scope that a config's names are looked up in.
 
     New-style configs of mmdet set ``default_scope = None``. What the tools add to a config
-    is in a library's scope nevertheless: that of its model.
+    is in a library's scope nevertheless.
 
     Returns:
-        ``default_scope``; without one the library that the model or the visualizer comes
-        from, 'mmdet' or 'mmseg', also if its class is derived from one of the library;
-        else 'mmengine'.
+        ``default_scope``; without one the library, 'mmdet' or 'mmseg', that the class of
+        the model or the visualizer comes from or is derived from; else 'mmengine'.
     """
     if cfg.get('default_scope') is not None:
         return cfg.default_scope

@@ -43,16 +43,10 @@ BUILD_REQUIREMENTS = "ninja numpy psutil 'setuptools<81' wheel"
 
 
 def installed_version(name: str) -> str | None:
-    """Find the version of the package that ``import name`` would import.
+    """Find the version of the package that ``import name`` would import, or None.
 
     It is read from the package's version.py, whatever distribution the package came from.
     The package itself is not imported: mmdet and mmseg take seconds.
-
-    Args:
-        name: Name of the package.
-
-    Returns:
-        The version, or None if there is no such package.
     """
     spec = find_spec(name)
     if spec is None or spec.origin is None:
@@ -61,14 +55,11 @@ def installed_version(name: str) -> str | None:
 
 
 def how_to_install(*names: str) -> str:
-    """Format the commands that install libraries, for an error message.
+    """Format the commands that install some of :data:`LIBRARIES`, for an error message.
 
     They name the family of distributions, OneDL's or OpenMMLab's, that the environment
     has, OneDL's if it has none. mmcv is built again where its operators are needed: for
     mmdet, if it has none, and for another torch.
-
-    Args:
-        *names: Keys of :data:`LIBRARIES`.
     """
     family = _installed_family() or 'onedl'
     required = {name: getattr(LIBRARIES[name], family) for name in LIBRARIES}
@@ -111,14 +102,10 @@ def _is_installed(name: str) -> bool:
 
 @contextmanager
 def needed_by(feature: str, *packages: str) -> Iterator[None]:
-    """Import packages inside: of one that is missing, say what needs it.
-
-    Args:
-        feature: What needs them.
-        *packages: What pip installs for it.
+    """Import packages inside: of one that is missing, say which feature needs it.
 
     Raises:
-        ImportError: One is missing; with the command that installs all of them.
+        ImportError: One is missing; with the command that installs all of ``packages``.
     """
     try:
         yield
@@ -193,13 +180,8 @@ def operators_optional() -> Iterator[None]:
     not. Operators that are called then raise a RuntimeError.
     """
     name = 'mmcv._ext'
-    version = installed_version('mmseg')
-    if (
-        not version
-        or not version.startswith('1.2.')
-        or has_operators()
-        or name in sys.modules
-    ):
+    needed = (installed_version('mmseg') or '').startswith('1.2.') and not has_operators()
+    if not needed or name in sys.modules:
         yield
         return
     stand_in = ModuleType(name)

@@ -15,9 +15,6 @@ def read_log(work_dir: Path) -> list[dict[str, Any]]:
     left out. A later log replaces what an earlier one has from its first iteration on: of
     two trainings from the start, the later counts.
 
-    Args:
-        work_dir: Folder of the training.
-
     Returns:
         The lines in the order of the iterations. ``step`` is the iteration, also of a
         validation, for which mmengine logs the epoch where a training counts epochs.

@@ -40,11 +40,7 @@ def git_revision() -> str | None:
 
 
 def provenance(device: str = 'cpu') -> dict[str, str | int | None]:
-    """Revision, versions and machine, for the record beside a measurement.
-
-    Args:
-        device: 'cpu' or 'cuda': which processor ``hardware`` names.
-    """
+    """Revision, versions and machine; ``device``, 'cpu' or 'cuda', is what was measured."""
     versions = {
         name: installed_version(name) for name in ('mmcv', 'mmengine', 'mmdet', 'mmseg')
     }

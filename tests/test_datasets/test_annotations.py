@@ -26,16 +26,14 @@ class TestClasses:
         assert notes == ['train: no objects of 1 (circle) of the 2 classes']
 
     def test_that_metainfo_lacks(self, detector, root):
-        for name in ('boxes', 'val'):
-            change(root / f'{name}.json', self.add_disc)
+        self.add_disc(root)
         faults, (train, val) = look(detector)
         assert faults == []
         assert 'does not name' in train and train.endswith('disc (1)')
         assert 'does not name' in val and val.endswith('disc (1)')
 
     def test_in_another_order(self, detector, root):
-        for name in ('boxes', 'val'):
-            change(root / f'{name}.json', self.add_disc)
+        self.add_disc(root)
         set_classes(detector, ('disc', 'square'))
         (train, _), _ = look(detector)
         assert train == (
@@ -44,10 +42,14 @@ class TestClasses:
         )
 
     @staticmethod
-    def add_disc(content):
-        content['categories'].append(dict(id=2, name='disc'))
-        first = content['annotations'][0]
-        content['annotations'].append(dict(first, id=99, category_id=2))
+    def add_disc(root):
+        def add(content):
+            content['categories'].append(dict(id=2, name='disc'))
+            first = content['annotations'][0]
+            content['annotations'].append(dict(first, id=99, category_id=2))
+
+        for name in ('boxes', 'val'):
+            change(root / f'{name}.json', add)
 
     @pytest.mark.parametrize('split', ['train', 'val'])
     def test_metainfo_forgotten(self, detector, split):

@@ -57,25 +57,14 @@ def test_jpeg_images(camvid_root):
         Image.open(path).save(path.with_suffix('.jpg'))
         path.unlink()
     dataset = build(camvid_root, 'val')
-    assert [Path(sample['img_path']).name for sample in dataset] == [
-        '0.jpg',
-        '1.jpg',
-        '2.jpg',
-    ]
+    names = [Path(sample['img_path']).name for sample in dataset]
+    assert names == ['0.jpg', '1.jpg', '2.jpg']
 
 
 def test_image_without_label_map(camvid_root):
     path = camvid_root / 'annotations' / 'train' / '1.png'
     path.unlink()
     with pytest.raises(RuntimeError, match=f'1.png has no label map.*{path}'):
-        build(camvid_root)
-
-
-def test_folder_without_images(camvid_root):
-    folder = camvid_root / 'images' / 'train'
-    for path in folder.iterdir():
-        path.unlink()
-    with pytest.raises(RuntimeError, match=f'no image .* in {folder}'):
         build(camvid_root)
 
 
@@ -89,14 +78,3 @@ def test_data_root_of_the_config(camvid_root, monkeypatch):
         dataset = DATASETS.build(cfg[f'{split}_dataloader'].dataset)
         assert len(dataset) == 3
         assert f'/images/{split}/' in dataset[0]['data_samples'].img_path
-
-
-def test_real_data(shared_data):
-    for split, length in dict(train=367, val=101, test=233).items():
-        dataset = build(shared_data / 'camvid', split)
-        assert len(dataset) == length
-        for i in range(0, length, 50):
-            sample = dataset[i]
-            assert sample['img'].shape == (360, 480, 3)
-            assert sample['gt_seg_map'].shape == (360, 480)
-            assert set(np.unique(sample['gt_seg_map'])) <= {*range(11), 255}

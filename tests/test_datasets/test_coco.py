@@ -1,14 +1,13 @@
 """Faults of an annotation file that mmdet does not stop at."""
 
 import copy
-import json
 import re
 
 import pytest
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from tests.test_datasets.conftest import change, look
+from tests.test_datasets.conftest import change, change_second, look
 
 PANOPTIC = 'configs/_base_/datasets/coco_panoptic.py'
 
@@ -25,23 +24,14 @@ def test_two_images_with_one_id(detector, root, start):
 
     spoil(root, merge, 'boxes')
     expected = f'{root}/boxes.json has images with the same id, .*: 1 \\(1.png, 3.png\\); '
-    (fault,), _ = look(detector)
-    assert fault.startswith(f'train: {root}/boxes.json has images with the same id, of')
-    assert '1 (1.png, 3.png); number the images anew' in fault
-    with pytest.raises(RuntimeError, match=expected):
+    with pytest.raises(RuntimeError, match=f'{expected}number the images anew'):
         start(detector)
 
 
 def test_an_image_with_two_ids(detector, root, start):
-    def repeat(content):
-        content['images'].append(dict(content['images'][1], id=9))
-
-    spoil(root, repeat, 'boxes')
-    faults, (note,) = look(detector)
-    assert faults == []
-    assert 'boxes.json has images several times' in note and '2.png (2, 9)' in note
+    spoil(root, lambda c: c['images'].append(dict(c['images'][1], id=9)), 'boxes')
     (warning,) = start(detector)
-    assert '2.png (2, 9)' in warning
+    assert 'boxes.json has images several times' in warning and '2.png (2, 9)' in warning
 
 
 class TestIdsOfAnnotations:
@@ -51,9 +41,8 @@ class TestIdsOfAnnotations:
             content['annotations'][1]['id'] = content['annotations'][0]['id']
 
         spoil(root, repeat, name)
-        (fault,), _ = look(detector)
-        assert f'{root}/{name}.json: annotations have the same id: ' in fault
-        with pytest.raises(RuntimeError, match='annotations have the same id: .*number'):
+        expected = f'{root}/{name}.json: annotations have the same id: .*number'
+        with pytest.raises(RuntimeError, match=expected):
             start(detector, split)
 
     @pytest.mark.parametrize(
@@ -69,25 +58,24 @@ class TestIdsOfAnnotations:
             start(detector, 'val')
 
     def test_from_one_on(self, detector, start):
-        assert (
-            look(detector) == ([], []) and start(detector) == start(detector, 'val') == []
-        )
+        assert look(detector) == ([], [])
+        assert start(detector) == start(detector, 'val') == []
 
 
 class TestCategories:
     @pytest.mark.parametrize(
         'other, message',
         [
-            (dict(id=1, name='disc'), 'categories with the same id.*: 1 (square, disc)'),
-            (dict(id=2, name='square'), 'categories with one name.*: square (1, 2); merge'),
+            (dict(id=1, name='disc'), r'categories with the same id.*: 1 \(square, disc\)'),
+            (
+                dict(id=2, name='square'),
+                r'categories with one name.*: square \(1, 2\); merge',
+            ),
         ],
     )
     def test_that_are_two(self, detector, root, start, other, message):
         spoil(root, lambda content: content['categories'].append(other))
-        (train, val), _ = look(detector)
-        first, second = message.split('.*')
-        assert first in train and second in train and first in val
-        with pytest.raises(RuntimeError, match=first):
+        with pytest.raises(RuntimeError, match=message):
             start(detector)
 
     def test_with_one_name_that_is_no_class(self, detector, root):
@@ -109,20 +97,14 @@ class TestCategories:
 @pytest.mark.parametrize(
     'changes, message',
     [
-        (
-            dict(image_id='2'),
-            '1 annotations are left out, because there is no image of their',
-        ),
-        (
-            dict(category_id=5),
-            '1 annotations are left out, because the file has no category',
-        ),
+        (dict(image_id='2'), 'there is no image of their'),
+        (dict(category_id=5), 'the file has no category'),
     ],
 )
 def test_annotations_of_nothing(detector, root, start, changes, message):
-    spoil(root, lambda content: content['annotations'][1].update(changes), 'boxes')
+    change_second(root, **changes)
     (warning,) = start(detector)
-    assert message in warning
+    assert f'1 annotations are left out, because {message}' in warning
 
 
 def test_data_without_annotations(detector, root, start):
@@ -134,18 +116,11 @@ def test_data_without_annotations(detector, root, start):
 
 
 class TestMalformed:
-    def test_named_at_the_start(self, detector, root, start):
-        spoil(root, lambda content: content['annotations'][1].update(bbox=[3, 3, 4]))
-        with pytest.raises(RuntimeError, match='annotation 2 of 2.png: not as in COCO'):
-            start(detector)
-
     @pytest.mark.parametrize('key', ['area', 'bbox', 'id', 'image_id', 'category_id'])
-    def test_lacking_an_entry(self, detector, root, key):
+    def test_lacking_an_entry(self, detector, root, start, key):
         spoil(root, lambda content: content['annotations'][1].pop(key), 'boxes')
-        faults, _ = look(detector)
-        if key == 'category_id':  # not an object: a caption, for example
-            key = 'no sample'
-        assert any(key in fault for fault in faults) or key == 'no sample'
+        with pytest.raises(RuntimeError, match=key):
+            start(detector)
 
     @pytest.mark.parametrize('key', ['images', 'categories'])
     def test_lacking_a_list(self, detector, root, start, key):
@@ -178,19 +153,16 @@ class TestPanoptic:
         ],
     )
     def test_ids_used_twice(self, cfg, panoptic_root, start, function, message):
-        path = panoptic_root / 'annotations/panoptic_train2017.json'
-        content = json.loads(path.read_text())
-        function(content)
-        path.write_text(json.dumps(content))
+        change(panoptic_root / 'annotations/panoptic_train2017.json', function)
         with pytest.raises(RuntimeError, match=message):
             start(cfg)
 
     def test_segment_id_zero_is_black(self, cfg, panoptic_root, start):
         """It is a colour like others."""
-        path = panoptic_root / 'annotations/panoptic_train2017.json'
-        content = json.loads(path.read_text())
-        content['annotations'][0]['segments_info'][1]['id'] = 0
-        path.write_text(json.dumps(content))
+        change(
+            panoptic_root / 'annotations/panoptic_train2017.json',
+            lambda c: c['annotations'][0]['segments_info'][1].update(id=0),
+        )
         assert start(cfg) == []
 
 
@@ -199,8 +171,7 @@ def test_sizes_may_be_floats(detector, root):
         for image in content['images']:
             image.update(width=float(image['width']), height=float(image['height']))
 
-    for name in ('boxes', 'val'):
-        change(root / f'{name}.json', change_sizes)
+    spoil(root, change_sizes)
     assert look(detector) == ([], [])
 
 
@@ -210,7 +181,7 @@ def test_sizes_may_be_floats(detector, root):
         (
             'images',
             dict(width=None),
-            'train.json: no valid width and height in 1 of 3 images: 1.png',
+            'boxes.json: no valid width and height in 1 of 3 images: 1.png',
         ),
         ('annotations', dict(bbox=[]), 'annotation 1 of 1.png: not as in COCO'),
         ('annotations', dict(segmentation=[[1, 2, 3]]), '1 of 1.png: not as in COCO'),
@@ -218,17 +189,13 @@ def test_sizes_may_be_floats(detector, root):
     ],
 )
 def test_malformed_entries(detector, root, part, changes, message):
-    def spoil(content):
-        entry = content[part][0]
-        entry.update(changes)
-        for key in [key for key, value in entry.items() if value is None]:
-            del entry[key]
+    def change_first(content):
+        entry = {**content[part][0], **changes}
+        content[part][0] = {k: v for k, v in entry.items() if v is not None}
 
-    (root / 'boxes.json').rename(root / 'train.json')
-    detector.train_dataloader.dataset.ann_file = 'train.json'
-    change(root / 'train.json', spoil)
+    spoil(root, change_first, 'boxes')
     faults, _ = look(detector)
-    assert any(message in fault for fault in faults), faults
+    assert len([fault for fault in faults if message in fault]) == 1, faults
 
 
 class TestAnnotations:
@@ -249,23 +216,13 @@ class TestAnnotations:
         ],
     )
     def test_that_do_not_fit(self, detector, root, changes, fault):
-        change(root / 'boxes.json', lambda c: c['annotations'][0].update(changes))
-        if 'image_id' in changes:  # which mmdet does not load
-            change(
-                root / 'boxes.json',
-                lambda c: c['annotations'].append(
-                    dict(c['annotations'][1], id=50, image_id=1)
-                ),
-            )
+        change_second(root, **changes)
         (found,), _ = look(detector)
-        assert found.startswith(f'train: {root}/boxes.json: annotation 1')
+        assert found.startswith(f'train: {root}/boxes.json: annotation 2')
         assert fault in found
 
     def test_a_pixel_outside_is_rounding(self, detector, root):
-        change(
-            root / 'boxes.json',
-            lambda c: c['annotations'][0].update(bbox=[-0.5, 16, 16.5, 16.7]),
-        )
+        change_second(root, bbox=[-0.5, 16, 16.5, 16.7])
         assert look(detector) == ([], [])
 
 
@@ -283,20 +240,9 @@ class TestBoxes:
 
     @pytest.mark.parametrize('masks', [True, False])
     def test_as_corners(self, detector, root, masks):
-        # all inside of the image
-        box = [2, 3, 14, 13]
-        spoil(
-            root,
-            lambda c: [
-                one.update(
-                    bbox=box,
-                    area=120,
-                    segmentation=[[2, 3, 14, 3, 14, 13, 2, 13]] if masks else [],
-                )
-                for one in c['annotations']
-            ],
-            'boxes',
-        )
+        one = dict(bbox=[2, 3, 14, 13], area=120)  # inside of the image either way
+        one['segmentation'] = [[2, 3, 14, 3, 14, 13, 2, 13]] if masks else []
+        spoil(root, lambda c: [other.update(one) for other in c['annotations']], 'boxes')
         (fault,), _ = look(detector)
         assert 'by their masks or areas, 3 of 3 boxes are x1, y1, x2, y2' in fault
         assert fault.endswith('annotations 1, 2, 3; give x, y, width and height')
@@ -317,10 +263,10 @@ class TestBoxes:
 
 class TestCrowds:
     def test_text(self, detector, root, start):
-        spoil(root, lambda c: c['annotations'][1].update(iscrowd='0'), 'boxes')
-        (fault,), _ = look(detector)
-        assert 'the `iscrowd` of 1 annotations is a text' in fault and ': 2;' in fault
-        with pytest.raises(RuntimeError, match='is a text'):
+        change_second(root, iscrowd='0')
+        with pytest.raises(
+            RuntimeError, match='`iscrowd` of 1 annotations is a text.*: 2;'
+        ):
             start(detector)
 
     def test_lacking_where_evaluated(self, detector, root, start):
@@ -332,18 +278,14 @@ class TestCrowds:
             start(detector, 'val')
 
     def test_all(self, detector, root, start):
-        spoil(
-            root,
-            lambda c: [one.update(iscrowd=1) for one in c['annotations']],
-            'boxes',
-        )
+        spoil(root, lambda c: [one.update(iscrowd=1) for one in c['annotations']], 'boxes')
         with pytest.raises(RuntimeError, match='all annotations are crowds'):
             start(detector)
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
 def test_box_that_is_no_number(detector, root, start, value):
-    spoil(root, lambda c: c['annotations'][1].update(bbox=[2, 2, value, 4]), 'boxes')
+    change_second(root, bbox=[2, 2, value, 4])
     with pytest.raises(RuntimeError, match='1 of 3 .* NaN or infinity: 2 of 2.png'):
         start(detector)
 
@@ -374,12 +316,7 @@ def test_copies_of_annotations(detector, root):
 
 @pytest.mark.parametrize('key', ['bbox', 'area'])
 def test_numbers_as_text(detector, root, start, key):
-    def to_text(content):
-        one = content['annotations'][1]
-        one.update(bbox=list(map(str, one['bbox'])) if key == 'bbox' else one['bbox'])
-        one.update(area=str(one['area']) if key == 'area' else one['area'])
-
-    spoil(root, to_text, 'boxes')
+    change_second(root, **{key: dict(bbox=['3', '3', '9', '9'], area='81')[key]})
     words = 'boxes.json: annotation 2 of 2.png: .*bbox or area is a text: give numbers'
     assert any(re.search(words, fault) for fault in look(detector)[0])
     with pytest.raises(RuntimeError, match=words):
@@ -387,9 +324,6 @@ def test_numbers_as_text(detector, root, start, key):
 
 
 def test_polygon_that_is_in_no_list(detector, root):
-    def flatten(content):
-        content['annotations'][1]['segmentation'] = [1, 1, 9, 1, 9, 9]
-
-    spoil(root, flatten, 'boxes')
+    change_second(root, segmentation=[1, 1, 9, 1, 9, 9])
     (fault,), _ = look(detector)
     assert 'annotation 2 of 2.png: ' in fault and 'must be a list of polygons' in fault

@@ -161,16 +161,7 @@ class TestImageThatDoesNotDecode:
         assert f'failed on image {path}' in message(cfg.val_dataloader)
 
     @pytest.mark.parametrize('num_workers', [0, 1])
-    def test_later(self, camvid, camvid_root, num_workers):
-        path = camvid_root / 'images' / 'train' / '1.png'
-        path.write_bytes(b'no image')
-        camvid.train_dataloader.num_workers = num_workers
-        loader = build_dataloader(camvid.train_dataloader)
-        with pytest.raises(RuntimeError, match=f'failed on image {path}'):
-            next(iter(loader))
-
-    @pytest.mark.parametrize('num_workers', [0, 1])
-    def test_message_has_no_traceback(self, camvid, camvid_root, num_workers):
+    def test_later_without_a_traceback(self, camvid, camvid_root, num_workers):
         path = camvid_root / 'annotations' / 'train' / '1.png'
         Image.fromarray(np.full((32, 48), 37, np.uint8)).save(path)
         camvid.train_dataloader.num_workers = num_workers
@@ -261,13 +252,6 @@ class TestLabelOutsideTheClasses:
         Image.fromarray(labels).save(path)
         text = message(cfg[f'{split}_dataloader'])
         assert f'{path}: label value [37], but there are 11 classes, 0 to 10' in text
-
-    def test_later(self, camvid, camvid_root):
-        path = camvid_root / 'annotations' / 'train' / '1.png'
-        Image.fromarray(np.full((32, 48), 37, np.uint8)).save(path)
-        loader = build_dataloader(camvid.train_dataloader)
-        with pytest.raises(RuntimeError, match=rf'{path}: label value \[37\]'):
-            next(iter(loader))
 
     def test_with_the_data_set_alone(self, camvid, camvid_root):
         """So that it also stops under mmseg's own tools/train.py."""

@@ -1,6 +1,6 @@
 """Images that their EXIF orientation turns, while label maps and boxes stay."""
 
-import json
+from functools import partial
 
 import mmcv
 import numpy as np
@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from mmgcnl.datasets.orientation import read_orientation
-from tests.test_datasets.conftest import look
+from tests.test_datasets.conftest import change, look
 
 PLAIN = 'color_ignore_orientation'
 
@@ -107,16 +107,15 @@ def test_images_that_look_the_same_turned(turn, root):
 
 
 def test_boxes(detector, root):
-    path = root / 'boxes.json'
-    draw_turned(root / 'images', 8, (24, 32))
-    for name, size in (('boxes', (32, 24)), ('val', (24, 32))):
-        path = root / f'{name}.json'
-        content = json.loads(path.read_text())
+    def resize(width, height, content):
         for image in content['images']:
-            image.update(file_name=f'{image["id"]}.jpg', width=size[0], height=size[1])
+            image.update(file_name=f'{image["id"]}.jpg', width=width, height=height)
         for annotation in content['annotations']:
             annotation['bbox'] = [2, 2, 16, 16]
-        path.write_text(json.dumps(content))
+
+    draw_turned(root / 'images', 8, (24, 32))
+    change(root / 'boxes.json', partial(resize, 32, 24))
+    change(root / 'val.json', partial(resize, 24, 32))
     faults, notes = look(detector)
     assert notes == [] and len(faults) == 3
     assert (

@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS
-from mmengine.utils import ManagerMixin
 from torch import nn
 from torch.utils.data import Dataset
 
 from mmgcnl.engine import Runner
+from tests.builders import draw_squares, forget_instances, write_segmentor
 
 
 @MODELS.register_module()
@@ -108,14 +109,24 @@ ITERATIONS = dict(type='IterBasedTrainLoop', max_iters=15, val_interval=5)
 
 
 @pytest.fixture
+def cfg(tmp_path: Path) -> Config:
+    """A segmentor on the squares in tmp_path / 'squares', without weights to download."""
+    draw_squares(tmp_path / 'squares')
+    cfg = Config.fromfile(write_segmentor(tmp_path / 'config.py', tmp_path / 'squares'))
+    cfg.model.backbone.init_cfg = None
+    cfg.work_dir = str(tmp_path / 'work')
+    forget_instances()
+    return cfg
+
+
+@pytest.fixture
 def build() -> Callable[..., Runner]:
     """Build a Runner for 15 iterations: build(work_dir, by_epoch, **of the config)."""
     return build_runner
 
 
 def build_runner(work_dir: Path, by_epoch: bool = False, **changes: Any) -> Runner:
-    for manager in [ManagerMixin, *ManagerMixin.__subclasses__()]:
-        manager._instance_dict.clear()
+    forget_instances()
     config: dict[str, Any] = dict(
         model=dict(type='NoisyNet'),
         work_dir=str(work_dir),

@@ -1,29 +1,12 @@
 """Which runner a config gets."""
 
 import pytest
-from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import FlexibleRunner
 from mmengine.runner import Runner as _Runner
 
 from mmgcnl.engine import Runner, build_runner
-from tests.builders import (
-    draw_squares,
-    forget_instances,
-    skip_without_classes,
-    write_segmentor,
-)
-
-
-@pytest.fixture
-def cfg(tmp_path):
-    draw_squares(tmp_path / 'squares')
-    cfg = Config.fromfile(write_segmentor(tmp_path / 'config.py', tmp_path / 'squares'))
-    cfg.work_dir = str(tmp_path / 'work')
-    cfg.model.backbone.init_cfg = None
-    cfg.norm_cfg = cfg.model.backbone.norm_cfg = dict(type='BN')
-    forget_instances()
-    return cfg
+from tests.builders import forget_instances, skip_without_classes
 
 
 def test_default_is_our_runner(cfg):
@@ -44,6 +27,7 @@ def test_ours_instead_of_the_one_of_mmengine(cfg, kind):
 def test_flexible_runner_trains(cfg, tmp_path, caplog):
     cfg.runner_type = 'FlexibleRunner'
     cfg.launcher = 'none'
+    cfg.norm_cfg = cfg.model.backbone.norm_cfg = dict(type='BN')
     runner = build_runner(cfg)
     assert type(runner) is FlexibleRunner
     runner.train()

@@ -51,22 +51,20 @@ def test_option_that_nothing_reads(config, capsys):
     )
 
 
-@pytest.mark.parametrize('option', ['--local_rank', '--local-rank'])
-def test_local_rank_is_the_option_s(config, option):
-    load(config, option, '3')
-    assert os.environ['LOCAL_RANK'] == '3'
-
-
-def test_local_rank_set_by_torchrun_is_kept(config, monkeypatch):
-    monkeypatch.setenv('LOCAL_RANK', '2')
-    load(config)
-    assert os.environ['LOCAL_RANK'] == '2'
-
-
-def test_local_rank_set_by_open_mpi_is_taken(config, monkeypatch):
-    monkeypatch.setenv('OMPI_COMM_WORLD_LOCAL_RANK', '1')
-    load(config)
-    assert os.environ['LOCAL_RANK'] == '1'
+@pytest.mark.parametrize(
+    ('options', 'variables', 'expected'),
+    [
+        (['--local_rank', '3'], {}, '3'),
+        (['--local-rank', '3'], {}, '3'),
+        ([], dict(LOCAL_RANK='2'), '2'),  # set by torchrun
+        ([], dict(OMPI_COMM_WORLD_LOCAL_RANK='1'), '1'),  # by Open MPI
+    ],
+)
+def test_local_rank(config, monkeypatch, options, variables, expected):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    load(config, *options)
+    assert os.environ['LOCAL_RANK'] == expected
 
 
 def test_url_is_not_looked_for(config):

@@ -2,11 +2,9 @@
 
 import pytest
 from mmengine.config import Config
-from mmengine.registry import HOOKS
 from mmengine.visualization import TensorboardVisBackend
 
 from mmgcnl.engine import options
-from mmgcnl.engine.predictions import LabelMapHook
 
 
 def detector(**settings):
@@ -43,13 +41,6 @@ def test_without_a_scope_the_model_tells_the_library():
     assert not options.is_detector(Config(dict(default_scope=None)))
 
 
-def test_predictions_of_a_detector_are_dumped_beside_its_metrics():
-    cfg = detector(test_evaluator=dict(type='CocoMetric'))
-    options.save_predictions(cfg, 'a.pkl')
-    dump = dict(type='mmdet.DumpDetResults', out_file_path='a.pkl')
-    assert cfg.test_evaluator == [dict(type='CocoMetric'), dump]
-
-
 def test_draw_predictions():
     hooks = dict(visualization=dict(type='A', interval=50))
     cfg = detector(default_hooks=hooks, visualizer=dict(type='B'))
@@ -61,16 +52,6 @@ def test_draw_predictions():
     expected = dict(type='A', interval=1, draw=True, show=True, wait_time=3)
     assert cfg.default_hooks.visualization == expected
     assert cfg.visualizer.save_dir == 'folder'
-
-
-def test_label_maps_are_written_by_a_hook():
-    cfg = segmentor(test_evaluator=dict(type='A'), custom_hooks=[dict(type='B')])
-    options.save_predictions(cfg, 'folder')
-    assert cfg.test_evaluator == dict(type='A')
-    first, hook = cfg.custom_hooks
-    assert first == dict(type='B')
-    assert hook == dict(type=hook.type, out_dir='folder')
-    assert isinstance(HOOKS.build(hook), LabelMapHook)
 
 
 def test_use_tta():

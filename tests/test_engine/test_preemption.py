@@ -105,12 +105,8 @@ def test_sigterm_leaves_the_checkpoint_of_another_folder(build, tmp_path):
     first = dict(load_from=str(tmp_path / 'one/iter_6.pth'), resume=True)
     for folder, at, more in (('one', 5, {}), ('two', 7, first)):
         with pytest.raises(SystemExit):
-            build(
-                tmp_path / folder,
-                True,
-                custom_hooks=[dict(type='Terminate', at=at)],
-                **more,
-            ).train()
+            hooks = [dict(type='Terminate', at=at)]
+            build(tmp_path / folder, True, custom_hooks=hooks, **more).train()
     assert (tmp_path / 'one/iter_6.pth').is_file()
     assert (tmp_path / 'two/iter_8.pth').is_file()
 

@@ -148,31 +148,23 @@ def ways_to_name(module, name):
     return name, f'mmengine.{name}', f'{kind.__module__}.{name}', kind
 
 
-@pytest.mark.parametrize('way', range(4))
-@pytest.mark.parametrize(
-    ('name', 'options'),
-    [
-        ('EpochBasedTrainLoop', dict(max_epochs=1)),
-        ('IterBasedTrainLoop', dict(max_iters=1)),
-    ],
+LOOP_OPTIONS = dict(
+    EpochBasedTrainLoop=dict(max_epochs=1), IterBasedTrainLoop=dict(max_iters=1)
 )
-def test_ours_replace_the_loops_of_mmengine(tmp_path, name, options, way):
-    runner = make_runner(tmp_path)
-    kind = ways_to_name(mmengine_runner, name)[way]
-    loop = runner.build_train_loop(dict(type=kind, **options))
-    assert type(loop) is getattr(loops, name)
+HOOK_OPTIONS = dict(CheckpointHook={}, EarlyStoppingHook=dict(monitor='a', rule='less'))
 
 
 @pytest.mark.parametrize('way', range(4))
-@pytest.mark.parametrize(
-    ('name', 'options'),
-    [('CheckpointHook', {}), ('EarlyStoppingHook', dict(monitor='a', rule='less'))],
-)
-def test_ours_replace_the_hooks_of_mmengine(tmp_path, name, options, way):
+def test_ours_replace_those_of_mmengine(tmp_path, way):
     runner = make_runner(tmp_path)
-    runner._hooks.clear()
-    runner.register_hook(dict(type=ways_to_name(mmengine_hooks, name)[way], **options))
-    assert type(runner.hooks[0]) is getattr(hooks, name)
+    for name, options in LOOP_OPTIONS.items():
+        kind = ways_to_name(mmengine_runner, name)[way]
+        loop = runner.build_train_loop(dict(type=kind, **options))
+        assert type(loop) is getattr(loops, name)
+    for name, options in HOOK_OPTIONS.items():
+        runner._hooks.clear()
+        runner.register_hook(dict(type=ways_to_name(mmengine_hooks, name)[way], **options))
+        assert type(runner.hooks[0]) is getattr(hooks, name)
 
 
 def test_ours_replace_no_other_classes_of_these_names(tmp_path, monkeypatch):

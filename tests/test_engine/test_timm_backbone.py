@@ -3,24 +3,16 @@
 from types import SimpleNamespace
 
 import pytest
-from mmengine.config import Config
+from mmseg.models.backbones import timm_backbone
 
-pytest.importorskip('mmseg')
-
-from mmseg.models.backbones import timm_backbone  # noqa: E402
-
-from mmgcnl.apis import build_model  # noqa: E402
-from mmgcnl.engine import ConfigError, build_runner  # noqa: E402
-from tests.builders import draw_squares, forget_instances, write_segmentor  # noqa: E402
+from mmgcnl.apis import build_model
+from mmgcnl.engine import ConfigError, build_runner
+from tests.builders import forget_instances
 
 
 @pytest.fixture
-def cfg(tmp_path):
-    draw_squares(tmp_path)
-    cfg = Config.fromfile(write_segmentor(tmp_path / 'config.py', tmp_path))
+def cfg(cfg):
     cfg.model.backbone = dict(type='TIMMBackbone', model_name='resnet18')
-    cfg.work_dir = str(tmp_path)
-    forget_instances()
     return cfg
 
 

@@ -97,8 +97,14 @@ def test_what_was_found_before_an_error(call, segmentor, tmp_path, capsys, monke
     assert 'train, val, test: 5 images, 2 of 2 classes' in capsys.readouterr().out
 
 
-def test_no_samples(call, segmentor, tmp_path):
-    call('check_data', segmentor, '--out', tmp_path / 'a.png', '--num-samples', 0)
+def test_label_maps_without_class_names(call, segmentor, tmp_path, capsys):
+    with segmentor.open('a') as file:
+        file.write("del train_dataloader['dataset']['metainfo']\n")
+    with pytest.raises(SystemExit, match='1'):
+        call('check_data', segmentor, '--out', tmp_path / 'a.png', '--num-samples', 0)
+    output = capsys.readouterr()
+    assert 'train: 5 images, 0 of 0 classes' in output.out
+    assert 'no class names: set metainfo.classes of the data set' in output.err
     assert not (tmp_path / 'a.png').exists()
 
 

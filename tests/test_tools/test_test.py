@@ -1,31 +1,24 @@
 import json
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import mmcv
 import pytest
 
-FROM_SCRATCH = ('--cfg-options', 'model.backbone.init_cfg=None')
+from tests.builders import save_random_weights
 
 
 @pytest.fixture
-def trained(call, tmp_path: Path):
-    """Train a config for one iteration and return its checkpoint."""
+def evaluate(call, tmp_path: Path) -> Callable[..., None]:
+    """Test a config with random weights, with these options, in the work dir 'test'."""
 
-    def trained(config: Path) -> Path:
-        call(
-            'train',
-            config,
-            '--work-dir',
-            tmp_path / 'train',
-            *FROM_SCRATCH,
-            'train_cfg.max_iters=1',
-            'randomness.seed=1',
-        )
-        return tmp_path / 'train/iter_1.pth'
+    def evaluate(config: Path, *options: object) -> None:
+        weights = save_random_weights(config, **{'model.backbone.init_cfg': None})
+        call('test', config, weights, '--work-dir', tmp_path / 'test', *options)
 
-    return trained
+    return evaluate
 
 
 def metrics(work_dir: Path) -> dict:
@@ -33,43 +26,23 @@ def metrics(work_dir: Path) -> dict:
     return json.loads(log.read_text())
 
 
-def test_segmentor(call, trained, segmentor, tmp_path):
-    checkpoint = trained(segmentor)
-    call(
-        'test',
-        segmentor,
-        checkpoint,
-        '--work-dir',
-        tmp_path / 'test',
-        '--out',
-        tmp_path / 'labels',
-        '--show-dir',
-        tmp_path / 'drawn',
-    )
+def test_segmentor(evaluate, segmentor, tmp_path):
+    out, drawn = tmp_path / 'labels', tmp_path / 'drawn'
+    evaluate(segmentor, '--out', out, '--show-dir', drawn)
     assert 0 <= metrics(tmp_path / 'test')['mIoU'] <= 100
-    labels = [mmcv.imread(str(f), 'unchanged') for f in (tmp_path / 'labels').iterdir()]
+    labels = [mmcv.imread(str(file), 'unchanged') for file in out.iterdir()]
     assert len(labels) == 5
     assert all(label.shape == (32, 32) and label.max() <= 1 for label in labels)
-    assert len(list((tmp_path / 'drawn').rglob('*.png'))) == 5
+    assert len(list(drawn.rglob('*.png'))) == 5
 
 
-def test_detector(call, trained, detector, tmp_path):
-    checkpoint = trained(detector)
-    call(
-        'test',
-        detector,
-        checkpoint,
-        '--work-dir',
-        tmp_path / 'test',
-        '--out',
-        tmp_path / 'boxes.pkl',
-        '--show-dir',
-        tmp_path / 'drawn',
-    )
+def test_detector(evaluate, detector, tmp_path):
+    out, drawn = tmp_path / 'boxes.pkl', tmp_path / 'drawn'
+    evaluate(detector, '--out', out, '--show-dir', drawn)
     assert 'coco/bbox_mAP' in metrics(tmp_path / 'test')
-    predictions = pickle.loads((tmp_path / 'boxes.pkl').read_bytes())
+    predictions = pickle.loads(out.read_bytes())
     assert sorted(p['img_id'] for p in predictions) == [1, 2, 3, 4, 5]
-    assert len(list((tmp_path / 'drawn').iterdir())) == 5
+    assert len(list(drawn.iterdir())) == 5
 
 
 @pytest.fixture
@@ -85,75 +58,46 @@ def twins(tmp_path, squares):
     return tmp_path / 'twins'
 
 
-def test_images_of_the_same_name(call, trained, segmentor, twins, tmp_path, capsys):
-    checkpoint = trained(segmentor)
+def test_images_of_the_same_name(evaluate, segmentor, twins, tmp_path, capsys):
     root = f'test_dataloader.dataset.data_root={twins}'
-    call(
-        *('test', segmentor, checkpoint, '--work-dir', tmp_path / 'test'),
-        *('--out', tmp_path / 'labels', '--cfg-options', root),
-    )
+    evaluate(segmentor, '--out', tmp_path / 'labels', '--cfg-options', root)
     files = sorted(str(p.relative_to(tmp_path)) for p in (tmp_path / 'labels').rglob('*'))
     expected = [f'labels/{folder}/{i}.png' for folder in 'AB' for i in range(1, 6)]
     assert files == ['labels/A', *expected[:5], 'labels/B', *expected[5:]]
     capsys.readouterr()
+    flat = tmp_path / 'flat'
     with pytest.raises(SystemExit, match='2'):  # of mmseg's metric, by file name
-        call(
-            *('test', segmentor, checkpoint, '--work-dir', tmp_path / 'again'),
-            *('--cfg-options', root, f'test_evaluator.output_dir={tmp_path / "flat"}'),
-        )
+        options = root, f'test_evaluator.output_dir={flat}'
+        evaluate(segmentor, '--cfg-options', *options)
     last = capsys.readouterr().err.splitlines()[-1]
     assert 'would be written to the same one' in last and 'tools/test.py --out' in last
-    assert not list((tmp_path / 'flat').iterdir())
+    assert not list(flat.iterdir())
 
 
-def test_pictures_of_the_same_name(call, trained, detector, twins, tmp_path):
-    checkpoint = trained(detector)
-    call(
-        *('test', detector, checkpoint, '--work-dir', tmp_path / 'test'),
-        *('--show-dir', tmp_path / 'drawn', '--cfg-options'),
+def test_pictures_of_the_same_name(evaluate, detector, twins, tmp_path):
+    evaluate(
+        *(detector, '--show-dir', tmp_path / 'drawn', '--cfg-options'),
         *(f'test_dataloader.dataset.data_root={twins}', 'test_dataloader.batch_size=2'),
     )
     files = [p.relative_to(tmp_path) for p in (tmp_path / 'drawn').rglob('*.png')]
     assert sorted(map(str, files)) == ['drawn/A/1.png', 'drawn/B/1.png']
 
 
-def test_tta_averages_the_flips(call, trained, segmentor, tmp_path):
-    checkpoint = trained(segmentor)
-    call(
-        'test',
-        segmentor,
-        checkpoint,
-        '--work-dir',
-        tmp_path / 'test',
-        '--tta',
-        '--out',
-        tmp_path / 'flipped',
-    )
+def test_tta_averages_the_flips(evaluate, segmentor, tmp_path):
+    evaluate(segmentor, '--tta', '--out', tmp_path / 'flipped')
     assert len(list((tmp_path / 'flipped').iterdir())) == 5
 
 
-def test_config_of_a_resumed_training(call, trained, segmentor, tmp_path):
+def test_config_of_a_resumed_training(evaluate, segmentor, tmp_path):
     """Such a config says resume=True, which testing must not do."""
-    checkpoint = trained(segmentor)
-    call(
-        'test',
-        segmentor,
-        checkpoint,
-        '--work-dir',
-        tmp_path / 'test',
-        '--cfg-options',
-        'resume=True',
-        'train_dataloader.dataset.data_root=/none',
-    )
+    options = 'resume=True', 'train_dataloader.dataset.data_root=/none'
+    evaluate(segmentor, '--cfg-options', *options)
     assert 'mIoU' in metrics(tmp_path / 'test')
 
 
-def test_options_of_the_validation(call, trained, segmentor, tmp_path, capsys):
+def test_options_of_the_validation(evaluate, segmentor, capsys):
     options = ('val_dataloader.dataset.indices=2', 'val_dataloader.batch_size=2')
-    call(
-        *('test', segmentor, trained(segmentor), '--work-dir', tmp_path / 'test'),
-        *('--cfg-options', *options, 'test_dataloader.batch_size=1'),
-    )
+    evaluate(segmentor, '--cfg-options', *options, 'test_dataloader.batch_size=1')
     notes = [line for line in capsys.readouterr().err.splitlines() if 'note: ' in line]
     assert notes == [
         'note: val_dataloader.dataset.indices has no effect on a test: set '

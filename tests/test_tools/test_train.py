@@ -57,10 +57,6 @@ def test_auto_scale_lr(call, segmentor, tmp_path):
             'load_from: no such file: no.pth',
         ),
         (
-            ['{config}', '--cfg-options', 'runner_type=NoRunner'],
-            "no runner 'NoRunner' is registered",
-        ),
-        (
             ['{config}', '--auto-scale-lr', '--cfg-options', 'auto_scale_lr=None'],
             '--cfg-options auto_scale_lr.base_batch_size=N',
         ),

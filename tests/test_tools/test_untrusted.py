@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from mmgcnl.apis import init_model
-from tests.builders import save_random_weights
 
 
 class Attack:
@@ -71,15 +70,3 @@ def test_api(segmentor, left, evil):
     assert not left.exists()
     torch.load(evil, weights_only=False)
     assert left.exists()  # or these tests would show nothing
-
-
-def test_damaged_checkpoint_is_not_tested(call, segmentor, tmp_path, capsys):
-    """A bit of a weight has changed, which torch.load does not notice."""
-    path = save_random_weights(segmentor, **{'model.backbone.init_cfg': None})
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(SystemExit) as stop:
-        call('test', segmentor, path, '--work-dir', tmp_path / 'run')
-    assert stop.value.code == 2
-    assert f'{path} is damaged: the checksum of' in capsys.readouterr().err

@@ -24,25 +24,13 @@ from mmengine.runner import CheckpointLoader, checkpoint
 from .integrity import CheckpointError, check_archive
 from .safe_globals import safe_globals
 
-__all__ = [
-    'CheckpointError',
-    'CheckpointLoader',
-    'find_checkpoints',
-    'install_safe_loading',
-]
-
 
 def find_checkpoints(work_dir: str, *others: str) -> list[str]:
     """List the checkpoints from which training in ``work_dir`` may be resumed.
 
-    Args:
-        work_dir: Folder of the training.
-        *others: Further folders that checkpoints are saved to.
-
     Returns:
         First the path in mmengine's file last_checkpoint, then the other checkpoints of
-        that folder, of ``work_dir`` and of ``others``, newest first. None of them has been
-        opened.
+        that folder, of ``work_dir`` and of ``others``, newest first. None has been opened.
     """
     pointer = Path(work_dir, 'last_checkpoint')
     named = pointer.read_text().strip() if pointer.is_file() else ''

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from mmgcnl.utils.config_types import type_name
+from mmgcnl.utils.config_types import type_name, walk
 
 
 @contextmanager
@@ -23,7 +22,7 @@ def explain_missing_weights(model_cfg: dict) -> Iterator[None]:
     try:
         yield
     except (ImportError, OSError) as error:
-        pretrained = dict(_find_pretrained(model_cfg, 'model'))
+        pretrained = dict(_find_pretrained(model_cfg))
         if not pretrained:
             raise
         found = ', '.join(f'{k}: {v}' for k, v in pretrained.items())
@@ -40,15 +39,11 @@ def explain_missing_weights(model_cfg: dict) -> Iterator[None]:
         ) from error
 
 
-def _find_pretrained(node: Any, key: str) -> Iterator[tuple[str, str]]:
+def _find_pretrained(model_cfg: dict) -> Iterator[tuple[str, str]]:
     """Yield the config key and the checkpoint of each pretrained initialisation."""
-    if isinstance(node, dict):
-        if type_name(node.get('type')) in ('Pretrained', 'PretrainedInit'):
-            yield key, node['checkpoint']
-        for name, child in node.items():
-            if name == 'pretrained' and isinstance(child, str):
-                yield f'{key}.pretrained', child
-            yield from _find_pretrained(child, f'{key}.{name}')
-    elif isinstance(node, (list, tuple)):
-        for index, child in enumerate(node):
-            yield from _find_pretrained(child, f'{key}.{index}')
+    for place, node in walk(dict(model=model_cfg)):
+        if isinstance(node, dict):
+            if type_name(node.get('type')) in ('Pretrained', 'PretrainedInit'):
+                yield place, node['checkpoint']
+        elif isinstance(node, str) and place.endswith('.pretrained'):
+            yield place, node

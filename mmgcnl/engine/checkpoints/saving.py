@@ -45,7 +45,7 @@ def write_whole(path: str, write: Callable[[str], None]) -> None:
         write: Writes a file of the given name.
 
     Raises:
-        OSError: The file cannot be written.
+        OSError: It cannot be written.
     """
     part = f'{path}.part'
     try:
@@ -120,9 +120,7 @@ def default_statistics() -> Iterator[None]:
 def survive_failing_logs(logger: logging.Logger, visualizer: Any) -> None:
     """Let a training go on when its logs cannot be written.
 
-    Args:
-        logger: The logger of the training.
-        visualizer: mmengine's Visualizer, which writes the curves.
+    mmengine's visualizer writes the curves, the logger the text.
     """
     for handler in logger.handlers:
         if isinstance(handler, logging.FileHandler):
