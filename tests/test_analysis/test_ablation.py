@@ -4,8 +4,14 @@ from mmcv.cnn import NonLocal2d
 from mmcv.cnn.bricks import GeneralizedAttention
 from torch import nn
 
-from mmgcnl.analysis import ABLATIONS, ablated, ablations_of, iter_attention
-from mmgcnl.analysis.ablation import Contexts
+from mmgcnl.analysis import (
+    ABLATIONS,
+    ablated,
+    ablations_of,
+    attention_by_query,
+    iter_attention,
+    record_contexts,
+)
 from mmgcnl.layers import GCNonLocal2d
 from mmgcnl.layers.position import POSITION_FORMS
 
@@ -14,10 +20,6 @@ def filled(block):
     for parameter in block.parameters():
         nn.init.normal_(parameter, std=0.4)
     return block.double().eval()
-
-
-def attention(block, x):
-    return torch.cat(list(iter_attention(block, x)), dim=2)
 
 
 @pytest.fixture
@@ -46,9 +48,11 @@ def test_uniform_is_global_average_pooling(block, x):
         # The same is added everywhere: what the mean of the values makes.
         added = output - x
         torch.testing.assert_close(added, added[..., :1, :1].expand_as(added))
-        if not isinstance(block, GeneralizedAttention):
-            weights = attention(block, x)
-            torch.testing.assert_close(weights, torch.ones_like(weights) / weights.shape[3])
+        # It is also what one reads.
+        weights = torch.cat(list(iter_attention(block, x)), dim=2)
+        torch.testing.assert_close(weights, torch.ones_like(weights) / weights.shape[3])
+        of_query = attention_by_query(block, x[:1])
+    torch.testing.assert_close(of_query(3), weights[0, :, 3])
     assert not torch.allclose(before, output)
     assert torch.equal(block(x), before)
     if isinstance(block, GCNonLocal2d):
@@ -88,12 +92,11 @@ def test_offsets_shuffled(form):
 @pytest.mark.parametrize('batches', [(3,), (1, 2), (1, 1, 1)])
 def test_contexts(batches, x):
     block = filled(GCNonLocal2d(8, num_heads=2))
-    contexts = Contexts()
-    with contexts.record(block):
+    with record_contexts(block) as contexts:
         for batch in x.split(batches):
             block(batch)
     own = torch.cat([context * factor for context, factor in [block.context(x)]])
-    torch.testing.assert_close(torch.stack(contexts.images), own)
+    torch.testing.assert_close(torch.stack(contexts), own)
 
     def outputs():
         return torch.cat([block(batch) for batch in x.split(batches)])
@@ -129,8 +132,7 @@ def test_faults(x):
     with pytest.raises(ValueError, match='needs the contexts of the data set'):
         with ablated(block, 'context swapped'):
             pass
-    contexts = Contexts()
-    with contexts.record(block):
+    with record_contexts(block) as contexts:
         block(x[:1].float())
     with pytest.raises(ValueError, match='at least two images'):
         with ablated(block, 'context swapped', contexts):
@@ -143,8 +145,7 @@ def test_faults(x):
 
 def test_ablation_removes_its_hooks_after_an_error(x):
     block = GCNonLocal2d(8, num_heads=1).double()
-    contexts = Contexts()
-    with contexts.record(block):
+    with record_contexts(block) as contexts:
         block(x)
     for ablation in ablations_of(block):
         with pytest.raises(KeyError):

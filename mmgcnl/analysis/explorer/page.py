@@ -17,7 +17,7 @@ from PIL import Image
 
 from mmgcnl.utils.libraries import needed_by
 
-from ..ablation import ABLATIONS
+from ..ablation import ABLATIONS, ablations_of
 from ..attention import Point
 from ..blocks import block_type, grids
 from .pictures import (
@@ -76,7 +76,7 @@ class Page:
         allowed = {
             name
             for model, source in zip(explorer.models, explorer.sources)
-            for name in model.changes(source.block)
+            for name in ablations_of(model.blocks[source.block])
         }
         changes = [AS_IT_IS, *(name for name in ABLATIONS if name in allowed)]
         with gr.Blocks(title='Attention explorer', fill_width=True) as page:
@@ -243,7 +243,7 @@ class Page:
             if look is None:
                 drawn += ['', None]
                 continue
-            picture = resized(self.explorer.draw_prediction(look), factor)
+            picture = resized(self.explorer.draw_prediction(*look.key), factor)
             if look.changed is not None and look.changed.any():
                 picture = outlined(picture, look.changed, factor)
             legend = look.model.inferencer.legend(look.prediction)
@@ -286,7 +286,7 @@ class Page:
 
     def _overlay(self, view: View, looks: list[Look], overlay: str) -> np.ndarray | None:
         if overlay == 'prediction':
-            return self.explorer.draw_prediction(looks[0])
+            return self.explorer.draw_prediction(*looks[0].key)
         if overlay == 'ground truth':
             drawn = self.explorer.draw_truth(view.image)
             if drawn is None:
