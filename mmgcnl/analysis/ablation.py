@@ -39,7 +39,7 @@ ABLATIONS = {
 
 
 @contextmanager
-def record_contexts(block: GCNonLocal2d) -> Iterator[list[Tensor]]:
+def record_contexts(block: nn.Module) -> Iterator[list[Tensor]]:
     """Yield a list that gets the context (n, 1, 1, d) of every image inside, in order."""
     contexts: list[Tensor] = []
 
@@ -47,7 +47,7 @@ def record_contexts(block: GCNonLocal2d) -> Iterator[list[Tensor]]:
         context, factor = output
         contexts.extend((context * factor).cpu())
 
-    assert block.context is not None
+    assert isinstance(block, GCNonLocal2d) and block.context is not None
     handle = block.context.register_forward_hook(keep)
     try:
         yield contexts

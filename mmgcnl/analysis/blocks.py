@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -79,7 +80,7 @@ class Grid:
         return self.start + (np.arange(self.size[axis]) + 0.5) * self.stride
 
 
-def grids(block: nn.Module, size: tuple[int, int]) -> tuple[Grid, Grid]:
+def grids(block: Any, size: tuple[int, int]) -> tuple[Grid, Grid]:
     """Compute the grids of a block's queries and keys.
 
     Args:
@@ -123,6 +124,7 @@ def iter_attention(block: nn.Module, x: Tensor) -> Iterator[Tensor]:
     if isinstance(block, GeneralizedAttention):
         weights = _softmax_of(block, x)
     else:
+        assert isinstance(block, NonLocal2d)
         theta_x, phi_x = _pairwise_inputs(block, x)
         weights = getattr(block, block.mode)(theta_x, phi_x).unsqueeze(1)
     yield from weights.split(max(1, _CHUNK // weights[:, :, 0].numel()), dim=2)
@@ -153,6 +155,7 @@ def attention_by_query(block: nn.Module, x: Tensor) -> Callable[[int], Tensor]:
     if isinstance(block, GeneralizedAttention):
         weights = _softmax_of(block, x)[0]
         return lambda number: weights[:, number]
+    assert isinstance(block, NonLocal2d)
     pairwise = getattr(block, block.mode)
     theta_x, phi_x = _pairwise_inputs(block, x)
     axis = 2 if block.mode == 'concatenation' else 1

@@ -38,6 +38,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +57,7 @@ _DECISIVE = (
     'model train_dataloader test_dataloader test_evaluator optim_wrapper param_scheduler '
     'train_cfg test_cfg auto_scale_lr custom_hooks'
 ).split()
+_INDECISIVE = ('data_root', 'num_workers', 'persistent_workers')
 
 
 class StudyError(ValueError):
@@ -401,37 +403,22 @@ def digest(cfg: Config) -> str:
 
     They leave out the seed, where the data is, and what is logged, drawn or saved.
     """
+    roots: dict[str, None] = {}
+
+    def reduce(node: dict[str, Any]) -> dict[str, Any]:
+        if node.get('data_root'):
+            roots[node['data_root'].rstrip('/') + '/'] = None
+        return {key: value for key, value in node.items() if key not in _INDECISIVE}
+
     content = {key: cfg.get(key) for key in _DECISIVE}
     if cfg.get('load_from'):
         content['load_from'] = cfg.load_from
-    content = _to_decisive(content, tuple(_data_roots(content)))
-    text = json.dumps(content, sort_keys=True, default=str)
+    content = json.loads(json.dumps(content, default=str), object_hook=reduce)
+    text = json.dumps(content, sort_keys=True)
+    if roots:  # paths are relative to them
+        starts = '|'.join(re.escape(json.dumps(root)[1:-1]) for root in roots)
+        text = re.sub(f'"({starts})', '"', text)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def _data_roots(node: Any) -> Iterator[str]:
-    """Yield the folders of the data sets in a config."""
-    if isinstance(node, dict):
-        if node.get('data_root'):
-            yield node['data_root'].rstrip('/') + '/'
-        node = list(node.values())
-    for value in node if isinstance(node, (list, tuple)) else ():
-        yield from _data_roots(value)
-
-
-def _to_decisive(node: Any, roots: tuple[str, ...]) -> Any:
-    """Reduce a config to what decides a result, with paths relative to ``roots``."""
-    if isinstance(node, dict):
-        left_out = ('data_root', 'num_workers', 'persistent_workers')
-        return {
-            str(k): _to_decisive(v, roots) for k, v in node.items() if k not in left_out
-        }
-    if isinstance(node, (list, tuple)):
-        return [_to_decisive(value, roots) for value in node]
-    for root in roots:
-        if isinstance(node, str) and node.startswith(root):
-            return node.removeprefix(root)
-    return node
 
 
 def training_length(cfg: Config) -> tuple[int, str]:

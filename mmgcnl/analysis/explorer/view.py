@@ -229,7 +229,8 @@ class Explorer:
                 key = (number, view.image, source.block, change)
                 seen = model.see(view.image, source.block, change, progress)
                 weights = seen.attention(view.point)
-                title, difference = model.name, ('', None)
+                title = model.name
+                difference: tuple[str, Any] = ('', None)
                 if change.ablation:
                     title += f', {change.ablation}'
                     difference = self.difference(*key)
