@@ -26,8 +26,8 @@ def measure_run(cfg: Config, checkpoint: str, number: int | None = None) -> dict
     Returns:
         ``cos_input``, ``cos_output`` and ``cos_att`` (the paper's Tables 3 and 4), and the
         same of the model as it was initialised, with ``_initial`` appended to the names;
-        its batch norm has the statistics of some training images. With several blocks, ``@`` and the name of the block follow; without any, the
-        result is empty.
+        its batch norm has the statistics of some training images. With several blocks,
+        ``@`` and the name of the block follow; without any, the result is empty.
 
     Raises:
         ValueError: The checkpoint does not fit the config.

@@ -201,7 +201,7 @@ def read_study(
     )
     repeats = None
     if 'repeats' in content:
-        first = _find_file('study', content['repeats'], f'{path}', path, root)
+        first = _find_file('study', content['repeats'], path, path, root)
         repeating = (*repeating, path.resolve())
         if first.resolve() in repeating:
             raise StudyError(
@@ -209,14 +209,14 @@ def read_study(
             )
         repeats = read_study(first, root, repeating)
     seeds = content['seeds']
-    if not (isinstance(seeds, list) and seeds and all(map(_is_seed, seeds))) or len(
-        set(seeds)
-    ) < len(seeds):
+    whole = isinstance(seeds, list) and all(type(s) is int and s >= 0 for s in seeds)
+    if not (whole and seeds and len(set(seeds)) == len(seeds)):
         raise StudyError(f'{path}: seeds={seeds!r}: give different whole numbers')
     prepare = content.get('prepare') or ''
     if not isinstance(prepare, str):
         raise StudyError(f'{path}: prepare={prepare!r}: give a command as text')
     environment = _mapping(content.get('environment') or {}, f'{path}: environment')
+    environment = {str(key): str(value) for key, value in environment.items()}
     rows = _read_rows(content, path, root, repeats)
     metrics = _read_metrics(content['metrics'], path)
     tables = content.get('tables') or [dict(table='', rows=list(rows))]
@@ -239,9 +239,7 @@ def read_study(
         csv=root / content['csv'] if 'csv' in content else None,
         work_dir=Path(content['work_dir']) if 'work_dir' in content else None,
         prepare=repeats.prepare if repeats else tuple(prepare.split()),
-        environment=repeats.environment
-        if repeats
-        else {str(k): str(v) for k, v in environment.items()},
+        environment=repeats.environment if repeats else environment,
         ablated=tuple(
             _find(name, metrics, f'{path}: ablated: metric')
             for name in content.get('ablated') or list(metrics)[:1]
@@ -300,24 +298,22 @@ def _read_table(
 ) -> Table:
     where = f'{path}, table {entry.get("table") if isinstance(entry, dict) else entry!r}'
     _check_keys(entry, where, 'table rows', 'title note paper metrics')
-    figures = _paper_rows(entry['paper'], where, root) if 'paper' in entry else {}
-    labels = entry['rows']
-    if not isinstance(labels, dict):
-        labels = dict.fromkeys(labels)
+    figures: dict[Any, dict[str, str]] = {}
+    if 'paper' in entry:
+        figures = _paper_rows(entry['paper'], where, root)
     found = []
-    for name, label in labels.items():
+    for name in entry['rows']:  # a mapping to the rows of the paper, or a list
         variant = rows[_find(name, rows, f'{where}: row')]
-        if label is not None:
-            _find(label, figures, f'{where}, row {name!r}: row of the paper')
-        found.append(TableRow(name, variant.label, figures.get(label, {})))
+        quoted = entry['rows'][name] if isinstance(entry['rows'], dict) else None
+        if quoted is not None:
+            _find(quoted, figures, f'{where}, row {name!r}: row of the paper')
+        found.append(TableRow(name, variant.label, figures.get(quoted, {})))
+    columns = entry.get('metrics', metrics)
     return Table(
         name=str(entry['table']),
         title=entry.get('title', ''),
         rows=tuple(found),
-        metrics=tuple(
-            metrics[_find(name, metrics, f'{where}: metric')]
-            for name in entry.get('metrics', metrics)
-        ),
+        metrics=tuple(metrics[_find(m, metrics, f'{where}: metric')] for m in columns),
         note=entry.get('note', ''),
     )
 
@@ -474,7 +470,7 @@ def _check_keys(entry: Any, where: Any, required: str, optional: str) -> None:
         _find(key, known, f'{where}: key')
 
 
-def _find_file(kind: str, name: Any, where: str, path: Path, root: Path) -> Path:
+def _find_file(kind: str, name: Any, where: Any, path: Path, root: Path) -> Path:
     """Find a file by its path relative to ``root`` or to the study's file ``path``.
 
     ``kind`` says in the error what it is: a config or a study.
@@ -484,7 +480,3 @@ def _find_file(kind: str, name: Any, where: str, path: Path, root: Path) -> Path
         if file.is_file():
             return file
     raise StudyError(f'{where}: no such {kind}: {name} (in {root} or {path.parent})')
-
-
-def _is_seed(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
