@@ -13,7 +13,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -226,11 +225,6 @@ def module_step(
                 x.grad = None
 
     return step
-
-
-def module_contender(build: Callable[[], nn.Module], *args: object) -> Build:
-    """Make a contender for :func:`measure` from the arguments of :func:`module_step`."""
-    return partial(module_step, build, *args)  # type: ignore[arg-type]
 
 
 def as_table(

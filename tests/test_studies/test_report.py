@@ -224,13 +224,3 @@ def test_holm():
     assert holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([math.nan, 0.01]) == pytest.approx([math.nan, 0.02], nan_ok=True)
-
-
-def test_prediction_interval_covers_one_more_value():
-    draws = pd.DataFrame(np.random.default_rng(0).normal(size=(2000, 6)))
-    inside = [
-        low <= row.iloc[5] <= high
-        for _, row in draws.iterrows()
-        for low, high in [prediction_interval(row[:5])]
-    ]
-    assert np.mean(inside) == pytest.approx(0.95, abs=0.015)
