@@ -388,14 +388,6 @@ def test_dry_run_of_the_papers_tables(tmp_path):
     assert not (tmp_path / 'work_dirs').exists()
 
 
-def test_paper_table_with_another_number_of_processes(tmp_path):
-    path = ROOT / 'configs/paper_tables.yml'
-    status, output = call(tmp_path, 'run', path, '--table', '1', '--gpus', '8', '--dry-run')
-    assert status == 0
-    assert output.count('the learning rate is for a batch of 8, and --gpus 8') == 8
-    assert 'makes one of 16: give --gpus 4' in output
-
-
 @pytest.mark.slow
 def test_table_of_the_paper(study, tmp_path):
     """Two tables with a config in common: it is trained once, in two processes."""

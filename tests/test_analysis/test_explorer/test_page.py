@@ -295,14 +295,3 @@ def test_no_file_of_the_machine_is_served(server, explorer):
         with pytest.raises(urllib.error.HTTPError) as stop:
             urllib.request.urlopen(f'{server.local_url}gradio_api/file={path}')
         assert stop.value.code == 403
-
-
-def test_page_says_that_the_server_has_stopped(browser, explorer, folder):
-    from mmgcnl.analysis.explorer.page import serve
-
-    page = serve(explorer, '127.0.0.1', free_port(), browser=False, folder=folder)
-    tab = open_tab(browser, page)
-    page.close()
-    tab.get_by_label('position zeroed').check()
-    expect(tab.locator('body')).to_contain_text(re.compile('connection', re.IGNORECASE))
-    tab.close()
