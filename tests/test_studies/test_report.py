@@ -67,12 +67,12 @@ def test_small_differences_are_not_printed_as_zeros(study_file, records):
 def ablate(study_file, records, record):
     """Render the study with an ablation of its row `wide`, whose drop varies by seed."""
 
-    def render_ablated(drop, metrics=('mIoU',)):
+    def render_ablated(drop, metrics=('mIoU',), block=''):
         for metric in metrics:
             for seed, value in enumerate((53.0, 54.5, 55.0)):
                 changes = dict(row='wide', seed=seed, settings='1' * 8)
                 lower = value - drop * (1 + seed / 10)
-                name = f'ablate/position-zeroed/{metric}'
+                name = f'ablate/position-zeroed{block}/{metric}'
                 records.append(record(metric=name, value=lower, **changes))
                 records.append(record(metric=metric, value=value, **changes))
         return rendered(study_file, records)
@@ -80,8 +80,9 @@ def ablate(study_file, records, record):
     return render_ablated
 
 
-def test_ablations(ablate):
-    text = ablate(10)
+@pytest.mark.parametrize('block', ['', '@all'])
+def test_ablations(ablate, block):
+    text = ablate(10, block=block)
     assert '| fall of mIoU | seeds | position zeroed |' in text
     assert '| wide | 3 | 11.00 ± 1.00 |' in text
     assert 'context mean' not in text
