@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -68,7 +67,7 @@ def ablations_of(block: nn.Module) -> list[str]:
 
 @contextmanager
 def ablated(
-    block: nn.Module, ablation: str, contexts: Sequence[Tensor] = (), seed: int = 0
+    block: nn.Module, ablation: str, contexts: Sequence[Tensor] = ()
 ) -> Iterator[None]:
     """Ablate a block during the forward passes inside the ``with`` block.
 
@@ -77,7 +76,6 @@ def ablated(
         ablation: One of :func:`ablations_of`.
         contexts: From :func:`record_contexts`, over the data set, for the ablations of the
             context. The images must come in the same order.
-        seed: The shuffled offsets depend on it alone.
 
     Raises:
         ValueError: The block does not allow the ablation, or ``contexts`` are missing.
@@ -89,7 +87,7 @@ def ablated(
         )
     with ExitStack() as stack:
         if isinstance(block, GCNonLocal2d):
-            for module, hook in _hooks(block, ablation, contexts, seed):
+            for module, hook in _hooks(block, ablation, contexts):
                 stack.callback(module.register_forward_hook(hook).remove)
         else:
             stack.enter_context(uniform_weights(block))
@@ -97,7 +95,7 @@ def ablated(
 
 
 def _hooks(
-    block: GCNonLocal2d, ablation: str, contexts: Sequence[Tensor], seed: int
+    block: GCNonLocal2d, ablation: str, contexts: Sequence[Tensor]
 ) -> list[tuple[Any, Callable]]:
     """Return modules of the block, and hooks that replace their outputs."""
     if ablation == 'attention uniform':
@@ -107,7 +105,7 @@ def _hooks(
     if ablation == 'position zeroed':
         return [(block.position, _zero_position)]
     if ablation == 'offsets shuffled':
-        return [(block.position, partial(_shuffle, seed))]
+        return [(block.position, _shuffle)]
     if not contexts:
         raise ValueError(f'ablation={ablation!r} needs the contexts of the data set')
     if ablation == 'context mean':
@@ -129,10 +127,10 @@ def _zero_position(module: nn.Module, args: Any, output: Any) -> Any:
     return output._replace(rows=rows, columns=columns)
 
 
-def _shuffle(seed: int, module: nn.Module, args: Any, output: Any) -> Any:
+def _shuffle(module: nn.Module, args: Any, output: Any) -> Any:
     """Permute the keys of the position codes, differently for each row and column."""
     # Seeded for each map, so that maps of the same size get the same permutation.
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     tables = []
     for table in (output.rows, output.columns):  # (queries, keys, n, d)
         order = torch.rand(table.shape[:2], generator=generator).argsort(dim=1)

@@ -458,9 +458,7 @@ def _ablations(run: Run) -> dict[str, float]:
     return values
 
 
-def carry_out(
-    runs: Sequence[Run], execution: Execution, console: Console | None = None
-) -> dict[str, str]:
+def carry_out(runs: Sequence[Run], execution: Execution) -> dict[str, str]:
     """Carry out runs as jobs, and go on when one fails.
 
     Jobs on this machine are stopped when this process is. Those of Slurm stay in its queue,
@@ -469,7 +467,6 @@ def carry_out(
     Args:
         runs: From :func:`plan`.
         execution: What they were planned with.
-        console: Shows the progress; default: standard output.
 
     Returns:
         The error of each failed run, by the name of the run.
@@ -478,7 +475,7 @@ def carry_out(
         StudyError: There are too few GPUs for the jobs, or Slurm refuses them.
         KeyboardInterrupt: Also for SIGTERM.
     """
-    console = console or Console()
+    console = Console()
     slots = _gpu_groups(execution)
     waiting = list(runs)
     working: dict[str, tuple[Run, submitit.Job, str | None]] = {}

@@ -80,8 +80,6 @@ def test_offsets_shuffled(form):
         after = block.attention_inputs(x).position
         assert torch.equal(after.rows, block.attention_inputs(x).position.rows)
         output = block(x)
-    with ablated(block, 'offsets shuffled', seed=1):
-        assert not torch.allclose(output, block(x))
     assert not torch.allclose(output, block(x))
     for name in ('rows', 'columns'):
         one, other = getattr(before, name), getattr(after, name)
@@ -95,7 +93,8 @@ def test_contexts(batches, x):
     with record_contexts(block) as contexts:
         for batch in x.split(batches):
             block(batch)
-    own = torch.cat([context * factor for context, factor in [block.context(x)]])
+    context, factor = block.context(x)
+    own = context * factor
     torch.testing.assert_close(torch.stack(contexts), own)
 
     def outputs():

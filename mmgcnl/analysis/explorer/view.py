@@ -186,14 +186,13 @@ class Explorer:
         model = self.models[number]
         return model.scene(image).cells(block, model.blocks[block])
 
-    def view(self, image: str, point: Point | None = None, **options: Any) -> View:
-        """Make a view of these models, with the query in the middle of the image."""
-        height, width = self.picture(image).shape[:2]
+    def view(self, image: str, point: Point, **options: Any) -> View:
+        """Make a view of these models."""
         known = self.split_name if os.path.abspath(image) in self._numbers else None
         options = (
             dict(models=self.sources, split=known, cfg_options=self.cfg_options) | options
         )
-        return View(image=image, point=point or (width // 2, height // 2), **options)
+        return View(image=image, point=point, **options)
 
     def others(self, ablation: str | None, other: str) -> tuple[str, ...]:
         """Choose the images whose contexts an ablation takes, ``other`` or the first."""

@@ -75,12 +75,12 @@ def test_truth_is_found_by_a_relative_path(explorer, monkeypatch):
     image = explorer.images[3]
     monkeypatch.chdir(os.path.dirname(image))
     name = os.path.basename(image)
-    assert explorer.view(name).split == 'test'
+    assert explorer.view(name, POINT).split == 'test'
     assert explorer.label(name, POINT) == explorer.label(image, POINT) is not None
 
 
 def test_detector(detector):
-    view = detector.view(detector.images[0], ablation='attention uniform')
+    view = detector.view(detector.images[0], POINT, ablation='attention uniform')
     before, after = detector.looks(view)
     assert before.changed is None and after.changed.shape == (32, 32)
     assert after.weights == pytest.approx(1, rel=1e-4)
