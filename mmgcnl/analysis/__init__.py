@@ -1,6 +1,6 @@
 """Studies of the attention, of costs and of predictions: functions that the tools call."""
 
-from .ablation import ABLATIONS, Contexts, ablate_priors, ablated, ablations_of
+from .ablation import ABLATIONS, ablate_priors, ablated, ablations_of, record_contexts
 from .attention import Scene, attention_at, head_queries, mean_queries, observe
 from .blocks import (
     Grid,
@@ -18,7 +18,6 @@ from .panels import prediction_panels
 from .samples import Sample, Split, label_map, read_label_map
 
 __all__ = [
-    'Contexts',
     'ABLATIONS',
     'DistanceRecorder',
     'Grid',
@@ -46,5 +45,6 @@ __all__ = [
     'observe',
     'prediction_panels',
     'read_label_map',
+    'record_contexts',
     'set_norm_statistics',
 ]

@@ -9,26 +9,23 @@ key grid.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from mmcv.cnn.bricks import GeneralizedAttention
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.model import BaseModel
 from mmengine.utils import ProgressBar
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from mmgcnl.datasets import build_dataloader
 from mmgcnl.layers import GCNonLocal2d
 
-from .blocks import find_blocks
+from .blocks import find_blocks, uniform_weights
 
 #: The ablations of a block, and what they do.
 ABLATIONS = {
@@ -40,30 +37,21 @@ ABLATIONS = {
 }
 
 
-class Contexts:
-    """The contexts of a block, for each image of a data set in order."""
+@contextmanager
+def record_contexts(block: nn.Module) -> Iterator[list[Tensor]]:
+    """Yield a list that gets the context (n, 1, 1, d) of every image inside, in order."""
+    contexts: list[Tensor] = []
 
-    def __init__(self) -> None:
-        self.images: list[Tensor] = []  # (n, 1, 1, d)
+    def keep(_: nn.Module, args: Any, output: tuple[Tensor, Tensor]) -> None:
+        context, factor = output
+        contexts.extend((context * factor).cpu())
 
-    @contextmanager
-    def record(self, block: GCNonLocal2d) -> Iterator[None]:
-        """Record the contexts of all forward passes inside the ``with`` block."""
-
-        def keep(_: nn.Module, args: Any, output: tuple[Tensor, Tensor]) -> None:
-            context, factor = output
-            self.images += (context * factor).cpu()
-
-        assert block.context is not None
-        handle = block.context.register_forward_hook(keep)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-    def mean(self) -> Tensor:
-        """Average the contexts over the images, (n, 1, 1, d)."""
-        return torch.stack(self.images).mean(0)
+    assert isinstance(block, GCNonLocal2d) and block.context is not None
+    handle = block.context.register_forward_hook(keep)
+    try:
+        yield contexts
+    finally:
+        handle.remove()
 
 
 def ablations_of(block: nn.Module) -> list[str]:
@@ -79,16 +67,15 @@ def ablations_of(block: nn.Module) -> list[str]:
 
 @contextmanager
 def ablated(
-    block: nn.Module, ablation: str, contexts: Contexts | None = None, seed: int = 0
+    block: nn.Module, ablation: str, contexts: Sequence[Tensor] = ()
 ) -> Iterator[None]:
     """Ablate a block during the forward passes inside the ``with`` block.
 
     Args:
         block: One of :func:`find_blocks`.
         ablation: One of :func:`ablations_of`.
-        contexts: The contexts of the data set, for the ablations of the context. The images
-            must come in the same order.
-        seed: The shuffled offsets depend on it alone.
+        contexts: From :func:`record_contexts`, over the data set, for the ablations of the
+            context. The images must come in the same order.
 
     Raises:
         ValueError: The block does not allow the ablation, or ``contexts`` are missing.
@@ -98,41 +85,37 @@ def ablated(
             f'ablation={ablation!r}: a {type(block).__name__} like this one allows '
             f'{", ".join(map(repr, ablations_of(block)))}'
         )
-    if ablation.startswith('context') and not (contexts and contexts.images):
-        raise ValueError(f'ablation={ablation!r} needs the contexts of the data set')
     with ExitStack() as stack:
-        hooks = _hooks(block, ablation, contexts, seed)
-        for module, hook in hooks:
-            stack.callback(module.register_forward_hook(hook).remove)
-        if not hooks:
-            stack.enter_context(_uniform_plain(block))
+        if isinstance(block, GCNonLocal2d):
+            for module, hook in _hooks(block, ablation, contexts):
+                stack.callback(module.register_forward_hook(hook).remove)
+        else:
+            stack.enter_context(uniform_weights(block))
         yield
 
 
 def _hooks(
-    block: nn.Module, ablation: str, contexts: Contexts | None, seed: int
+    block: GCNonLocal2d, ablation: str, contexts: Sequence[Tensor]
 ) -> list[tuple[Any, Callable]]:
-    """Return modules of our block, and hooks that replace their outputs."""
-    if not isinstance(block, GCNonLocal2d):
-        return []
+    """Return modules of the block, and hooks that replace their outputs."""
     if ablation == 'attention uniform':
         # Zero logits: no query, and no position, since some forms need no query.
-        hooks: list[tuple[Any, Callable]] = [(block.query, _zero)]
-        return hooks + [(block.position, _zero_position)] * (block.position is not None)
+        zeroed: list[tuple[Any, Callable]] = [(block.query, _zero)]
+        return zeroed + [(block.position, _zero_position)] * (block.position is not None)
     if ablation == 'position zeroed':
         return [(block.position, _zero_position)]
     if ablation == 'offsets shuffled':
-        return [(block.position, _Shuffle(seed))]
-    assert contexts is not None
-    images = contexts.images
+        return [(block.position, _shuffle)]
+    if not contexts:
+        raise ValueError(f'ablation={ablation!r} needs the contexts of the data set')
     if ablation == 'context mean':
-        images = [contexts.mean()] * len(images)
+        contexts = [torch.stack([*contexts]).mean(0)] * len(contexts)
+    elif len(contexts) < 2:
+        raise ValueError(f'ablation={ablation!r} needs at least two images')
     else:
-        if len(images) < 2:
-            raise ValueError(f'ablation={ablation!r} needs at least two images')
-        half = len(images) // 2
-        images = images[half:] + images[:half]
-    return [(block.context, _Replace(images))]
+        half = len(contexts) // 2
+        contexts = [*contexts[half:], *contexts[:half]]
+    return [(block.context, _replace_by(contexts))]
 
 
 def _zero(module: nn.Module, args: Any, output: Tensor) -> Tensor:
@@ -144,79 +127,33 @@ def _zero_position(module: nn.Module, args: Any, output: Any) -> Any:
     return output._replace(rows=rows, columns=columns)
 
 
-class _Shuffle:
-    """Permutes the keys of the position codes, differently for each row and column."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
-        # Seeded for each map, so that maps of the same size get the same permutation.
-        generator = torch.Generator().manual_seed(self.seed)
-        tables = []
-        for table in (output.rows, output.columns):  # (queries, keys, n, d)
-            order = torch.rand(table.shape[:2], generator=generator).argsort(dim=1)
-            index = order.to(table.device)[..., None, None].expand_as(table)
-            tables.append(table.gather(1, index))
-        return output._replace(rows=tables[0], columns=tables[1])
+def _shuffle(module: nn.Module, args: Any, output: Any) -> Any:
+    """Permute the keys of the position codes, differently for each row and column."""
+    # Seeded for each map, so that maps of the same size get the same permutation.
+    generator = torch.Generator().manual_seed(0)
+    tables = []
+    for table in (output.rows, output.columns):  # (queries, keys, n, d)
+        order = torch.rand(table.shape[:2], generator=generator).argsort(dim=1)
+        index = order.to(table.device)[..., None, None].expand_as(table)
+        tables.append(table.gather(1, index))
+    return output._replace(rows=tables[0], columns=tables[1])
 
 
-class _Replace:
-    """Replaces the contexts of successive maps by those of a list."""
+def _replace_by(contexts: Sequence[Tensor]) -> Callable:
+    """Make a hook that replaces the contexts of successive maps by those of a list."""
+    left = iter(contexts)
 
-    def __init__(self, images: list[Tensor]) -> None:
-        self.images = images
-        self.done = 0
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
+    def replace(module: nn.Module, args: Any, output: Any) -> Any:
         context, factor = output
-        start, self.done = self.done, self.done + len(context)
-        if self.done > len(self.images):
+        images = [*islice(left, len(context))]
+        if len(images) < len(context):
             raise ValueError(
-                f'there are more images than the {len(self.images)} whose contexts were '
+                f'there are more images than the {len(contexts)} whose contexts were '
                 'recorded'
             )
-        images = torch.stack(self.images[start : self.done])
-        return images.to(context), torch.ones_like(factor)
+        return torch.stack(images).to(context), torch.ones_like(factor)
 
-
-@contextmanager
-def _uniform_plain(block: Any) -> Iterator[None]:
-    """Give one of mmcv's blocks uniform attention."""
-    if isinstance(block, GeneralizedAttention):
-        with _UniformSoftmax.around(block):
-            yield
-        return
-    pairwise = getattr(block, block.mode)
-
-    def uniform(theta_x: Tensor, phi_x: Tensor) -> Tensor:
-        weights = pairwise(theta_x, phi_x)
-        return torch.full_like(weights, 1 / weights.shape[-1])
-
-    with patch.object(block, block.mode, uniform):
-        yield
-
-
-class _UniformSoftmax(TorchFunctionMode):
-    """Makes the softmax of GeneralizedAttention uniform, which no hook can reach."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore
-        result = func(*args, **(kwargs or {}))
-        if func is F.softmax:
-            return torch.full_like(result, 1 / result.shape[-1])
-        return result
-
-    @classmethod
-    @contextmanager
-    def around(cls, block: nn.Module) -> Iterator[None]:
-        forward = block.forward
-
-        def flat(*args: Any, **kwargs: Any) -> Tensor:
-            with cls():
-                return forward(*args, **kwargs)
-
-        with patch.object(block, 'forward', flat):
-            yield
+    return replace
 
 
 def ablate_priors(model: BaseModel, cfg: Config) -> dict[str, Any]:
@@ -242,35 +179,30 @@ def ablate_priors(model: BaseModel, cfg: Config) -> dict[str, Any]:
     loader: Any = build_dataloader(cfg.test_dataloader)
     evaluator = Evaluator(cfg.test_evaluator)
     evaluator.dataset_meta = loader.dataset.metainfo
-    contexts = {name: Contexts() for name in blocks}
-    jobs = [
-        ({name: blocks[name]}, name, ablation)
-        for name in blocks
-        for ablation in ablations_of(blocks[name])
-    ]
+    groups = {name: [name] for name in blocks}
     if len(blocks) > 1:
-        jobs += [
-            (
-                {k: b for k, b in blocks.items() if ablation in ablations_of(b)},
-                'all',
-                ablation,
-            )
-            for ablation in ABLATIONS
-            if any(ablation in ablations_of(b) for b in blocks.values())
-        ]
+        groups['all'] = [*blocks]
+    jobs = [
+        (group, ablation, chosen)
+        for group, names in groups.items()
+        for ablation in ABLATIONS
+        if (chosen := [name for name in names if ablation in ablations_of(blocks[name])])
+    ]
     bar = ProgressBar((1 + len(jobs)) * len(loader))
-    evaluate = lambda: _evaluate(model, loader, evaluator, bar)  # noqa: E731
+    contexts: dict[str, list[Tensor]] = {}
     with ExitStack() as stack:
         for name, block in blocks.items():
-            if isinstance(block, GCNonLocal2d) and block.context is not None:
-                stack.enter_context(contexts[name].record(block))
-        metrics = evaluate()
+            if 'context mean' in ablations_of(block):
+                contexts[name] = stack.enter_context(record_contexts(block))
+        metrics = _evaluate(model, loader, evaluator, bar)
     found = []
-    for chosen, name, ablation in jobs:
+    for group, ablation, chosen in jobs:
         with ExitStack() as stack:
-            for key, block in chosen.items():
-                stack.enter_context(ablated(block, ablation, contexts[key]))
-            found.append(dict(block=name, ablation=ablation, metrics=evaluate()))
+            for name in chosen:
+                of_block = contexts.get(name, ())
+                stack.enter_context(ablated(blocks[name], ablation, of_block))
+            ablated_metrics = _evaluate(model, loader, evaluator, bar)
+        found.append(dict(block=group, ablation=ablation, metrics=ablated_metrics))
     print()
     return dict(metrics=metrics, ablations=found)
 

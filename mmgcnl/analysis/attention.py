@@ -41,31 +41,28 @@ class Scene(NamedTuple):
     prediction: BaseDataElement
 
     def attention(self, name: str, block: nn.Module) -> Callable[[Point], np.ndarray]:
-        """Prepare a block's attention of this image.
-
-        Args:
-            name: Name of the block.
-            block: The block.
+        """Prepare the attention of this image in a block of this name.
 
         Returns:
             A function from a point of the image to the attention of its query (n, M).
             It raises ValueError if the point is outside of the image.
         """
-        x = self.inputs[name]
-        size = (x.shape[2], x.shape[3])
+        size = self._size(name)
         queries, _ = grids(block, size)
-        of_query = attention_by_query(block, x)
+        of_query = attention_by_query(block, self.inputs[name])
 
         def at(point: Point) -> np.ndarray:
             return of_query(self.pixel_map.cell(point, queries, size)).cpu().numpy()
 
         return at
 
-    def over_image(self, weights: np.ndarray, name: str, block: nn.Module) -> np.ndarray:
-        """Spread attention (..., M) of a block over the pixels of the image (..., H, W)."""
-        x = self.inputs[name]
-        size = (x.shape[2], x.shape[3])
-        return self.pixel_map.over_image(weights, grids(block, size)[1], size)
+    def cells(self, name: str, block: nn.Module) -> np.ndarray:
+        """Find the key of a block under each pixel of the image (H, W)."""
+        size = self._size(name)
+        return self.pixel_map.cells(grids(block, size)[1], size)
+
+    def _size(self, name: str) -> tuple[int, int]:
+        return self.inputs[name].shape[2], self.inputs[name].shape[3]
 
 
 @torch.no_grad()
@@ -130,24 +127,31 @@ def attention_at(
     scene = observe(model, pipeline, image)
     at = scene.attention(name, block)
     maps = np.stack([at(point) for point in points])
-    return scene.over_image(maps, name, block), scene.prediction
+    return maps[..., scene.cells(name, block)], scene.prediction
 
 
-def choose_block(model: nn.Module, name: str | None) -> tuple[str, nn.Module]:
+def choose_block(
+    model: nn.Module, name: str | None, of: str = 'the model'
+) -> tuple[str, nn.Module]:
     """Find a block by its name, or the only one.
+
+    Args:
+        model: The model.
+        name: The name; '' or None for the only one.
+        of: What errors call the model.
 
     Raises:
         ValueError: There is no such block, or there are several and no name is given.
     """
     blocks = find_blocks(model)
-    if name is None and len(blocks) > 1:
+    if not name and len(blocks) > 1:
         raise ValueError(
-            'the model has several blocks, choose one with --block (of the second model, '
+            f'{of} has several blocks, choose one with --block (of the second model, '
             f'--block2): {", ".join(blocks)}'
         )
     name = name or next(iter(blocks))
     if name not in blocks:
-        raise ValueError(f'there is no block {name!r}; there are: {", ".join(blocks)}')
+        raise ValueError(f'{of} has no block {name!r}; there are: {", ".join(blocks)}')
     return name, blocks[name]
 
 
@@ -165,6 +169,12 @@ def whole_image(model: BaseModel) -> Iterator[None]:
         test_cfg.mode = 'slide'
 
 
+def head_maps(heads: np.ndarray) -> dict[str, np.ndarray]:
+    """Name the attention maps (n, H, W) of a query: their mean, then each of several."""
+    of_heads = {f'head {i}': head for i, head in enumerate(heads, 1) if len(heads) > 1}
+    return {'mean of heads': heads.mean(0), **of_heads}
+
+
 def head_queries(points: Sequence[Point], maps: Mapping[str, np.ndarray]) -> list[Query]:
     """Make rows of :func:`draw_attention`: the mean over the heads, then each head.
 
@@ -178,27 +188,17 @@ def head_queries(points: Sequence[Point], maps: Mapping[str, np.ndarray]) -> lis
     """
     return [
         Query(
-            point,
-            {
-                'mean of heads': heads.mean(0),
-                **{f'head {i}': head for i, head in enumerate(heads, 1) if len(heads) > 1},
-            },
-            f'{number}: {name}' if len(points) > 1 else name,
+            point, head_maps(of_model[i]), f'{i + 1}: {name}' if len(points) > 1 else name
         )
-        for number, (point, *per_model) in enumerate(zip(points, *maps.values()), 1)
-        for name, heads in zip(maps, per_model)
+        for i, point in enumerate(points)
+        for name, of_model in maps.items()
     ]
 
 
 def mean_queries(points: Sequence[Point], maps: Mapping[str, np.ndarray]) -> list[Query]:
     """Make rows of :func:`draw_attention`: the mean over the heads, of all models.
 
-    Args:
-        points: As for :func:`head_queries`.
-        maps: As for :func:`head_queries`.
-
-    Returns:
-        A row per point.
+    Takes the arguments of :func:`head_queries`, and returns a row per point.
     """
     return [
         Query(

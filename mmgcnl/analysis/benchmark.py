@@ -13,7 +13,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -228,26 +227,18 @@ def module_step(
     return step
 
 
-def module_contender(build: Callable[[], nn.Module], *args: object) -> Build:
-    """Make a contender for :func:`measure` from the arguments of :func:`module_step`."""
-    return partial(module_step, build, *args)  # type: ignore[arg-type]
-
-
-def as_table(
-    found: Mapping[str, Measurement], reference: str, title: str = 'contender'
-) -> list[str]:
+def as_table(found: Mapping[str, Measurement], reference: str) -> list[str]:
     """Format the medians, and their ratios to those of ``reference``, as a table.
 
     Args:
         found: The measurements by name.
         reference: Name of the contender that the others are compared with.
-        title: Title of the column of names.
 
     Returns:
         The lines of the table.
     """
     base = found[reference]
-    lines = [f'{title:34s} {"time":>9s} {"memory":>10s}   over {reference}']
+    lines = [f'{"contender":34s} {"time":>9s} {"memory":>10s}   over {reference}']
     for name, m in found.items():
         if m.error:
             lines.append(f'{name:34s} {m.error}')

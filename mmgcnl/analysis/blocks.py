@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -79,20 +80,18 @@ class Grid:
         return self.start + (np.arange(self.size[axis]) + 0.5) * self.stride
 
 
-def grids(block: nn.Module, size: tuple[int, int]) -> tuple[Grid, Grid]:
+def grids(block: Any, size: tuple[int, int]) -> tuple[Grid, Grid]:
     """Compute the grids of a block's queries and keys.
 
     Args:
         block: One of :func:`find_blocks`.
         size: Rows and columns of its input.
     """
-    if isinstance(block, GCNonLocal2d):
-        return Grid(size), _subsampled(size, block.kv_stride)
-    if isinstance(block, GeneralizedAttention):
-        return _subsampled(size, block.q_stride), _subsampled(size, block.kv_stride)
-    if block.sub_sample:  # a max pool of 2 x 2
-        return Grid(size), Grid((size[0] // 2, size[1] // 2), 2)
-    return Grid(size), Grid(size)
+    if isinstance(block, NonLocal2d):
+        half = Grid((size[0] // 2, size[1] // 2), 2)  # a max pool of 2 x 2
+        return Grid(size), half if block.sub_sample else Grid(size)
+    q_stride = getattr(block, 'q_stride', 1)  # ours has a query everywhere
+    return _subsampled(size, q_stride), _subsampled(size, block.kv_stride)
 
 
 def _subsampled(size: tuple[int, int], stride: int) -> Grid:
@@ -124,12 +123,11 @@ def iter_attention(block: nn.Module, x: Tensor) -> Iterator[Tensor]:
         return
     if isinstance(block, GeneralizedAttention):
         weights = _softmax_of(block, x)
-        queries = math.prod(grids(block, (x.shape[2], x.shape[3]))[0].size)
-        # Without a query term ('0010') the attention is the same for all queries.
-        weights = weights.expand(-1, -1, queries, -1)
     else:
-        weights = _pairwise_weights(block, x).unsqueeze(1)
-    yield from weights.split(_chunk(weights[:, :, 0]), dim=2)
+        assert isinstance(block, NonLocal2d)
+        theta_x, phi_x = _pairwise_inputs(block, x)
+        weights = getattr(block, block.mode)(theta_x, phi_x).unsqueeze(1)
+    yield from weights.split(max(1, _CHUNK // weights[:, :, 0].numel()), dim=2)
 
 
 @torch.no_grad()
@@ -156,8 +154,7 @@ def attention_by_query(block: nn.Module, x: Tensor) -> Callable[[int], Tensor]:
         return of_query
     if isinstance(block, GeneralizedAttention):
         weights = _softmax_of(block, x)[0]
-        queries = math.prod(grids(block, (x.shape[2], x.shape[3]))[0].size)
-        return lambda number: weights.expand(-1, queries, -1)[:, number]
+        return lambda number: weights[:, number]
     assert isinstance(block, NonLocal2d)
     pairwise = getattr(block, block.mode)
     theta_x, phi_x = _pairwise_inputs(block, x)
@@ -165,54 +162,67 @@ def attention_by_query(block: nn.Module, x: Tensor) -> Callable[[int], Tensor]:
     return lambda number: pairwise(theta_x.narrow(axis, number, 1), phi_x)[0]
 
 
-def _chunk(per_query: Tensor) -> int:
-    """Compute how many queries to take at a time, given (B, n, M, ...) of one query."""
-    return max(1, _CHUNK // math.prod(per_query.shape[:3]))
+@contextmanager
+def uniform_weights(block: NonLocal2d | GeneralizedAttention) -> Iterator[None]:
+    """Give all keys of mmcv's block the same weight in the forward passes inside."""
+    if isinstance(block, GeneralizedAttention):
+        name, forward = 'forward', block.forward
 
+        def uniform(*args: Tensor) -> Tensor:
+            with _Softmax(flat=True):
+                return forward(*args)
+    else:
+        name, pairwise = block.mode, getattr(block, block.mode)
 
-def _pairwise_weights(block: NonLocal2d, x: Tensor) -> Tensor:
-    """Get the weights (B, N, M) of mmcv's block in any mode, from its forward pass."""
-    seen = []
-    pairwise = getattr(block, block.mode)
+        def uniform(*args: Tensor) -> Tensor:
+            weights = pairwise(*args)
+            return torch.full_like(weights, 1 / weights.shape[-1])
 
-    def keep(theta_x: Tensor, phi_x: Tensor) -> Tensor:
-        seen.append(pairwise(theta_x, phi_x))
-        return seen[-1]
-
-    with patch.object(block, block.mode, keep):
-        block.forward(x)
-    return seen[0]
+    with patch.object(block, name, uniform):
+        yield
 
 
 class _Stop(Exception):
     """Ends a forward pass that has come as far as it is needed."""
 
 
-def _pairwise_inputs(block: NonLocal2d, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Get theta(x) and phi(x) of mmcv's block, as its forward pass makes them."""
+def _pairwise_inputs(block: NonLocal2d, x: Tensor) -> list[Tensor]:
+    """Get theta(x) and phi(x) of mmcv's block in any mode, from its forward pass."""
     seen: list[Tensor] = []
 
-    def keep(theta_x: Tensor, phi_x: Tensor) -> Tensor:
-        seen.extend((theta_x, phi_x))
+    def keep(*args: Tensor) -> Tensor:
+        seen.extend(args)
         raise _Stop
 
     with patch.object(block, block.mode, keep), suppress(_Stop):
         block.forward(x)
-    return seen[0], seen[1]
+    return seen
 
 
-class _KeepSoftmax(TorchFunctionMode):
-    """Keeps the result of the last softmax."""
+class _Softmax(TorchFunctionMode):
+    """Keeps the result of GeneralizedAttention's only softmax, which no hook can reach.
+
+    With ``flat``, its logits are zero. As they are changed, and not the result, a mode
+    around this one keeps the result that the block goes on with.
+    """
+
+    def __init__(self, flat: bool = False) -> None:
+        super().__init__()
+        self.flat = flat
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore
-        result = func(*args, **(kwargs or {}))
-        if func is nn.functional.softmax:
-            self.result = result
-        return result
+        if func is not nn.functional.softmax:
+            return func(*args, **(kwargs or {}))
+        logits, *options = args
+        logits = torch.zeros_like(logits) if self.flat else logits
+        self.result = func(logits, *options, **(kwargs or {}))
+        return self.result
 
 
 def _softmax_of(block: GeneralizedAttention, x: Tensor) -> Tensor:
-    """Get the weights (B, n, N or 1, M): the result of the block's only softmax."""
-    with _KeepSoftmax() as mode:
+    """Get the weights (B, n, N, M) from a forward pass."""
+    with _Softmax() as mode:
         block.forward(x)
-    return mode.result
+    # Without a query term ('0010') the attention is the same for all queries.
+    queries = math.prod(grids(block, (x.shape[2], x.shape[3]))[0].size)
+    return mode.result.expand(-1, -1, queries, -1)

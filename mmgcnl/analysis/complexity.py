@@ -30,6 +30,8 @@ from mmgcnl.apis import input_channels
 from mmgcnl.layers import GCNonLocal2d
 from mmgcnl.utils.config_types import scope_of
 
+from .blocks import BLOCKS, grids
+
 CONVENTIONS = ('modern', 'paper')
 # Number of regions that the heads of a detector process, as in mmdet's counter.
 NUM_BOXES = 1000
@@ -95,7 +97,7 @@ def measure_complexity(
     for module in model.modules():
         if hasattr(module, 'conv_offset'):
             module.forward = partial(_plain_convolution, module)
-        elif isinstance(module, (GCNonLocal2d, NonLocal2d, GeneralizedAttention)):
+        elif isinstance(module, BLOCKS):
             module.register_forward_hook(
                 lambda block, args, _: attention.append(
                     attention_flops(block, args[0].shape)
@@ -143,36 +145,35 @@ def attention_flops(
         block: The block.
         shape: (B, C, H, W), of its input.
     """
-    batch, _, *grid = shape
+    batch, _, rows, columns = shape
+    queries, keys = (grid.size for grid in grids(block, (rows, columns)))
+    pairs = math.prod(queries) * math.prod(keys)
     if isinstance(block, NonLocal2d):
-        keys = [size // 2 if block.sub_sample else size for size in grid]
-        return batch * 2 * math.prod(grid) * math.prod(keys) * block.inter_channels
-    keys = [-(-size // block.kv_stride) for size in grid]
+        return batch * 2 * pairs * block.inter_channels
     if isinstance(block, GeneralizedAttention):
-        return batch * _generalized_attention_flops(block, grid, keys)
+        return batch * _generalized_attention_flops(block, queries, keys)
     dims = block.query.out_channels
-    flops = batch * 2 * math.prod(grid) * math.prod(keys) * dims
+    flops = batch * 2 * pairs * dims
     if block.position is None:
         return flops
-    queries = math.prod(grid) * (batch if block.position.content_dependent else 1)
+    rows_of_r = math.prod(queries) * (batch if block.position.content_dependent else 1)
     axes = (block.position.y, block.position.x)
-    for axis, queries_on_axis, keys_on_axis in zip(axes, grid, keys):
+    for axis, queries_on_axis, keys_on_axis in zip(axes, queries, keys):
         # A code is multiplied once for each difference, or for each key.
         relative = axis.distance == 'relative'
         codes = 2 * queries_on_axis - 1 if relative else keys_on_axis
         flops += codes * axis.weight.numel()
-        flops += queries * keys_on_axis * dims
+        flops += rows_of_r * keys_on_axis * dims
     return flops
 
 
 def _generalized_attention_flops(
-    block: GeneralizedAttention, grid: list[int], keys: list[int]
+    block: GeneralizedAttention, queries: tuple[int, int], keys: tuple[int, int]
 ) -> int:
-    grid = [-(-size // block.q_stride) for size in grid]
     content, position, key_bias, position_bias = block.attention_type
     dims = block.qk_embed_dim * block.num_heads
     # With nothing but a bias of the keys, all queries share one row of weights.
-    rows = math.prod(grid) if content or position or position_bias else 1
+    rows = math.prod(queries) if content or position or position_bias else 1
     flops = rows * math.prod(keys) * block.v_dim * block.num_heads
     if content:
         flops += rows * math.prod(keys) * dims
@@ -181,7 +182,7 @@ def _generalized_attention_flops(
     if position:
         flops += rows * sum(keys) * dims
     elif position_bias:
-        flops += sum(n * m for n, m in zip(grid, keys)) * dims
+        flops += sum(n * m for n, m in zip(queries, keys)) * dims
     return flops
 
 

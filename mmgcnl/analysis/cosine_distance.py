@@ -6,6 +6,7 @@ Shape shorthand: B images, n heads, N query positions, M key positions, K classe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -65,24 +66,19 @@ def measure_distances(
         split,
         batch_size=None,
         sampler=range(rank, len(split), world_size),
-        collate_fn=_as_is,
+        collate_fn=tuple,  # as it is
         num_workers=num_workers,
     )
     bar = ProgressBar(len(loader)) if rank == 0 else None
-    pixel_maps: dict[tuple, PixelMap] = {}
+    map_of = cache(partial(PixelMap.of_pipeline, pipeline))
     with recorder, torch.no_grad():
-        for sample in loader:
-            truth = label_map(sample.truth)
+        for _, sample, truth in loader:
+            labels = label_map(truth)
+            data = model.data_preprocessor(pseudo_collate([sample]), False)
             recorder.labels = None
-            data = model.data_preprocessor(pseudo_collate([sample.data]), False)
-            if truth is not None and whole:
-                sizes = truth.shape, tuple(data['inputs'].shape[2:])
-                if sizes not in pixel_maps:
-                    pixel_maps[sizes] = PixelMap.of_pipeline(pipeline, *sizes)
-                pixel_map = pixel_maps[sizes]
-                recorder.labels = lambda grid, size, t=truth, p=pixel_map: p.labels_at(
-                    t, grid, size
-                )
+            if labels is not None and whole:
+                pixel_map = map_of(labels.shape, tuple(data['inputs'].shape[2:]))
+                recorder.labels = partial(pixel_map.labels_at, labels)
             model(**data, mode='predict')
             if bar is not None:
                 bar.update()
@@ -95,10 +91,6 @@ def measure_distances(
     )
 
 
-def _as_is(sample: Any) -> Any:
-    return sample
-
-
 def _report(recorder: DistanceRecorder, name: str, classes: Sequence[str]) -> dict:
     report: dict[str, Any] = dict(
         type=block_type(recorder.blocks[name]),
@@ -106,10 +98,9 @@ def _report(recorder: DistanceRecorder, name: str, classes: Sequence[str]) -> di
     )
     for kind, values in recorder.images[name].items():
         measured = np.array(values)[~np.isnan(values)]
-        report[kind] = dict(
-            mean=float(measured.mean()) if len(measured) else None,
-            std=float(measured.std()) if len(measured) else None,
-        )
+        report[kind] = dict(mean=None, std=None)
+        if len(measured):
+            report[kind] = dict(mean=float(measured.mean()), std=float(measured.std()))
     heads = torch.stack(recorder.heads[name])
     report['attention']['heads'] = heads.mean(0).tolist()
     if name in recorder.queries:
@@ -197,15 +188,10 @@ class DistanceRecorder:
         self.queries: dict[str, Tensor] = {}
 
     def __enter__(self) -> DistanceRecorder:
-        self._handles = []
-        for name, block in self.blocks.items():
-
-            def record(
-                block: nn.Module, args: tuple[Tensor], out: Tensor, name: str = name
-            ) -> None:
-                self._record(name, args[0], out)
-
-            self._handles.append(block.register_forward_hook(record))
+        self._handles = [
+            block.register_forward_hook(partial(self._record, name))
+            for name, block in self.blocks.items()
+        ]
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -235,7 +221,10 @@ class DistanceRecorder:
                     store[name] = store.get(name, 0) + value
 
     @torch.no_grad()
-    def _record(self, name: str, x: Tensor, output: Tensor) -> None:
+    def _record(
+        self, name: str, block: nn.Module, args: tuple[Tensor], output: Tensor
+    ) -> None:
+        (x,) = args
         images = self.images[name]
         for kind, features in (('input', x), ('output', output - x)):
             vectors = features.flatten(2).transpose(1, 2)
@@ -247,7 +236,7 @@ class DistanceRecorder:
         classes = self._classes(name, x)
         unit_sum: Tensor | float = 0
         number = 0
-        for weights in iter_attention(self.blocks[name], x):
+        for weights in iter_attention(block, x):
             unit_sum = unit_sum + _unit_sum(weights)
             if classes is not None:
                 query_classes, keys = classes

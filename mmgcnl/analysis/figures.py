@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib.figure
 import matplotlib.patches
@@ -105,17 +105,11 @@ def draw_attention(
                 interpolation='nearest',
             )
             _mark(ax, query.point)
-            peak = attention.max() / attention.mean()
-            text = f'max {peak:.3g} x mean'
+            text = f'max {attention.max() / attention.mean():.3g} x mean'
             if scale is not None:
                 text = f'max {attention.max():.3g} x uniform'
-            ax.text(
-                *(0.5, -0.03, text),
-                transform=ax.transAxes,
-                ha='center',
-                va='top',
-                fontsize=7,
-            )
+            below: dict[str, Any] = dict(transform=ax.transAxes, ha='center', va='top')
+            ax.text(0.5, -0.03, text, **below, fontsize=7)
             if [name for name, _ in maps] != titles:
                 ax.set_title(_wrapped(title), fontsize=10)
         titles = [name for name, _ in maps]
@@ -127,8 +121,7 @@ def draw_attention(
         bar.set_label('times uniform attention', fontsize=8)
         bar.ax.tick_params(labelsize=7)
     _legend(figure, palette)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    _save(figure, path)
 
 
 def brightness(attention: np.ndarray, scale: float) -> np.ndarray:
@@ -161,10 +154,8 @@ def draw_panels(
         palette: Names and RGB colors for a legend.
     """
     columns = len(rows[0])
-    ratios = [
-        next(iter(row.values())).shape[0] / next(iter(row.values())).shape[1]
-        for row in rows
-    ]
+    sizes = [next(iter(row.values())).shape for row in rows]
+    ratios = [size[0] / size[1] for size in sizes]
     panel = 3.0
     figure = matplotlib.figure.Figure(
         figsize=(panel * columns, panel * sum(ratios) + 0.3 + 0.25 * bool(palette)),
@@ -178,8 +169,7 @@ def draw_panels(
             if row is rows[0]:
                 ax.set_title(_wrapped(title), fontsize=11)
     _legend(figure, palette)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    _save(figure, path)
 
 
 def draw_scaling(
@@ -218,6 +208,10 @@ def draw_scaling(
     figure.legend(
         handles, labels, loc='outside lower center', ncols=4, fontsize=9, frameon=False
     )
+    _save(figure, path)
+
+
+def _save(figure: matplotlib.figure.Figure, path: str | Path) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
@@ -237,16 +231,12 @@ def _mark(ax: matplotlib.axes.Axes, point: tuple[float, float], text: str = '') 
 
 
 def _legend(figure: matplotlib.figure.Figure, palette: Palette) -> None:
-    if palette:
-        handles = [
-            matplotlib.patches.Patch(facecolor=(r / 255, g / 255, b / 255), label=name)
-            for name, (r, g, b) in palette
-        ]
-        width = figure.get_figwidth()
-        figure.legend(
-            handles=handles,
-            loc='outside lower center',
-            ncols=max(1, min(len(handles), int(width / 1.3))),
-            fontsize=8,
-            frameon=False,
-        )
+    if not palette:
+        return
+    handles = [
+        matplotlib.patches.Patch(facecolor=(r / 255, g / 255, b / 255), label=name)
+        for name, (r, g, b) in palette
+    ]
+    columns = max(1, min(len(handles), int(figure.get_figwidth() / 1.3)))
+    place: dict[str, Any] = dict(loc='outside lower center', ncols=columns)
+    figure.legend(handles=handles, **place, fontsize=8, frameon=False)

@@ -90,27 +90,22 @@ class PixelMap:
             cells.append(int(grid.cells(position, axis)[0]))
         return cells[0] * grid.size[1] + cells[1]
 
-    def over_image(
-        self, values: np.ndarray, grid: Grid, size: tuple[int, int]
-    ) -> np.ndarray:
-        """Spread values of the keys over the pixels of the image.
+    def cells(self, grid: Grid, size: tuple[int, int]) -> np.ndarray:
+        """Find the key in whose cell each pixel of the image lies.
 
         Args:
-            values: (..., M), one for each key of ``grid``.
             grid: The grid of the keys.
             size: Rows and columns of the map.
 
         Returns:
-            (..., H, W): each pixel has the value of the key in whose cell it lies. There
-            is no smoothing; pixels that are cropped away have the value of the nearest
-            key.
+            (H, W), numbers in row-major order; of the nearest key where a pixel is cropped
+            away.
         """
         rows, columns = (
             grid.cells(self._to_map(np.arange(length), axis, size), axis)
             for axis, length in enumerate(self.image_size)
         )
-        values = values.reshape(*values.shape[:-1], *grid.size)
-        return values[..., rows[:, None], columns]
+        return rows[:, None] * grid.size[1] + columns
 
     def labels_at(
         self, labels: np.ndarray, grid: Grid, size: tuple[int, int]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import mmcv
@@ -96,9 +95,6 @@ class Split(Dataset):
         if self.load is not None:
             truth = self.load(copy.deepcopy(results))['data_samples']
         return Sample(results['img_path'], self.prepare(results), truth)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[index] for index in range(self.number))
 
 
 def read_label_map(path: str, size: tuple[int, int]) -> BaseDataElement:

@@ -7,7 +7,6 @@ of its own like training and testing. A model without non-local blocks has none.
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,9 +26,8 @@ def measure_run(cfg: Config, checkpoint: str, number: int | None = None) -> dict
     Returns:
         ``cos_input``, ``cos_output`` and ``cos_att`` (the paper's Tables 3 and 4), and the
         same of the model as it was initialised, with ``_initial`` appended to the names;
-        its batch norm has the statistics of some training images.
-        With several blocks, ``@`` and the name of the block follow; without any, the
-        result is empty.
+        its batch norm has the statistics of some training images. With several blocks,
+        ``@`` and the name of the block follow; without any, the result is empty.
 
     Raises:
         ValueError: The checkpoint does not fit the config.
@@ -63,8 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     cfg = read_config(args.config, args.cfg_options)
     values = measure_run(cfg, args.checkpoint, args.num_images)
-    dump(values, f'{args.json}.part', file_format='json')
-    os.replace(f'{args.json}.part', args.json)
+    dump(values, args.json, file_format='json')
 
 
 if __name__ == '__main__':

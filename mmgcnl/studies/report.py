@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import matplotlib.figure
 import numpy as np
@@ -22,6 +24,7 @@ from .study import Comparison, Table, read_study
 
 #: The confidence level of all intervals.
 CONFIDENCE = 0.95
+_COLUMNS = 3  # of plots; more would be too narrow to read
 _SPREAD = 'Mean over seeds ± standard deviation.'
 _REPEATED = 'Compared with the first runs'
 _ABLATED = 'What each prior does in the trained models'
@@ -234,11 +237,11 @@ def _table(results: Results, table: Table, level: int) -> Iterator[str]:
 
 
 def _markdown(
-    heads: Sequence[str], rows: Sequence[Sequence[str]], left: int
+    heads: Sequence[str], alignment: str, rows: Iterable[Sequence[str]]
 ) -> Iterator[str]:
-    """A Markdown table with ``left`` columns of text, then numbers."""
+    """A Markdown table; ``alignment`` has an 'l' or 'r' for each column."""
     yield f'| {" | ".join(heads)} |'
-    yield '|---' * left + '|---:' * (len(heads) - left) + '|'
+    yield '|' + ''.join('---:|' if side == 'r' else '---|' for side in alignment)
     for cells in rows:
         yield f'| {" | ".join(cells)} |'
 
@@ -248,10 +251,6 @@ def _spread(values: pd.Series, metric: Metric) -> str:
         return ''
     mean = metric.format(values.mean())
     return f'{mean} ± {metric.format(values.std())}' if len(values) > 1 else mean
-
-
-def _interval(ends: Sequence[float], metric: Metric, sign: bool = False) -> str:
-    return '' if math.isnan(ends[0]) else ' to '.join(metric.format(x, sign) for x in ends)
 
 
 def _comparisons(
@@ -266,22 +265,24 @@ def _comparisons(
     p_values = [p for *_, p in tests]
     if corrected:
         p_values = holm(p_values)
-    p_name = "p, Holm's" if corrected else 'p, uncorrected'
-    yield f'| difference | metric | mean | 95 % interval | {p_name} | predicted | outcome |'
-    yield '|---|---|---:|---:|---:|---|---|'
-    for comparison, found, ends, p in zip(comparisons, differences, tests, p_values):
+    rows = []
+    for comparison, found, (*ends, _), p in zip(comparisons, differences, tests, p_values):
         metric = metrics[comparison.metric]
         labels = [results.study.rows[n].label for n in (comparison.row, comparison.than)]
-        cells = [
-            ' − '.join(labels),
-            metric.label,
-            metric.format(found.mean(), sign=True),
-            _interval(ends[:2], metric, sign=True),
-            '' if math.isnan(p) else '< 0.001' if p < 0.001 else f'{p:.3f}',
-            comparison.expect,
-            _outcome(found.mean(), p, comparison.expect),
-        ]
-        yield f'| {" | ".join(cells)} |'
+        rows.append(
+            [
+                ' − '.join(labels),
+                metric.label,
+                metric.format(found.mean(), sign=True),
+                '' if math.isnan(p) else ' to '.join(metric.format(x, True) for x in ends),
+                '' if math.isnan(p) else '< 0.001' if p < 0.001 else f'{p:.3f}',
+                comparison.expect,
+                _outcome(found.mean(), p, comparison.expect),
+            ]
+        )
+    heads = ['difference', 'metric', 'mean', '95 % interval']
+    heads += ["p, Holm's" if corrected else 'p, uncorrected', 'predicted', 'outcome']
+    yield from _markdown(heads, 'llrrrll', rows)
 
 
 def _outcome(mean: float, p: float, expect: str) -> str:
@@ -314,69 +315,68 @@ def _repeats(again: Results, first: Results) -> Iterator[str]:
     yield from ('', 'The others, repeated minus first:', '')
     rows = []
     for metric in metrics:
-        change, of_row = (
-            changed[metric.name].dropna(),
-            originals[metric.name].groupby('row'),
-        )
+        change, original = changed[metric.name].dropna(), originals[metric.name]
         if change.empty:
             continue
-        intervals = {row: prediction_interval(values.dropna()) for row, values in of_row}
+        of_row = original.dropna().groupby('row')
+        intervals = {row: prediction_interval(values) for row, values in of_row}
         inside = [
-            low <= originals[metric.name][row, seed] + x <= high
+            low <= original[row, seed] + x <= high
             for (row, seed), x in change.items()
             for low, high in [intervals[row]]
             if not math.isnan(low)
         ]
         variance = of_row.var()[change.index.unique('row')].mean()
         spread = f' ± {metric.format(change.std())}' if len(change) > 1 else ''
-        row = [metric.label, str(len(change))]
-        row += [metric.format(change.mean(), sign=True) + spread]
-        row += [metric.format(max(change, key=abs), sign=True)]
-        row += [metric.format(math.sqrt(2 * variance))]
-        rows.append([*row, f'{sum(inside)} of {len(inside)}' if inside else ''])
-    heads = 'metric', 'runs', 'mean ± standard deviation', 'largest'
-    yield from _markdown((*heads, 'over seeds, times √2', 'in the interval'), rows, 1)
-
-
-def _ablations(results: Results) -> list[str]:
-    """Write how far the metrics fall without the priors, if that was measured."""
-    study = results.study
-    drops: dict[Metric, dict[tuple[str, str], pd.Series]] = {}
-    for metric in study.metrics:
-        for row in study.rows if metric.name not in MEASURED else ():
-            for ablation in ABLATIONS:
-                left = results.ablated(row, ablation, metric.name)
-                drop = (results.values(row, metric.name) - left).dropna()
-                if len(drop):
-                    drops.setdefault(metric, {})[row, ablation] = drop
-    if not drops:
-        return []
-    lines = [f'### {_ABLATED}', '']
-    largest = {
-        metric: metric.factor * max(drop.abs().max() for drop in of_metric.values())
-        for metric, of_metric in drops.items()
-    }
-    if all(drop <= 5 * 10.0**-metric.digits for metric, drop in largest.items()):
-        metric = max(largest, key=largest.__getitem__)
-        models = {(row, s) for (row, _), drop in drops[metric].items() for s in drop.index}
-        return [
-            *lines,
-            f'In the {len(models)} models that were ablated, no ablation changes any '
-            f'metric by more than {largest[metric]:.{metric.digits}f}.',
-            '',
+        row = [
+            metric.label,
+            str(len(change)),
+            metric.format(change.mean(), sign=True) + spread,
+            metric.format(max(change, key=abs), sign=True),
+            metric.format(math.sqrt(2 * variance)),
+            f'{sum(inside)} of {len(inside)}' if inside else '',
         ]
-    for metric, of_metric in drops.items():
-        if metric.name not in study.ablated:
-            continue
-        names = [name for name in ABLATIONS if any(key[1] == name for key in of_metric)]
-        rows = []
-        for row in dict.fromkeys(row for row, _ in of_metric):
-            of_row = [of_metric.get((row, n), pd.Series(dtype=float)) for n in names]
-            seeds = str(max(map(len, of_row)))
-            cells = [_spread(drop, metric) for drop in of_row]
-            rows.append([study.rows[row].label, seeds, *cells])
-        lines += [*_markdown([f'fall of {metric.label}', 'seeds', *names], rows, 1), '']
-    return lines
+        rows.append(row)
+    heads = ['metric', 'runs', 'mean ± standard deviation', 'largest']
+    heads += ['over seeds, times √2', 'in the interval']
+    yield from _markdown(heads, 'lrrrrr', rows)
+
+
+def _ablations(results: Results) -> Iterator[str]:
+    """Write how far the metrics fall without the priors, if that was measured."""
+    study, table = results.study, results.table
+    falls: dict[Metric, pd.DataFrame] = {}
+    for metric in study.metrics:
+        if metric.name in table and metric.name not in MEASURED:
+            left = {name: results.ablated(name, metric.name) for name in ABLATIONS}
+            fall = pd.DataFrame(left).rsub(table[metric.name], axis=0)
+            fall = fall.dropna(how='all').dropna(how='all', axis=1)
+            if len(fall):
+                falls[metric] = fall
+    if not falls:
+        return
+    yield from (f'### {_ABLATED}', '')
+    largest = {m: m.factor * fall.abs().max(axis=None) for m, fall in falls.items()}
+    if all(fall <= 5 * 10.0**-metric.digits for metric, fall in largest.items()):
+        metric = max(largest, key=largest.__getitem__)
+        number, most = len(falls[metric]), f'{largest[metric]:.{metric.digits}f}'
+        yield (
+            f'In the {number} models that were ablated, no ablation changes any metric by '
+            f'more than {most}.'
+        )
+        yield ''
+        return
+    for metric, fall in falls.items():
+        if metric.name in study.ablated:
+            rows = []
+            for name in study.rows:
+                if name in fall.index.unique('row'):
+                    of_row = fall.loc[name]
+                    cells = [_spread(of_row[column].dropna(), metric) for column in fall]
+                    seeds = str(of_row.count().max())
+                    rows.append([study.rows[name].label, seeds, *cells])
+            heads = [f'fall of {metric.label}', 'seeds', *fall]
+            yield from (*_markdown(heads, 'l' + 'r' * len(heads[1:]), rows), '')
 
 
 def draw(results: Results, path: Path) -> None:
@@ -403,37 +403,29 @@ def draw(results: Results, path: Path) -> None:
         plots[0].set_title(table.title, fontsize=10, loc='left')
         for plot in plots[len(metrics) :]:
             plot.axis('off')
-    seeds = sorted({seed for _, seed in results.runs})
-    marks = [
-        Line2D([], [], color=f'C{seed % 10}', marker='o', ms=4, ls='', label=f'seed {seed}')
-        for seed in seeds
+    mark = partial(Line2D, [], [], ls='')
+    handles = [
+        mark(color=f'C{seed % 10}', marker='o', ms=4, label=f'seed {seed}')
+        for seed in sorted({seed for _, seed in results.runs})
     ]
-    mean = Line2D([], [], color='black', marker='|', ms=9, ls='', label='mean')
-    figure.legend(
-        handles=[*marks, mean],
-        loc='outside lower center',
-        ncols=6,
-        fontsize=8,
-        frameon=False,
-    )
+    handles.append(mark(color='black', marker='|', ms=9, label='mean'))
+    place: dict[str, Any] = dict(loc='outside lower center', ncols=6)
+    figure.legend(handles=handles, **place, fontsize=8, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Without the version of matplotlib in it, the file changes only with its content.
     figure.savefig(path, dpi=100, metadata=dict(Software=None))
 
 
-_COLUMNS = 3  # more would be too narrow to read
-
-
 def _draw_metric(plot: Axes, results: Results, table: Table, metric: Metric) -> None:
     for height, row in enumerate(table.rows):
         values = metric.factor * results.values(row.row, metric.name)
-        offsets = np.linspace(-0.15, 0.15, max(len(values), 1))[: len(values)]
+        offsets = np.linspace(-0.15, 0.15, len(values))
         # A seed has the same colour in all rows, which shows the paired differences.
         colours = [f'C{seed % 10}' for seed in values.index]
         plot.scatter(values, height + offsets, c=colours, s=14)
         if len(values):
-            ends = height - 0.35, height + 0.35
-            plot.vlines(values.mean(), *ends, color='black', lw=1)
+            mean = values.mean()
+            plot.vlines(mean, height - 0.35, height + 0.35, color='black', lw=1)
     plot.set_yticks([])
     plot.set_ylim(len(table.rows) - 0.5, -0.5)
     # What the tables round to zero is not spread over the width of the plot.

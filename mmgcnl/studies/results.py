@@ -199,11 +199,11 @@ class Results:
             return pd.Series(dtype=float)
         return self.table.loc[row][metric].dropna()
 
-    def ablated(self, row: str, ablation: str, metric: str) -> pd.Series:
-        """Return the values by seed under an ablation, of all blocks together."""
+    def ablated(self, ablation: str, metric: str) -> pd.Series:
+        """Return the values by row and seed under an ablation, of all blocks together."""
         name = f'ablate/{ablation.replace(" ", "-")}'
-        found = self.values(row, f'{name}/{metric}')
-        return found if len(found) else self.values(row, f'{name}@all/{metric}')
+        columns = [f'{name}/{metric}', f'{name}@all/{metric}']
+        return self.table.reindex(columns=columns).bfill(axis=1)[columns[0]]
 
 
 def read_results(study: Study, path: Path | None = None) -> tuple[Results, list[str]]:

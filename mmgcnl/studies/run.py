@@ -107,31 +107,28 @@ class Run:
 
     def commands(self, resume: bool = False) -> dict[str, list[str]]:
         """Return the commands of its steps in order; ``resume`` goes on with a training."""
-        execution, folder, tools = (
-            self.execution,
-            self.folder,
-            self.execution.root / 'tools',
-        )
+        execution, folder = self.execution, self.folder
+        python, tools = sys.executable, execution.root / 'tools'
         config, model = [self.row.config], [self.row.config, self.checkpoint]
+        steps: dict[str, list[Any]]
         if execution.ablate:
-            tool = sys.executable, tools / 'analysis_tools/ablate_priors.py'
-            steps = dict(ablate=[*tool, *model, '--json', folder / 'ablation.json'])
+            tool = tools / 'analysis_tools/ablate_priors.py'
+            steps = dict(ablate=[python, tool, *model, '--json', folder / 'ablation.json'])
         else:
-            train, test = ([sys.executable, tools / f'{x}.py'] for x in ('train', 'test'))
-            number = []
+            train, test = [python, tools / 'train.py'], [python, tools / 'test.py']
             if execution.gpus > 1:
                 train, test = (['bash', tools / f'dist_{x}.sh'] for x in ('train', 'test'))
-                number = [execution.gpus]
-            measure = [sys.executable, '-m', 'mmgcnl.studies.distances', *model]
+            number = [execution.gpus] * (execution.gpus > 1)
+            measure = [python, '-m', 'mmgcnl.studies.distances', *model]
             measure += ['--json', folder / 'distances.json']
             if execution.images is not None:
                 measure += ['--num-images', execution.images]
-            resumed = ['--resume'] * resume
             steps = dict(
-                train=[*train, *config, *number, '--work-dir', folder, *resumed],
+                train=[*train, *config, *number, '--work-dir', folder],
                 test=[*test, *model, *number, '--work-dir', folder / 'test'],
                 distances=measure,
             )
+            steps['train'] += ['--resume'] * resume
         options = ['--cfg-options', *self.row.arguments(self.seed)]
         return {name: [*map(str, words), *options] for name, words in steps.items()}
 
@@ -166,10 +163,9 @@ class Run:
 
     def progress(self) -> float:
         """Return the finished share of the training, 0 to 1, according to its log."""
-        for last in self.log_lines()[-1:]:
-            done = last['step'] if self.unit == 'iter' else last.get('epoch', 1) - 1
-            return min(1.0, done / self.length)
-        return 0.0
+        last = [{}, *self.log_lines()][-1]
+        done = last.get('step', 0) if self.unit == 'iter' else last.get('epoch', 1) - 1
+        return min(1.0, done / self.length)
 
 
 def plan(
@@ -182,12 +178,8 @@ def plan(
             results of settings that the study does not have now; or the checkpoint of a
             model to ablate is missing.
     """
-    configs = {row.name: row.load() for row in rows}
-    runs = [
-        Run(study, row, seed, execution, configs[row.name])
-        for seed in seeds
-        for row in rows
-    ]
+    loaded = [(row, row.load()) for row in rows]
+    runs = [Run(study, row, s, execution, cfg) for s in seeds for row, cfg in loaded]
     done = measured_runs(study, execution.csv, LAST_METRIC)
     conflicts = []
     for run in runs:
@@ -434,8 +426,11 @@ def measured(run: Run, on_gpu: bool) -> dict[str, float]:
     found = json.loads(tests[-1].read_text())
     found |= json.loads((run.folder / 'distances.json').read_text())
     # Some are None: a fresh block adds zero, which has no direction and no distance.
-    values = {k: float(v) for k, v in found.items() if isinstance(v, (int, float))}
-    values = {k: v for k, v in values.items() if k not in ('time', 'data_time')}
+    values = {
+        name: float(value)
+        for name, value in found.items()
+        if isinstance(value, (int, float)) and name not in ('time', 'data_time')
+    }
     lines, state = run.log_lines(), run.state()
     peak = state.get('peak_memory_mib')
     if on_gpu:
@@ -463,9 +458,7 @@ def _ablations(run: Run) -> dict[str, float]:
     return values
 
 
-def carry_out(
-    runs: Sequence[Run], execution: Execution, console: Console | None = None
-) -> dict[str, str]:
+def carry_out(runs: Sequence[Run], execution: Execution) -> dict[str, str]:
     """Carry out runs as jobs, and go on when one fails.
 
     Jobs on this machine are stopped when this process is. Those of Slurm stay in its queue,
@@ -474,7 +467,6 @@ def carry_out(
     Args:
         runs: From :func:`plan`.
         execution: What they were planned with.
-        console: Shows the progress; default: standard output.
 
     Returns:
         The error of each failed run, by the name of the run.
@@ -483,7 +475,7 @@ def carry_out(
         StudyError: There are too few GPUs for the jobs, or Slurm refuses them.
         KeyboardInterrupt: Also for SIGTERM.
     """
-    console = console or Console()
+    console = Console()
     slots = _gpu_groups(execution)
     waiting = list(runs)
     working: dict[str, tuple[Run, submitit.Job, str | None]] = {}

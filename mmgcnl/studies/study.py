@@ -38,6 +38,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +57,7 @@ _DECISIVE = (
     'model train_dataloader test_dataloader test_evaluator optim_wrapper param_scheduler '
     'train_cfg test_cfg auto_scale_lr custom_hooks'
 ).split()
+_INDECISIVE = ('data_root', 'num_workers', 'persistent_workers')
 
 
 class StudyError(ValueError):
@@ -199,7 +201,7 @@ def read_study(
     )
     repeats = None
     if 'repeats' in content:
-        first = _find_file('study', content['repeats'], f'{path}', path, root)
+        first = _find_file('study', content['repeats'], path, path, root)
         repeating = (*repeating, path.resolve())
         if first.resolve() in repeating:
             raise StudyError(
@@ -207,14 +209,14 @@ def read_study(
             )
         repeats = read_study(first, root, repeating)
     seeds = content['seeds']
-    if not (isinstance(seeds, list) and seeds and all(map(_is_seed, seeds))) or len(
-        set(seeds)
-    ) < len(seeds):
+    whole = isinstance(seeds, list) and all(type(s) is int and s >= 0 for s in seeds)
+    if not (whole and seeds and len(set(seeds)) == len(seeds)):
         raise StudyError(f'{path}: seeds={seeds!r}: give different whole numbers')
     prepare = content.get('prepare') or ''
     if not isinstance(prepare, str):
         raise StudyError(f'{path}: prepare={prepare!r}: give a command as text')
     environment = _mapping(content.get('environment') or {}, f'{path}: environment')
+    environment = {str(key): str(value) for key, value in environment.items()}
     rows = _read_rows(content, path, root, repeats)
     metrics = _read_metrics(content['metrics'], path)
     tables = content.get('tables') or [dict(table='', rows=list(rows))]
@@ -237,9 +239,7 @@ def read_study(
         csv=root / content['csv'] if 'csv' in content else None,
         work_dir=Path(content['work_dir']) if 'work_dir' in content else None,
         prepare=repeats.prepare if repeats else tuple(prepare.split()),
-        environment=repeats.environment
-        if repeats
-        else {str(k): str(v) for k, v in environment.items()},
+        environment=repeats.environment if repeats else environment,
         ablated=tuple(
             _find(name, metrics, f'{path}: ablated: metric')
             for name in content.get('ablated') or list(metrics)[:1]
@@ -298,24 +298,22 @@ def _read_table(
 ) -> Table:
     where = f'{path}, table {entry.get("table") if isinstance(entry, dict) else entry!r}'
     _check_keys(entry, where, 'table rows', 'title note paper metrics')
-    figures = _paper_rows(entry['paper'], where, root) if 'paper' in entry else {}
-    labels = entry['rows']
-    if not isinstance(labels, dict):
-        labels = dict.fromkeys(labels)
+    figures: dict[Any, dict[str, str]] = {}
+    if 'paper' in entry:
+        figures = _paper_rows(entry['paper'], where, root)
     found = []
-    for name, label in labels.items():
+    for name in entry['rows']:  # a mapping to the rows of the paper, or a list
         variant = rows[_find(name, rows, f'{where}: row')]
-        if label is not None:
-            _find(label, figures, f'{where}, row {name!r}: row of the paper')
-        found.append(TableRow(name, variant.label, figures.get(label, {})))
+        quoted = entry['rows'][name] if isinstance(entry['rows'], dict) else None
+        if quoted is not None:
+            _find(quoted, figures, f'{where}, row {name!r}: row of the paper')
+        found.append(TableRow(name, variant.label, figures.get(quoted, {})))
+    columns = entry.get('metrics', metrics)
     return Table(
         name=str(entry['table']),
         title=entry.get('title', ''),
         rows=tuple(found),
-        metrics=tuple(
-            metrics[_find(name, metrics, f'{where}: metric')]
-            for name in entry.get('metrics', metrics)
-        ),
+        metrics=tuple(metrics[_find(m, metrics, f'{where}: metric')] for m in columns),
         note=entry.get('note', ''),
     )
 
@@ -401,37 +399,22 @@ def digest(cfg: Config) -> str:
 
     They leave out the seed, where the data is, and what is logged, drawn or saved.
     """
+    roots: dict[str, None] = {}
+
+    def reduce(node: dict[str, Any]) -> dict[str, Any]:
+        if node.get('data_root'):
+            roots[node['data_root'].rstrip('/') + '/'] = None
+        return {key: value for key, value in node.items() if key not in _INDECISIVE}
+
     content = {key: cfg.get(key) for key in _DECISIVE}
     if cfg.get('load_from'):
         content['load_from'] = cfg.load_from
-    content = _to_decisive(content, tuple(_data_roots(content)))
-    text = json.dumps(content, sort_keys=True, default=str)
+    content = json.loads(json.dumps(content, default=str), object_hook=reduce)
+    text = json.dumps(content, sort_keys=True)
+    if roots:  # paths are relative to them
+        starts = '|'.join(re.escape(json.dumps(root)[1:-1]) for root in roots)
+        text = re.sub(f'"({starts})', '"', text)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def _data_roots(node: Any) -> Iterator[str]:
-    """Yield the folders of the data sets in a config."""
-    if isinstance(node, dict):
-        if node.get('data_root'):
-            yield node['data_root'].rstrip('/') + '/'
-        node = list(node.values())
-    for value in node if isinstance(node, (list, tuple)) else ():
-        yield from _data_roots(value)
-
-
-def _to_decisive(node: Any, roots: tuple[str, ...]) -> Any:
-    """Reduce a config to what decides a result, with paths relative to ``roots``."""
-    if isinstance(node, dict):
-        left_out = ('data_root', 'num_workers', 'persistent_workers')
-        return {
-            str(k): _to_decisive(v, roots) for k, v in node.items() if k not in left_out
-        }
-    if isinstance(node, (list, tuple)):
-        return [_to_decisive(value, roots) for value in node]
-    for root in roots:
-        if isinstance(node, str) and node.startswith(root):
-            return node.removeprefix(root)
-    return node
 
 
 def training_length(cfg: Config) -> tuple[int, str]:
@@ -487,7 +470,7 @@ def _check_keys(entry: Any, where: Any, required: str, optional: str) -> None:
         _find(key, known, f'{where}: key')
 
 
-def _find_file(kind: str, name: Any, where: str, path: Path, root: Path) -> Path:
+def _find_file(kind: str, name: Any, where: Any, path: Path, root: Path) -> Path:
     """Find a file by its path relative to ``root`` or to the study's file ``path``.
 
     ``kind`` says in the error what it is: a config or a study.
@@ -497,7 +480,3 @@ def _find_file(kind: str, name: Any, where: str, path: Path, root: Path) -> Path
         if file.is_file():
             return file
     raise StudyError(f'{where}: no such {kind}: {name} (in {root} or {path.parent})')
-
-
-def _is_seed(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

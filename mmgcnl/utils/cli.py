@@ -6,7 +6,7 @@ raise an ArgumentTypeError.
 
 import os
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,20 @@ def check_file(parser: ArgumentParser, name: str, path: str) -> None:
     """
     if not _exists(path):
         parser.error(f'{name}: no such file: {path}')
+
+
+def model_names(
+    parser: ArgumentParser, names: list[str] | None, configs: Iterable[str]
+) -> list[str]:
+    """Name models as --names says, or else by their configs.
+
+    Stops with exit code 2 when the number is another, or two names are equal.
+    """
+    stems = [Path(config).stem for config in configs]
+    names = names or stems
+    if len(names) != len(stems) or len(set(names)) != len(names):
+        parser.error(f'--names: give {len(stems)} different names')
+    return names
 
 
 @contextmanager

@@ -4,8 +4,14 @@ from mmcv.cnn import NonLocal2d
 from mmcv.cnn.bricks import GeneralizedAttention
 from torch import nn
 
-from mmgcnl.analysis import ABLATIONS, ablated, ablations_of, iter_attention
-from mmgcnl.analysis.ablation import Contexts
+from mmgcnl.analysis import (
+    ABLATIONS,
+    ablated,
+    ablations_of,
+    attention_by_query,
+    iter_attention,
+    record_contexts,
+)
 from mmgcnl.layers import GCNonLocal2d
 from mmgcnl.layers.position import POSITION_FORMS
 
@@ -14,10 +20,6 @@ def filled(block):
     for parameter in block.parameters():
         nn.init.normal_(parameter, std=0.4)
     return block.double().eval()
-
-
-def attention(block, x):
-    return torch.cat(list(iter_attention(block, x)), dim=2)
 
 
 @pytest.fixture
@@ -46,9 +48,11 @@ def test_uniform_is_global_average_pooling(block, x):
         # The same is added everywhere: what the mean of the values makes.
         added = output - x
         torch.testing.assert_close(added, added[..., :1, :1].expand_as(added))
-        if not isinstance(block, GeneralizedAttention):
-            weights = attention(block, x)
-            torch.testing.assert_close(weights, torch.ones_like(weights) / weights.shape[3])
+        # It is also what one reads.
+        weights = torch.cat(list(iter_attention(block, x)), dim=2)
+        torch.testing.assert_close(weights, torch.ones_like(weights) / weights.shape[3])
+        of_query = attention_by_query(block, x[:1])
+    torch.testing.assert_close(of_query(3), weights[0, :, 3])
     assert not torch.allclose(before, output)
     assert torch.equal(block(x), before)
     if isinstance(block, GCNonLocal2d):
@@ -76,8 +80,6 @@ def test_offsets_shuffled(form):
         after = block.attention_inputs(x).position
         assert torch.equal(after.rows, block.attention_inputs(x).position.rows)
         output = block(x)
-    with ablated(block, 'offsets shuffled', seed=1):
-        assert not torch.allclose(output, block(x))
     assert not torch.allclose(output, block(x))
     for name in ('rows', 'columns'):
         one, other = getattr(before, name), getattr(after, name)
@@ -88,12 +90,12 @@ def test_offsets_shuffled(form):
 @pytest.mark.parametrize('batches', [(3,), (1, 2), (1, 1, 1)])
 def test_contexts(batches, x):
     block = filled(GCNonLocal2d(8, num_heads=2))
-    contexts = Contexts()
-    with contexts.record(block):
+    with record_contexts(block) as contexts:
         for batch in x.split(batches):
             block(batch)
-    own = torch.cat([context * factor for context, factor in [block.context(x)]])
-    torch.testing.assert_close(torch.stack(contexts.images), own)
+    context, factor = block.context(x)
+    own = context * factor
+    torch.testing.assert_close(torch.stack(contexts), own)
 
     def outputs():
         return torch.cat([block(batch) for batch in x.split(batches)])
@@ -102,21 +104,15 @@ def test_contexts(batches, x):
         mean = outputs()
     with ablated(block, 'context swapped', contexts):
         swapped = outputs()
-    for output, expected in (
-        (mean, own.mean(0).expand_as(own)),
-        (swapped, own.roll(-1, 0)),
-    ):
-        # The layer's bias makes the same context for every image.
-        for i, image in enumerate(x):
-            context = block.context.fc
-            weight, bias = context.weight.clone(), context.bias.clone()
-            with torch.no_grad():
-                context.weight.zero_()
+    assert not torch.allclose(mean, swapped)
+    # Made with other contexts by the layer's bias alone, the same for every image.
+    context = block.context.fc
+    with torch.no_grad():
+        context.weight.zero_()
+        for output, expected in ((mean, [own.mean(0)] * 3), (swapped, own.roll(-1, 0))):
+            for i, image in enumerate(x):
                 context.bias.copy_(expected[i].flatten())
                 torch.testing.assert_close(output[i : i + 1], block(image[None]))
-                context.weight.copy_(weight)
-                context.bias.copy_(bias)
-    assert not torch.allclose(mean, swapped)
 
 
 def test_faults(x):
@@ -129,8 +125,7 @@ def test_faults(x):
     with pytest.raises(ValueError, match='needs the contexts of the data set'):
         with ablated(block, 'context swapped'):
             pass
-    contexts = Contexts()
-    with contexts.record(block):
+    with record_contexts(block) as contexts:
         block(x[:1].float())
     with pytest.raises(ValueError, match='at least two images'):
         with ablated(block, 'context swapped', contexts):
@@ -143,8 +138,7 @@ def test_faults(x):
 
 def test_ablation_removes_its_hooks_after_an_error(x):
     block = GCNonLocal2d(8, num_heads=1).double()
-    contexts = Contexts()
-    with contexts.record(block):
+    with record_contexts(block) as contexts:
         block(x)
     for ablation in ablations_of(block):
         with pytest.raises(KeyError):

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from mmgcnl.analysis.curves import draw_curves, labels_of, read_curve
+from mmgcnl.analysis.curves import labels_of, read_curve
 from tests.builders import write_logs
 
 
@@ -24,21 +23,3 @@ def test_labels_tell_the_trainings_apart():
     assert labels_of([Path('runs/nl'), Path('runs/gcnl')]) == ['nl', 'gcnl']
     folders = [Path('runs/nl/seed0'), Path('runs/gcnl/seed0')]
     assert labels_of(folders) == ['nl/seed0', 'gcnl/seed0']
-
-
-def test_picture(work_dir, tmp_path):
-    path = tmp_path / 'new/curves.png'
-    draw_curves([work_dir, work_dir], ['loss', 'aAcc', 'loss'], path)
-    assert Image.open(path).size == (3 * 450, 300)
-
-
-@pytest.mark.parametrize(
-    ('folder', 'key', 'message'),
-    [
-        ('.', 'mIoU', "has logged no 'mIoU'; it has aAcc, loss, step"),
-        ('none', 'loss', 'not the work dir of'),
-    ],
-)
-def test_faults(work_dir, folder, key, message):
-    with pytest.raises(ValueError, match=message):
-        read_curve(work_dir / folder, key)

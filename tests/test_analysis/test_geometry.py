@@ -84,7 +84,7 @@ def test_attention_peak_lands_on_its_pixel(scope, name, stride):
     for point in [(7, 30), (30, 20), (50, 9), (0, 0), (59, 39)]:
         weights = np.zeros((2, keys.size[0] * keys.size[1]))
         weights[1, pixel_map.cell(point, keys, size)] = 1
-        heat = pixel_map.over_image(weights, keys, size)
+        heat = weights[:, pixel_map.cells(keys, size)]
         assert heat.shape == (2, *SIZE)
         assert not heat[0].any()
         rows, columns = np.nonzero(heat[1])

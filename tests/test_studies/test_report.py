@@ -67,12 +67,12 @@ def test_small_differences_are_not_printed_as_zeros(study_file, records):
 def ablate(study_file, records, record):
     """Render the study with an ablation of its row `wide`, whose drop varies by seed."""
 
-    def render_ablated(drop, metrics=('mIoU',)):
+    def render_ablated(drop, metrics=('mIoU',), block=''):
         for metric in metrics:
             for seed, value in enumerate((53.0, 54.5, 55.0)):
                 changes = dict(row='wide', seed=seed, settings='1' * 8)
                 lower = value - drop * (1 + seed / 10)
-                name = f'ablate/position-zeroed/{metric}'
+                name = f'ablate/position-zeroed{block}/{metric}'
                 records.append(record(metric=name, value=lower, **changes))
                 records.append(record(metric=metric, value=value, **changes))
         return rendered(study_file, records)
@@ -80,8 +80,9 @@ def ablate(study_file, records, record):
     return render_ablated
 
 
-def test_ablations(ablate):
-    text = ablate(10)
+@pytest.mark.parametrize('block', ['', '@all'])
+def test_ablations(ablate, block):
+    text = ablate(10, block=block)
     assert '| fall of mIoU | seeds | position zeroed |' in text
     assert '| wide | 3 | 11.00 ± 1.00 |' in text
     assert 'context mean' not in text
@@ -224,13 +225,3 @@ def test_holm():
     assert holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([math.nan, 0.01]) == pytest.approx([math.nan, 0.02], nan_ok=True)
-
-
-def test_prediction_interval_covers_one_more_value():
-    draws = pd.DataFrame(np.random.default_rng(0).normal(size=(2000, 6)))
-    inside = [
-        low <= row.iloc[5] <= high
-        for _, row in draws.iterrows()
-        for low, high in [prediction_interval(row[:5])]
-    ]
-    assert np.mean(inside) == pytest.approx(0.95, abs=0.015)

@@ -59,6 +59,12 @@ def test_values_that_yaml_does_not_read_as_text(study_file):
         ('higher', 'better', r"expect='better': give 'higher' or 'lower'"),
         ('study: small', 'study: [', r'is not YAML'),
         ('title: A', 'ablated: [aAcc]\ntitle: A', r"ablated: metric 'aAcc' does not exist"),
+        (
+            'title: A',
+            "tables: [{table: '1', paper: {file: configs/paper_tables.yml, table: '1'}, "
+            'rows: {plain: nll}}]\ntitle: A',
+            r"the paper 'nll' does not exist; there are 'fcn'",
+        ),
     ],
 )
 def test_fault_is_named_before_anything_runs(study_file, old, new, message):
@@ -102,23 +108,6 @@ def test_faulty_repeats_are_named(repeating_file, old, new, message):
     repeating_file.write_text(repeating_file.read_text().replace(old, new))
     with pytest.raises(StudyError, match=message):
         read_study(repeating_file, ROOT)
-
-
-def test_table_quotes_the_paper(study_file):
-    text = study_file.read_text() + (
-        'tables:\n'
-        "  - {table: '1', paper: {file: configs/paper_tables.yml, table: '1'}, "
-        'rows: {plain: nl, wide: }}\n'
-    )
-    study_file.write_text(text)
-    plain, wide = read_study(study_file, ROOT).tables[0].rows
-    assert plain.paper == dict(aAcc='76.43', mIoU='47.25')
-    assert wide.paper == {}
-    study_file.write_text(text.replace('plain: nl', 'plain: nll'))
-    with pytest.raises(
-        StudyError, match=r"the paper 'nll' does not exist; there are 'fcn'"
-    ):
-        read_study(study_file, ROOT)
 
 
 def test_tables_of_the_paper_are_a_study():

@@ -33,13 +33,6 @@ def test_picture_without_models(call, tmp_path, capsys):
     assert 'configs/studies/demo.yml' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('seed', ['-1', 'a', '2147483648'])
-def test_wrong_seed(call, seed, capsys):
-    with pytest.raises(SystemExit, match='2'):
-        call('probe', 'data', '--seed', seed)
-    assert f'argument --seed: {seed}: give a whole number' in capsys.readouterr().err
-
-
 def test_scenes_have_a_folder_for_each_seed(call, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.chdir(tmp_path)

@@ -23,6 +23,7 @@ the rows of the map, and its file with the dense attention. The files take any s
 """
 
 import argparse
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -40,7 +41,7 @@ from mmgcnl.analysis.benchmark import (
     Measurement,
     as_table,
     measure,
-    module_contender,
+    module_step,
     record,
 )
 from mmgcnl.analysis.figures import draw_scaling
@@ -122,14 +123,8 @@ def block_contenders(args: argparse.Namespace) -> dict[str, Callable[[], nn.Modu
     from mmcv.cnn import NonLocal2d
     from mmcv.cnn.bricks import GeneralizedAttention
 
-    ours = partial(
-        GCNonLocal2d,
-        args.channels,
-        1,
-        args.heads,
-        kv_stride=args.kv_stride,
-        attn_drop_rate=0.0,
-    )
+    options = dict(kv_stride=args.kv_stride, attn_drop_rate=0.0)
+    ours = partial(GCNonLocal2d, args.channels, 1, args.heads, **options)
     blocks: dict[str, Callable[[], nn.Module]] = {
         'floor': partial(Floor, args.channels, args.heads, args.kv_stride),
         'NonLocal2d': partial(NonLocal2d, args.channels, reduction=1),
@@ -162,7 +157,7 @@ def run_attention(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         height, width = (max(1, round(n * scale)) for n in (args.height, args.width))
         shape = (args.batch, args.channels, height, width)
         groups[f'{height}x{width}'] = {
-            name: module_contender(build, [shape], args.mode, args.device, args.dtype)
+            name: partial(module_step, build, [shape], args.mode, args.device, args.dtype)
             for name, build in blocks.items()
             if name not in args.skip
         }
@@ -184,30 +179,30 @@ def neck_contenders(args: argparse.Namespace) -> dict[str, dict[str, Build]]:
 
     height, width = args.shape
     pyramid = [(args.batch, CHANNELS, -(-height // s), -(-width // s)) for s in STRIDES]
-    settings = (args.mode, args.device, args.dtype)
     # Dropout is on in training, as a user would have it.
     ours = partial(GCNonLocal2d, CHANNELS, 1, 8, kv_stride=2)
     neck = dict(in_channels=CHANNELS, num_levels=len(STRIDES))
-    return {
+    bfp = partial(BFP, **neck, refine_level=2)
+    groups: dict[str, dict[str, tuple[Callable[[], nn.Module], list]]] = {
         'refine block': {
-            'non-local of BFP': module_contender(
+            'non-local of BFP': (
                 partial(NonLocal2d, CHANNELS, reduction=1, use_scale=False),
                 [pyramid[2]],
-                *settings,
             ),
-            'GCNonLocal2d': module_contender(ours, [pyramid[2]], *settings),
+            'GCNonLocal2d': (ours, [pyramid[2]]),
         },
         'neck': {
-            'BFP': module_contender(
-                partial(BFP, **neck, refine_type='non_local', refine_level=2),
-                pyramid,
-                *settings,
-            ),
-            'BFP, no refinement': module_contender(
-                partial(BFP, **neck, refine_type=None, refine_level=2), pyramid, *settings
-            ),
-            'EBFPN': module_contender(partial(EBFPN, **neck), pyramid, *settings),
+            'BFP': (partial(bfp, refine_type='non_local'), pyramid),
+            'BFP, no refinement': (partial(bfp, refine_type=None), pyramid),
+            'EBFPN': (partial(EBFPN, **neck), pyramid),
         },
+    }
+    return {
+        group: {
+            name: partial(module_step, build, shapes, args.mode, args.device, args.dtype)
+            for name, (build, shapes) in contenders.items()
+        }
+        for group, contenders in groups.items()
     }
 
 
@@ -317,12 +312,9 @@ def onnx_step(path: str, shape: Sequence[int], threads: int) -> Callable[[], obj
 
 def map_size(text: str) -> tuple[int, int]:
     """Read a size such as '97x97'."""
-    try:
-        height, width = (int(number) for number in text.split('x'))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f'{text!r} is not a size such as 97x97') from None
-    if min(height, width) < 1:
+    if not re.fullmatch('0*[1-9][0-9]*x0*[1-9][0-9]*', text):
         raise argparse.ArgumentTypeError(f'{text!r} is not a size such as 97x97')
+    height, width = map(int, text.split('x'))
     return height, width
 
 
@@ -344,7 +336,7 @@ def run_export(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Non
         for height, width in args.sizes:
             shape = (1, args.channels, height, width)
             groups[f'{height}x{width}'] = {
-                'PyTorch': module_contender(build, [shape], 'infer', 'cpu'),
+                'PyTorch': partial(module_step, build, [shape], 'infer', 'cpu'),
                 **{
                     name: partial(onnx_step, path, shape, args.threads)
                     for name, path in paths.items()

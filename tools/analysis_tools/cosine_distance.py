@@ -28,8 +28,9 @@ from mmgcnl.engine.processes import connect_processes
 from mmgcnl.utils.cli import (
     add_cfg_options,
     add_device_argument,
-    check_file,
+    existing_file,
     non_negative_int,
+    positive_int,
     read_config,
 )
 from mmgcnl.utils.libraries import needed_by
@@ -49,14 +50,12 @@ def show(report: dict[str, Any]) -> None:
         table.align['cosine distance'] = 'l'
         for kind in ('input', 'output', 'attention'):
             mean, std = block[kind]['mean'], block[kind]['std']
-            nothing = mean is None  # a block that starts as the identity adds nothing
-            table.add_row(
-                [kind, '-' if nothing else f'{mean:.3f}', '' if nothing else f'{std:.3f}']
-            )
+            # A block that starts as the identity adds nothing.
+            cells = ['-', ''] if mean is None else [f'{mean:.3f}', f'{std:.3f}']
+            table.add_row([kind, *cells])
         heads = block['attention']['heads']
-        if len(heads) > 1:
-            for i, head in enumerate(heads, 1):
-                table.add_row([f'  head {i}', f'{head:.3f}', ''])
+        for i, head in enumerate(heads if len(heads) > 1 else (), 1):
+            table.add_row([f'  head {i}', f'{head:.3f}', ''])
         print(table)
         if 'classes' in block:
             _show_classes(block['classes'])
@@ -88,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='path of the config')
+    parser.add_argument('config', type=existing_file, help='path of the config')
     parser.add_argument(
         'checkpoint',
         nargs='?',
@@ -96,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         'randomness.seed of the config (0 if it has none)',
     )
     parser.add_argument(
-        '--num-images', type=int, metavar='N', help='the first N images; default: all'
+        '--num-images', type=positive_int, metavar='N', help='only the first N images'
     )
     parser.add_argument(
         '--split', choices=['val', 'test'], default='val', help='default: %(default)s'
@@ -124,9 +123,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         help='what started the processes (see dist_cosine_distance.sh)',
     )
     args = parser.parse_args(argv)
-    check_file(parser, 'config', args.config)
-    if args.num_images is not None and args.num_images < 1:
-        parser.error(f'--num-images {args.num_images}: give at least 1')
     try:
         cfg = read_config(args.config, args.cfg_options)
         connect_processes(args.launcher)

@@ -26,6 +26,7 @@ from mmgcnl.utils.cli import (
     add_device_argument,
     check_file,
     existing_file,
+    model_names,
     positive_int,
 )
 
@@ -80,9 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.compare:
         check_file(parser, '--compare', args.compare[0])
         sources.append((*args.compare, args.block2))
-    names = args.names or [Path(config).stem for config, *_ in sources]
-    if len(set(names)) != len(sources) or len(names) != len(sources):
-        parser.error(f'--names: give {len(sources)} different names')
+    names = model_names(parser, args.names, [config for config, *_ in sources])
     if len(args.distances) > len(sources):
         parser.error(f'--distances: give at most {len(sources)}, one for each model')
     if args.port is not None and args.port > 65535:

@@ -17,7 +17,6 @@ from pathlib import Path
 from mmgcnl.analysis import (
     attention_at,
     draw_attention,
-    find_blocks,
     head_queries,
     mean_queries,
     read_label_map,
@@ -30,6 +29,7 @@ from mmgcnl.utils.cli import (
     add_device_argument,
     existing_file,
     file_name,
+    model_names,
     read_config,
 )
 
@@ -110,9 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     models = [(args.config, args.checkpoint, args.block)]
     if args.config2:
         models.append((args.config2, args.checkpoint2, args.block2))
-    names = args.names or [Path(config).stem for config, *_ in models]
-    if len(names) != len(models) or len(set(names)) != len(names):
-        parser.error(f'--names: give {len(models)} different names')
+    names = model_names(parser, args.names, [config for config, *_ in models])
 
     maps, panels, samples = [], {}, []
     try:
@@ -121,7 +119,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             if not panels:
                 picture = find_reader(image_pipeline(cfg).transforms).picture(args.image)
             inferencer = Inferencer(cfg, checkpoint, args.device)
-            find_blocks(inferencer.model)
             found, pred = attention_at(
                 inferencer.model, inferencer.pipeline, args.image, args.point, block
             )

@@ -20,6 +20,7 @@ from mmgcnl.utils.cli import (
     add_device_argument,
     check_file,
     existing_file,
+    model_names,
     positive_int,
     read_config,
 )
@@ -69,9 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_cfg_options(parser, ', of every model')
     args = parser.parse_args(argv)
     pairs = [*args.baseline, (args.config, args.checkpoint)]
-    names = args.names or [Path(config).stem for config, _ in pairs]
-    if len(names) != len(pairs) or len(set(names)) != len(names):
-        parser.error(f'--names: give {len(pairs)} different names')
+    names = model_names(parser, args.names, [config for config, _ in pairs])
     for config, _ in args.baseline:
         check_file(parser, '--baseline', config)
 

@@ -126,14 +126,13 @@ def _objects(
     rest = _shown(after, score_thr)
     kept, lost = [], []
     for i in _shown(before, score_thr):
-        same = [
-            j
+        overlaps = {
+            j: _iou(before.bboxes[i], after.bboxes[j])
             for j in rest
             if after.labels[j] == before.labels[i]
-            and _iou(before.bboxes[i], after.bboxes[j]) >= 0.5
-        ]
-        if same:
-            best = max(same, key=lambda j: _iou(before.bboxes[i], after.bboxes[j]))
+        }
+        best = max(overlaps, key=overlaps.__getitem__, default=None)
+        if best is not None and overlaps[best] >= 0.5:
             rest.remove(best)
             kept.append((i, best))
         else:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from itertools import takewhile
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -24,8 +23,8 @@ from mmgcnl.apis import Inferencer
 from mmgcnl.layers import GCNonLocal2d
 from mmgcnl.structures import Prediction, decode_prediction
 
-from ..ablation import Contexts, ablated, ablations_of
-from ..attention import STEMS, Point, Scene, observe, whole_image
+from ..ablation import ablated
+from ..attention import Point, Scene, observe, whole_image
 from ..blocks import find_blocks
 from ..cosine_distance import DistanceRecorder
 
@@ -81,10 +80,10 @@ class ExploredModel:
         self.classes: Sequence[str] = inferencer.model.dataset_meta['classes']
         # Distances are measured while queries are answered. Both read what is kept here.
         self.lock = threading.RLock()
-        self._scenes: OrderedDict[str, Scene] = OrderedDict()
-        self._seen: OrderedDict[tuple[str, str, Change], Seen] = OrderedDict()
+        self._scene = lru_cache(SCENES)(self._observe)
+        self._seen = lru_cache(2 * SCENES)(self._see)
         self._contexts: dict[tuple[str, str], Tensor] = {}
-        self._distances: dict[tuple[str, str], dict[str, float]] = {}
+        self.distances = lru_cache(None)(self._measure_distances)
 
     def scene(self, image: str) -> Scene:
         """Run the model on an image, unless it is one of the last few.
@@ -93,18 +92,15 @@ class ExploredModel:
             ValueError: The image does not decode, or the model fails on it.
         """
         with self.lock:
-            if image not in self._scenes:
-                self._scenes[image] = self._observe(image)
-            return _recent(self._scenes, image, SCENES)
+            return self._scene(image)
 
     def _observe(self, image: str) -> Scene:
         try:
             return observe(self.inferencer.model, self.inferencer.pipeline, image)
         except Exception as error:  # decoders and models raise all kinds of errors
-            reason = str(error).replace(image, Path(image).name)
-            raise ValueError(
-                f'{self.name} fails on {Path(image).name}: {reason}'
-            ) from error
+            name = Path(image).name
+            reason = str(error).replace(image, name)
+            raise ValueError(f'{self.name} fails on {name}: {reason}') from error
 
     def see(
         self, image: str, block: str, change: Change, progress: Progress = lambda *_: None
@@ -121,89 +117,56 @@ class ExploredModel:
         Raises:
             ValueError: The block does not allow the change, or an image fails.
         """
-        key = (image, block, change)
         with self.lock:
-            if key not in self._seen:
-                self._seen[key] = self._see(image, block, change, progress)
-            return _recent(self._seen, key, 2 * SCENES)
+            for done, other in enumerate(change.others):
+                if (other, block) not in self._contexts:
+                    progress(done, len(change.others))
+                    self._contexts[other, block] = self._context(other, block)
+            return self._seen(image, block, change)
 
-    def _see(self, image: str, name: str, change: Change, progress: Progress) -> Seen:
+    def _see(self, image: str, name: str, change: Change) -> Seen:
         scene, block = self.scene(image), self.blocks[name]
         if change.ablation is None:
-            return self._seen_as(scene.attention(name, block), scene.prediction)
-        contexts = Contexts()
-        if change.ablation.startswith('context'):
-            contexts.images = self._contexts_of(name, change.others, progress)
+            attention, prediction = scene.attention(name, block), scene.prediction
+        else:
+            contexts = [self._contexts[other, name] for other in change.others]
             if change.ablation == 'context swapped':  # the second takes the first's place
-                contexts.images = [contexts.images[0]] * 2
-        with ablated(block, change.ablation, contexts):
-            attention = scene.attention(name, block)
-        with ablated(block, change.ablation, contexts):
-            prediction = self._predict_from(scene, name)
-        return self._seen_as(attention, prediction)
-
-    def _seen_as(
-        self, attention: Callable[[Point], np.ndarray], prediction: BaseDataElement
-    ) -> Seen:
+                contexts *= 2
+            with ablated(block, change.ablation, contexts):
+                attention = scene.attention(name, block)
+            with ablated(block, change.ablation, contexts):
+                prediction = self._predict_from(scene, name)
         decoded = decode_prediction(prediction, len(self.classes))
         return Seen(attention, prediction, decoded)
 
-    def _contexts_of(
-        self, name: str, images: Sequence[str], progress: Progress
-    ) -> list[Tensor]:
+    @torch.no_grad()
+    def _context(self, image: str, name: str) -> Tensor:
+        """Compute the context (n, 1, 1, d) of an image, whose scene is not kept."""
         block = self.blocks[name]
         assert isinstance(block, GCNonLocal2d) and block.context is not None
-        for done, image in enumerate(images):
-            if (image, name) not in self._contexts:
-                progress(done, len(images))
-                scene = self._scenes.get(image) or self._observe(image)
-                with torch.no_grad():
-                    context, factor = block.context(scene.inputs[name])
-                self._contexts[image, name] = (context * factor)[0].cpu()
-        return [self._contexts[image, name] for image in images]
+        context, factor = block.context(self._observe(image).inputs[name])
+        return (context * factor)[0].cpu()
 
     @torch.no_grad()
     def _predict_from(self, scene: Scene, name: str) -> BaseDataElement:
         """Run the parts of the model behind those that a block cannot change."""
         model = self.inferencer.model
-        kept = list(
-            takewhile(
-                lambda stem: (
-                    stem in scene.features and not f'{name}.'.startswith(f'{stem}.')
-                ),
-                STEMS,
-            )
-        )
         with ExitStack() as stack:
-            for stem in kept:
-                features = scene.features[stem]
-                module = getattr(model, stem)
+            for stem, features in scene.features.items():
+                if f'{name}.'.startswith(f'{stem}.'):
+                    break
                 # A copy, because a head may change its input in place.
                 forward = lambda *_, f=features: copy.deepcopy(f)  # noqa: E731
-                stack.enter_context(patch.object(module, 'forward', forward))
+                stack.enter_context(patch.object(getattr(model, stem), 'forward', forward))
             stack.enter_context(whole_image(model))
             # A copy, because models write their predictions into the batch.
             (prediction,) = model.test_step(copy.deepcopy(scene.batch))
         return prediction.cpu()
 
-    def distances(self, image: str, name: str) -> dict[str, float]:
+    def _measure_distances(self, image: str, name: str) -> dict[str, float]:
         """Measure the cosine distances of the block's input, output and attention."""
-        if (image, name) not in self._distances:
-            with self.lock:  # not while the block is changed
-                x, block = self.scene(image).inputs[name], copy.deepcopy(self.blocks[name])
-            with DistanceRecorder({name: block}) as recorder, torch.no_grad():
-                block(x)
-            self._distances[image, name] = recorder.mean(name)
-        return self._distances[image, name]
-
-    def changes(self, name: str) -> list[str]:
-        """List the ablations that a block allows."""
-        return ablations_of(self.blocks[name])
-
-
-def _recent(cache: OrderedDict, key: Any, size: int) -> Any:
-    """Get an entry of a cache and forget the one that was used longest ago."""
-    cache.move_to_end(key)
-    if len(cache) > size:
-        cache.popitem(last=False)
-    return cache[key]
+        with self.lock:  # not while the block is changed
+            x, block = self.scene(image).inputs[name], copy.deepcopy(self.blocks[name])
+        with DistanceRecorder({name: block}) as recorder, torch.no_grad():
+            block(x)
+        return recorder.mean(name)

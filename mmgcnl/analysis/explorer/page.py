@@ -8,7 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache, wraps
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image
 
 from mmgcnl.utils.libraries import needed_by
+from mmgcnl.utils.text import format_size
 
-from ..ablation import ABLATIONS
-from ..attention import Point
+from ..ablation import ABLATIONS, ablations_of
 from ..blocks import block_type, grids
 from .pictures import (
     attention_picture,
@@ -27,7 +27,6 @@ from .pictures import (
     marked,
     outlined,
     resized,
-    table,
     with_legend,
     zoom,
 )
@@ -67,7 +66,6 @@ class Page:
     def __init__(self, explorer: Explorer, folder: Path) -> None:
         self.explorer = explorer
         self.folder = folder
-        self.base = lru_cache(8)(self._base)
 
     def build(self) -> gr.Blocks:
         """Make the page."""
@@ -76,7 +74,7 @@ class Page:
         allowed = {
             name
             for model, source in zip(explorer.models, explorer.sources)
-            for name in model.changes(source.block)
+            for name in ablations_of(model.blocks[source.block])
         }
         changes = [AS_IT_IS, *(name for name in ABLATIONS if name in allowed)]
         with gr.Blocks(title='Attention explorer', fill_width=True) as page:
@@ -243,7 +241,7 @@ class Page:
             if look is None:
                 drawn += ['', None]
                 continue
-            picture = resized(self.explorer.draw_prediction(look), factor)
+            picture = resized(self.explorer.draw_prediction(*look.key), factor)
             if look.changed is not None and look.changed.any():
                 picture = outlined(picture, look.changed, factor)
             legend = look.model.inferencer.legend(look.prediction)
@@ -258,10 +256,10 @@ class Page:
         ]
 
     def _look(self, view: View, looks: list[Look], overlay: str) -> list:
-        shown, gray, factor = self.base(view.image)
-        scale = view.scale or shared_scale(looks)
-        left = self._overlay(view, looks, overlay)
-        left = shown if left is None else resized(left, factor)
+        picture = self.explorer.picture(view.image)
+        factor, scale = zoom(picture), view.scale or shared_scale(looks)
+        gray = gray_of(resized(picture, factor))
+        left = resized(self._overlay(view, looks, overlay), factor)
         parts: list = [marked(left, view.point, factor)]
         for look in self._padded(looks):
             if look is None:
@@ -278,21 +276,15 @@ class Page:
             ]
         return parts
 
-    def _base(self, image: str) -> tuple[np.ndarray, np.ndarray, float]:
-        """An image at the page's size, the same in gray, and the factor to that size."""
-        picture = self.explorer.picture(image)
-        shown = resized(picture, zoom(picture))
-        return shown, gray_of(shown), zoom(picture)
-
-    def _overlay(self, view: View, looks: list[Look], overlay: str) -> np.ndarray | None:
+    def _overlay(self, view: View, looks: list[Look], overlay: str) -> np.ndarray:
         if overlay == 'prediction':
-            return self.explorer.draw_prediction(looks[0])
+            return self.explorer.draw_prediction(*looks[0].key)
         if overlay == 'ground truth':
             drawn = self.explorer.draw_truth(view.image)
-            if drawn is None:
-                gr.Info('The ground truth of this image is not known.')
-            return drawn
-        return None
+            if drawn is not None:
+                return drawn
+            gr.Info('The ground truth of this image is not known.')
+        return self.explorer.picture(view.image)
 
     def _padded(self, looks: list[Look]) -> list[Look | None]:
         return [*looks, *[None] * (2 * len(self.explorer.models) - len(looks))]
@@ -322,21 +314,20 @@ class Page:
                 title = f'{model.name}, {report["num_images"]} images'
                 columns[title] = [_digits(of_set[kind]['mean']) for kind in KINDS]
             notes.append(self._describe(model.scene(image).inputs[name], model, name))
-        return '\n\n'.join([table(columns), *notes])
+        lines = [list(columns), ['---'] * len(columns), *zip(*columns.values())]
+        table = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+        return '\n\n'.join([table, *notes])
 
     def _describe(self, x: Any, model: Any, name: str) -> str:
         block = model.blocks[name]
-        queries, keys = (
-            f'{grid.size[0]} x {grid.size[1]}' for grid in grids(block, x.shape[2:])
-        )
+        queries, keys = (format_size(grid.size) for grid in grids(block, x.shape[2:]))
         text = (
             f'`{name}` of {model.name}: {block_type(block)}, {queries} queries, {keys} keys'
         )
         parent = model.inferencer.model.get_submodule(name.rpartition('.')[0])
-        level = getattr(parent, 'refine_level', None)
-        return text + (
-            '' if level is None else f'; the neck refines level {level}, counted from 0'
-        )
+        if hasattr(parent, 'refine_level'):
+            text += f'; the neck refines level {parent.refine_level}, counted from 0'
+        return text
 
     def save(self, *inputs: Any) -> gr.File:
         """Write the view as PNG and JSON, to be downloaded."""
@@ -350,12 +341,9 @@ class Page:
             files.append(folder / f'image{Path(view.image).suffix}')
             files[-1].write_bytes(Path(view.image).read_bytes())
             view = replace(view, image=files[-1].name)
-        view = replace(
-            view,
-            models=tuple(_absolute(source) for source in view.models),
-            others=tuple(map(os.path.abspath, view.others)),
-        )
-        write_view(view, files[1])
+        models = tuple(_absolute(source) for source in view.models)
+        others = tuple(map(os.path.abspath, view.others))
+        write_view(replace(view, models=models, others=others), files[1])
         return gr.File([str(path) for path in files], visible=True)
 
     def _view(
@@ -371,14 +359,11 @@ class Page:
     ) -> View:
         explorer = self.explorer
         ablation = None if change == AS_IT_IS else change
-        point: Point = (int(x or 0), int(y or 0))  # None: the box was emptied
+        models = zip(explorer.sources, blocks)
         return explorer.view(
             image,
-            point,
-            models=tuple(
-                replace(source, block=name)
-                for source, name in zip(explorer.sources, blocks)
-            ),
+            (int(x or 0), int(y or 0)),  # None: the box was emptied
+            models=tuple(replace(source, block=name) for source, name in models),
             ablation=ablation,
             others=explorer.others(ablation, explorer.images[other or 0]),
             scale=None if scale == AUTOMATIC else float(scale),

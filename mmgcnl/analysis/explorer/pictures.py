@@ -6,7 +6,7 @@ Shape shorthand: n heads, M key positions, H, W: pixels of the page's pictures.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
@@ -23,9 +23,9 @@ _HEADS, _COLUMNS = 640, 4
 _FONT = ImageFont.load_default(size=18)
 
 
-def zoom(picture: np.ndarray, longest: int = DISPLAY) -> float:
+def zoom(picture: np.ndarray) -> float:
     """Compute the factor from pixels of an image to those of the page."""
-    return longest / max(picture.shape[:2])
+    return DISPLAY / max(picture.shape[:2])
 
 
 def resized(picture: np.ndarray, factor: float) -> np.ndarray:
@@ -168,9 +168,3 @@ def with_legend(
 def gray_of(picture: np.ndarray) -> np.ndarray:
     """Compute the brightness (H, W), uint16, of (H, W, 3), RGB."""
     return picture.mean(axis=2).astype(np.uint16)
-
-
-def table(columns: Mapping[str, Sequence[str]]) -> str:
-    """Make a Markdown table of columns by their headings."""
-    lines = [list(columns), ['---'] * len(columns), *zip(*columns.values())]
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)

@@ -19,12 +19,12 @@ from mmengine.structures import BaseDataElement
 from mmgcnl.apis import Inferencer
 from mmgcnl.utils.cli import read_config
 
-from ..attention import Point
-from ..blocks import grids
+from ..ablation import ablations_of
+from ..attention import Point, choose_block, head_maps
 from ..figures import Query, draw_attention
 from ..samples import Split, label_map
 from .differences import differences, label_at
-from .model import Change, ExploredModel, Progress, Seen
+from .model import Change, ExploredModel, Progress
 
 #: Instances with a lower score are neither drawn nor compared.
 SCORE_THR = 0.3
@@ -73,11 +73,6 @@ class View:
     split: str | None = None
     scale: float | None = None
     cfg_options: dict[str, Any] | None = None
-
-    @property
-    def change(self) -> Change:
-        """The change of the block."""
-        return Change(self.ablation, self.others if self.ablation else ())
 
 
 class Look(NamedTuple):
@@ -145,22 +140,23 @@ class Explorer:
         distances: Sequence[dict[str, Any] | None] = (),
     ) -> None:
         self.cfg_options = cfg_options or {}
-        self.models = []
+        self.models: list[ExploredModel] = []
+        self.sources: tuple[ModelSource, ...] = ()
         for source in sources:
             cfg = read_config(source.config, self.cfg_options)
             name = source.name or Path(source.config).stem
             inferencer = Inferencer(cfg, source.checkpoint, device, show_progress=False)
-            self.models.append(ExploredModel(name, inferencer))
-        self.sources = tuple(
-            replace(s, block=_block_of(model, s.block), name=model.name)
-            for s, model in zip(sources, self.models)
-        )
+            model = ExploredModel(name, inferencer)
+            block = source.block or next(iter(model.blocks))
+            block, _ = choose_block(inferencer.model, block, name)
+            self.models.append(model)
+            self.sources += (replace(source, block=block, name=name),)
         self.split_name = split
-        self._split = None
         self._numbers: dict[str, int] = {}
         if split:
             self._split = Split(self.models[0].inferencer.cfg, split)
-            paths = [self._path(i) for i in range(len(self._split))]
+            get_info = self._split.dataset.get_data_info
+            paths = [get_info(i)['img_path'] for i in range(len(self._split))]
             # A saved view has absolute paths, a config may have relative ones.
             self._numbers = {os.path.abspath(path): i for i, path in enumerate(paths)}
             images = images or paths
@@ -171,40 +167,32 @@ class Explorer:
         # As large as what ExploredModel keeps.
         self.picture = lru_cache(8)(self._picture)
         self.truth = lru_cache(8)(self._truth)
+        self.draw_truth = lru_cache(8)(self._draw_truth)
         self.cells = lru_cache(16)(self._cells)
         self.difference = lru_cache(16)(self._difference)
-        self.drawn = lru_cache(16)(self._draw_prediction)
-        self.draw_truth = lru_cache(8)(self._draw_truth)
-
-    def _path(self, index: int) -> str:
-        assert self._split is not None
-        return self._split.dataset.get_data_info(index)['img_path']
+        self.draw_prediction = lru_cache(16)(self._draw_prediction)
 
     def _picture(self, image: str) -> np.ndarray:
         return self.models[0].inferencer.overlays.reader.picture(image)
 
     def _truth(self, image: str) -> BaseDataElement | None:
         number = self._numbers.get(os.path.abspath(image))
-        if self._split is None or number is None:
+        if number is None:
             return None
         truth = self._split[number].truth
         return None if truth is None or label_map(truth) is None else truth
 
     def _cells(self, number: int, image: str, block: str) -> np.ndarray:
         model = self.models[number]
-        scene = model.scene(image)
-        size = scene.inputs[block].shape[2:]
-        _, keys = grids(model.blocks[block], (size[0], size[1]))
-        return scene.over_image(np.arange(np.prod(keys.size)), block, model.blocks[block])
+        return model.scene(image).cells(block, model.blocks[block])
 
-    def view(self, image: str, point: Point | None = None, **options: Any) -> View:
-        """Make a view of these models, with the query in the middle of the image."""
-        height, width = self.picture(image).shape[:2]
+    def view(self, image: str, point: Point, **options: Any) -> View:
+        """Make a view of these models."""
         known = self.split_name if os.path.abspath(image) in self._numbers else None
         options = (
             dict(models=self.sources, split=known, cfg_options=self.cfg_options) | options
         )
-        return View(image=image, point=point or (width // 2, height // 2), **options)
+        return View(image=image, point=point, **options)
 
     def others(self, ablation: str | None, other: str) -> tuple[str, ...]:
         """Choose the images whose contexts an ablation takes, ``other`` or the first."""
@@ -233,34 +221,31 @@ class Explorer:
         """
         looks = []
         for number, (model, source) in enumerate(zip(self.models, view.models)):
-            seen = model.see(view.image, source.block, Change())
-            looks.append(self._look(number, view, seen, model.name, False))
-            if view.ablation in model.changes(source.block):
-                changed = model.see(view.image, source.block, view.change, progress)
-                title = f'{model.name}, {view.ablation}'
-                looks.append(self._look(number, view, changed, title, True))
+            changes = [Change()]
+            if view.ablation in ablations_of(model.blocks[source.block]):
+                changes.append(Change(view.ablation, view.others))
+            for change in changes:
+                key = (number, view.image, source.block, change)
+                seen = model.see(view.image, source.block, change, progress)
+                weights = seen.attention(view.point)
+                title = model.name
+                difference: tuple[str, Any] = ('', None)
+                if change.ablation:
+                    title += f', {change.ablation}'
+                    difference = self.difference(*key)
+                looks.append(
+                    Look(
+                        title,
+                        model,
+                        key,
+                        weights * weights.shape[1],
+                        self.cells(number, view.image, source.block),
+                        label_at(seen.decoded, view.point, model.classes, SCORE_THR),
+                        seen.prediction,
+                        *difference,
+                    )
+                )
         return looks
-
-    def _look(
-        self, number: int, view: View, seen: Seen, title: str, is_changed: bool
-    ) -> Look:
-        model, block = self.models[number], view.models[number].block
-        weights = seen.attention(view.point)
-        text, changed = '', None
-        key = (number, view.image, block, view.change if is_changed else Change())
-        if is_changed:
-            text, changed = self.difference(*key)
-        return Look(
-            title,
-            model,
-            key,
-            weights * weights.shape[1],
-            self.cells(number, view.image, block),
-            label_at(seen.decoded, view.point, model.classes, SCORE_THR),
-            seen.prediction,
-            text,
-            changed,
-        )
 
     def _difference(
         self, number: int, image: str, block: str, change: Change
@@ -270,13 +255,10 @@ class Explorer:
         size = self.picture(image).shape[:2]
         return differences(before, after, model.classes, SCORE_THR, size)
 
-    def draw_prediction(self, look: Look) -> np.ndarray:
-        """Draw a prediction over its image, (H, W, 3), RGB, uint8."""
-        return self.drawn(*look.key)
-
     def _draw_prediction(
         self, number: int, image: str, block: str, change: Change
     ) -> np.ndarray:
+        """Draw a prediction over its image, (H, W, 3), RGB, uint8."""
         model = self.models[number]
         prediction = model.see(image, block, change).prediction
         (drawn,) = model.inferencer.visualize([image], [prediction], SCORE_THR)
@@ -288,15 +270,6 @@ class Explorer:
         if truth is None:
             return None
         return self.models[0].inferencer.draw_truth(image, truth)
-
-
-def _block_of(model: ExploredModel, name: str) -> str:
-    name = name or next(iter(model.blocks))
-    if name not in model.blocks:
-        raise ValueError(
-            f'{model.name} has no block {name!r}; there are: {", ".join(model.blocks)}'
-        )
-    return name
 
 
 def _check_distances(report: Any, model: ExploredModel) -> None:
@@ -323,14 +296,11 @@ def draw_view(explorer: Explorer, view: View, path: str | Path) -> None:
         ValueError: A model fails on the image, or the point is outside of it.
     """
     looks = explorer.looks(view)
-    queries = []
-    for look in looks:
-        maps = look.weights[:, look.cells]
-        heads = {f'head {i}': head for i, head in enumerate(maps, 1) if len(maps) > 1}
-        queries.append(
-            Query(view.point, {'mean of heads': maps.mean(0), **heads}, look.title)
-        )
-    panels = {look.title: explorer.draw_prediction(look) for look in looks}
+    queries = [
+        Query(view.point, head_maps(look.weights[:, look.cells]), look.title)
+        for look in looks
+    ]
+    panels = {look.title: explorer.draw_prediction(*look.key) for look in looks}
     samples = [look.prediction for look in looks]
     truth, drawn = explorer.truth(view.image), explorer.draw_truth(view.image)
     if truth is not None and drawn is not None:

@@ -3,8 +3,13 @@ import pytest
 import torch
 from mmengine.dataset import pseudo_collate
 
-from mmgcnl.analysis import ABLATIONS, DistanceRecorder, ablated, observe
-from mmgcnl.analysis.ablation import Contexts
+from mmgcnl.analysis import (
+    ABLATIONS,
+    DistanceRecorder,
+    ablated,
+    observe,
+    record_contexts,
+)
 from mmgcnl.analysis.explorer import Change
 
 
@@ -12,13 +17,13 @@ from mmgcnl.analysis.explorer import Change
 def see_from_scratch(model, image, name, change):
     """Prediction and attention (n, N, M), by whole forward passes of the changed model."""
     block = model.blocks[name]
-    contexts = Contexts()
+    contexts = ()
     run = lambda path: model.inferencer.model.test_step(  # noqa: E731
         pseudo_collate([model.inferencer.pipeline(path)])
     )[0]
     first = () if change.ablation == 'context mean' else (image,)
     if change.others:
-        with contexts.record(block):
+        with record_contexts(block) as contexts:
             for path in (*first, *change.others):
                 run(path)
     x = observe(model.inferencer.model, model.inferencer.pipeline, image).inputs[name]
@@ -65,7 +70,7 @@ def test_change_is_that_of_whole_forward_passes(ablation, kind, request):
 def test_backbone_runs_once_for_an_image(explorer):
     model, image = explorer.models[1], explorer.images[4]
     (name,) = model.blocks
-    model._scenes.pop(image, None)
+    model._scene.cache_clear()
     runs = []
     backbone = model.inferencer.model.backbone
     handle = backbone.layer1.register_forward_hook(lambda *_: runs.append(1))
@@ -91,10 +96,3 @@ def test_image_that_fails_is_named(explorer, tmp_path):
     broken.write_bytes(b'no image')
     with pytest.raises(ValueError, match=r'ours fails on broken.png: .*broken\.png'):
         explorer.models[0].scene(str(broken))
-
-
-def test_few_images_are_kept(explorer):
-    model = explorer.models[0]
-    for image in explorer.images:
-        model.scene(image)
-    assert list(model._scenes) == explorer.images[1:]

@@ -5,7 +5,6 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-import zlib
 
 import pytest
 from mmengine.fileio import load
@@ -187,13 +186,17 @@ def test_change_leaves_the_model_as_it_is_beside_it(tab, explorer):
 
 
 def test_context_of_a_chosen_image(tab, explorer):
+    tab.get_by_label('Image', exact=True).click()
+    tab.get_by_role('option', name='images/3.png').click()
+    image = explorer.images[2]
+    wait_until(lambda: numbers(tab) == expected_numbers(explorer, image, (16, 16)))
     tab.get_by_label('context swapped').check()
     wait_for(tab, 'ours, context swapped')
     first = numbers(tab)
     tab.get_by_label('Image whose context is taken').click()
     tab.get_by_role('option', name='images/5.png').click()
     options = dict(ablation='context swapped', others=(explorer.images[4],))
-    expected = expected_numbers(explorer, explorer.images[0], (16, 16), **options)
+    expected = expected_numbers(explorer, image, (16, 16), **options)
     wait_until(lambda: numbers(tab) == expected)
     assert expected != first
 
@@ -206,13 +209,6 @@ def test_overlays(tab):
         wait_until(lambda: picture(tab, left).get_attribute('src') not in seen)
         seen.add(picture(tab, left).get_attribute('src'))
     assert len(seen) == 3
-
-
-def test_another_image(tab, explorer):
-    tab.get_by_label('Image', exact=True).click()
-    tab.get_by_role('option', name='images/3.png').click()
-    expected = expected_numbers(explorer, explorer.images[2], (16, 16))
-    wait_until(lambda: numbers(tab) == expected)
 
 
 def upload(tab, path):
@@ -248,30 +244,17 @@ def test_upload_and_save(tab, explorer, folder, tmp_path):
     assert list(folder.rglob('image.png'))
 
 
-def png_of(width, height):
-    """A PNG file of one bit a pixel, which is small whatever its size."""
-
-    def chunk(kind, data):
-        body = kind + data
-        return len(data).to_bytes(4, 'big') + body + zlib.crc32(body).to_bytes(4, 'big')
-
-    header = width.to_bytes(4, 'big') + height.to_bytes(4, 'big') + bytes([1, 0, 0, 0, 0])
-    rows = zlib.compress(bytes((1 + -(-width // 8)) * height))
-    parts = chunk(b'IHDR', header) + chunk(b'IDAT', rows) + chunk(b'IEND', b'')
-    return b'\x89PNG\r\n\x1a\n' + parts
-
-
 @pytest.mark.parametrize(
     ('name', 'content', 'message'),
     [
         ('text.png', b'no image', 'text.png is not an image that can be read'),
         (
             'huge.png',
-            png_of(20000, 3000),
-            '20000 x 3000 pixels: give an image of at most 4 ',
+            b'P4 20000 3000\n',
+            '20000 x 3000 pixels: give an image of at',
         ),
-        ('tiny.png', png_of(1, 1), 'ours fails on tiny.png: '),
-        ('bomb.png', png_of(40000, 40000), 'bomb.png is not an image that can be read'),
+        ('tiny.png', b'P4 1 1\n\0', 'ours fails on tiny.png: '),
+        ('bomb.png', b'P4 40000 40000\n', 'bomb.png is not an image that can be read'),
     ],
 )
 def test_bad_upload_changes_nothing(name, content, message, tab, tmp_path):
@@ -312,14 +295,3 @@ def test_no_file_of_the_machine_is_served(server, explorer):
         with pytest.raises(urllib.error.HTTPError) as stop:
             urllib.request.urlopen(f'{server.local_url}gradio_api/file={path}')
         assert stop.value.code == 403
-
-
-def test_page_says_that_the_server_has_stopped(browser, explorer, folder):
-    from mmgcnl.analysis.explorer.page import serve
-
-    page = serve(explorer, '127.0.0.1', free_port(), browser=False, folder=folder)
-    tab = open_tab(browser, page)
-    page.close()
-    tab.get_by_label('position zeroed').check()
-    expect(tab.locator('body')).to_contain_text(re.compile('connection', re.IGNORECASE))
-    tab.close()

@@ -7,7 +7,6 @@ import pytest
 
 from mmgcnl.analysis.explorer import (
     Explorer,
-    ModelSource,
     View,
     draw_view,
     read_view,
@@ -76,12 +75,12 @@ def test_truth_is_found_by_a_relative_path(explorer, monkeypatch):
     image = explorer.images[3]
     monkeypatch.chdir(os.path.dirname(image))
     name = os.path.basename(image)
-    assert explorer.view(name).split == 'test'
+    assert explorer.view(name, POINT).split == 'test'
     assert explorer.label(name, POINT) == explorer.label(image, POINT) is not None
 
 
 def test_detector(detector):
-    view = detector.view(detector.images[0], ablation='attention uniform')
+    view = detector.view(detector.images[0], POINT, ablation='attention uniform')
     before, after = detector.looks(view)
     assert before.changed is None and after.changed.shape == (32, 32)
     assert after.weights == pytest.approx(1, rel=1e-4)
@@ -96,20 +95,14 @@ def test_scale_suits_the_heads(explorer):
     assert scale >= np.percentile(np.concatenate([x.weights.ravel() for x in looks]), 99)
 
 
-def test_view_is_read_as_it_was_written(explorer, tmp_path):
-    others = tuple(explorer.images[:2])
-    view = explorer.view(
-        explorer.images[0], POINT, ablation='context mean', others=others, scale=8.0
-    )
-    write_view(view, tmp_path / 'view.json')
-    assert read_view(tmp_path / 'view.json') == view
-
-
 def test_picture_of_a_view_is_made_again(explorer, tmp_path):
-    view = explorer.view(explorer.images[0], POINT, ablation='position zeroed')
+    others = tuple(explorer.images[:2])
+    options = dict(ablation='context mean', others=others, scale=8.0)
+    view = explorer.view(explorer.images[0], POINT, **options)
     draw_view(explorer, view, tmp_path / 'a.png')
     write_view(view, tmp_path / 'view.json')
     again = read_view(tmp_path / 'view.json')
+    assert again == view
     fresh = Explorer(again.models, [again.image], again.split, again.cfg_options, 'cpu')
     draw_view(fresh, again, tmp_path / 'b.png')
     assert (tmp_path / 'a.png').read_bytes() == (tmp_path / 'b.png').read_bytes()
@@ -136,9 +129,3 @@ def test_file_that_is_no_view(text, tmp_path):
     path.write_text(text)
     with pytest.raises(ValueError, match='is not a view that the explorer has saved'):
         read_view(path)
-
-
-def test_block_that_is_not_there(segmentors):
-    source = ModelSource(segmentors[0].config, segmentors[0].checkpoint, 'neck.1')
-    with pytest.raises(ValueError, match="no block 'neck.1'; there are: decode_head.block"):
-        Explorer([source], split='test', device='cpu')

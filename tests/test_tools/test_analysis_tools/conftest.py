@@ -1,7 +1,6 @@
 """Models with random weights whose attention can be looked at."""
 
 import pytest
-import torch
 
 from tests.builders import save_random_weights, write_detector, write_segmentor
 
@@ -25,17 +24,3 @@ def detector(tmp_path, squares):
 def trained():
     """Save random weights for a config, and return the path of the checkpoint."""
     return save_random_weights
-
-
-@pytest.fixture
-def misfit():
-    """Make a checkpoint lack a weight and have another too many."""
-
-    def misfit(path):
-        state = torch.load(path)
-        del state['state_dict']['decode_head.block.key.bias']
-        state['state_dict']['decode_head.more'] = torch.zeros(1)
-        torch.save(state, path)
-        return path
-
-    return misfit

@@ -89,11 +89,9 @@ def test_export(run, tmp_path):
         (['attention', '--height', '0'], '--height: 0: give a whole number of at least 1'),
         (['attention', '--heads', '3'], '--channels 256 is not divisible by 4 x'),
         (['attention', '--skip', 'floor'], '--skip: cannot leave out floor'),
-        (['neck', '--repeats', '0'], '--repeats: 0: give a whole number of at least 1'),
-        (['neck', '--shape', '0', '9'], '--shape: 0: give a whole number of at least 1'),
         *(
             (['export', '--sizes', size], f'{size!r} is not a size such as 97x97')
-            for size in ('9', '9x', '0x9', 'axb')
+            for size in ('9', '9x', '0x9')
         ),
         (
             ['export', '--skip', 'ONNX'],

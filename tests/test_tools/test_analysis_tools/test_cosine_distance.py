@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 from mmgcnl.analysis import Split, measure_distances, set_norm_statistics
 from mmgcnl.apis import image_pipeline, init_model
-from tests.builders import ROOT, free_port, write_segmentor
+from tests.builders import ROOT, free_port
 
 
 @pytest.mark.parametrize(
@@ -149,11 +149,3 @@ def test_distances_at_iteration_0(call, capsys, tmp_path, segmentor):
     with pytest.raises(SystemExit, match='2'):
         call('analysis_tools/cosine_distance', segmentor)
     assert '--cfg-options model.backbone.init_cfg=None' in capsys.readouterr().err
-
-
-def test_no_block(call, trained, capsys, segmentor, squares):
-    write_segmentor(segmentor, squares, decode_head=dict(type='FCNHead'))
-    with pytest.raises(SystemExit) as stop:
-        call('analysis_tools/cosine_distance', segmentor, trained(segmentor))
-    assert stop.value.code == 2
-    assert 'has no non-local block' in capsys.readouterr().err.splitlines()[-1]

@@ -21,18 +21,6 @@ def test_visualize_attention(call, trained, capsys, tmp_path, segmentor, squares
     assert small.size < large.size
 
 
-def test_models_of_the_same_config_need_names(call, trained, capsys, segmentor, squares):
-    checkpoint = trained(segmentor)
-    arguments = [segmentor, checkpoint, squares / 'images/1.png', '--point', '3,4']
-    with pytest.raises(SystemExit, match='2'):
-        call(
-            'analysis_tools/visualize_attention',
-            *arguments,
-            *('--config2', segmentor, '--checkpoint2', checkpoint),
-        )
-    assert '--names: give 2 different names' in capsys.readouterr().err
-
-
 def test_point_outside(call, trained, capsys, tmp_path, segmentor, squares):
     out = tmp_path / 'out.png'
     arguments = [segmentor, trained(segmentor), squares / 'images/1.png']
