@@ -292,7 +292,7 @@ def _check_annotation_ids(
         )
 
 
-def _repeated(keys: list[Hashable], values: list[Any]) -> str:
+def _repeated(keys: Sequence[Hashable], values: list[Any]) -> str:
     """Format the keys that have several values, as 'key (value, value), ...'."""
     if len(set(keys)) == len(keys):
         return ''
@@ -323,9 +323,8 @@ def _explain(error: Exception) -> str:
 
 
 def _has_size(image: dict[str, Any]) -> bool:
-    width, height = image.get('width'), image.get('height')
-    numbers = isinstance(width, (int, float)) and isinstance(height, (int, float))
-    return numbers and width > 0 and height > 0
+    sizes = image.get('width'), image.get('height')
+    return all(isinstance(size, (int, float)) and size > 0 for size in sizes)
 
 
 def _find_outside(one: dict[str, Any], image: dict[str, Any]) -> Iterator[str]:

@@ -222,6 +222,8 @@ class _Samples(Dataset):
             results = self.pipeline(dict(info))
         except RuntimeError as error:
             return [str(error)], *nothing, '', False
+        if results is None:  # LoadImageFromFile(ignore_empty=True)
+            return [f'{info.get("img_path")} cannot be read'], *nothing, '', False
         digest = _digest(results.get('img'))
         backend_args = getattr(self.dataset, 'backend_args', None)
         faults = [

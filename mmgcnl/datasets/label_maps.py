@@ -67,7 +67,7 @@ def find_label_fault(
         )
     height, width = results.get('ori_shape', labels.shape)[:2]
     if labels.shape != (height, width):
-        image = results.get('img_path')
+        image = results['img_path']
         rows, columns = labels.shape
         return f'{path} is {columns}x{rows}, but {image} {width}x{height}' + (
             explain_orientation(image, (height, width), labels.shape, backend_args)
@@ -186,7 +186,7 @@ def find_other_suffixes(dataset: BaseDataset) -> Iterator[str]:
     files = list_dir_or_file(
         folder, list_dir=False, recursive=True, backend_args=dataset.backend_args
     )
-    known = (suffix,)
+    known: tuple[str, ...] = (suffix,)
     if dataset.data_prefix.get('seg_map_path') == folder:
         known += (dataset.seg_map_suffix,)
     images = (file for file in files if file.lower().endswith(_IMAGES))

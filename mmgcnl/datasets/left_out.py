@@ -161,7 +161,7 @@ def _judge(
     """
     boxes = _to_numbers([one['bbox'] for one in annotations]).transpose(1, 0).copy()
     area = _to_numbers([one['area'] for one in annotations])
-    mask = np.zeros(len(area), int)
+    mask: np.ndarray = np.zeros(len(area), int)
     if masks:
         # Nearly all masks are polygons, of which the first is valid: without a call.
         mask = np.array(

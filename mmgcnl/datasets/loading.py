@@ -156,7 +156,7 @@ def load_checked(
         return kept
 
     # Attributes of the instance come before those of its class.
-    own = dict(filter_data=filter_data)
+    own: dict[str, Any] = dict(filter_data=filter_data)
     if hasattr(dataset, 'COCOAPI'):
         own['COCOAPI'] = read
     vars(dataset).update(own)
@@ -320,11 +320,11 @@ def _remedy(error: Exception, image: str) -> str:
 def leaf_datasets(dataset: Any) -> Iterator[Any]:
     """Yield the data sets inside a wrapper, or their configs inside its config."""
     get = dataset.get if isinstance(dataset, dict) else vars(dataset).get
-    if get('datasets') is not None:
-        for part in get('datasets'):
+    if (parts := get('datasets')) is not None:
+        for part in parts:
             yield from leaf_datasets(part)
-    elif get('dataset') is not None:
-        yield from leaf_datasets(get('dataset'))
+    elif (part := get('dataset')) is not None:
+        yield from leaf_datasets(part)
     else:
         yield dataset
 

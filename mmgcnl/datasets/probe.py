@@ -42,13 +42,6 @@ SKY = 3  # rows of cells
 NUM_OBJECTS = 16  # crates and barrels, half and half
 LAMPS = np.array(
     [
-        *([220, 60, 50], [60, 180, 70], [60, 90, 220]),
-        *([230, 200, 60], [180, 70, 200], [60, 190, 210]),
-    ]
-)
-_OBJECTS = 16  # crates and barrels, half and half
-LAMPS = np.array(
-    [
         [220, 60, 50],
         [60, 180, 70],
         [60, 90, 220],

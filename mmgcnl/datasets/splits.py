@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset, Compose
 from mmengine.registry import METRICS
@@ -112,9 +113,10 @@ def _find_ignored_class(reports: Sequence[Report], training: Report) -> None:
     if not stored or any(report.classes != training.classes for report in labelled):
         return
     trained = [report for report in labelled if report.name.startswith('train')]
-    occurring = sum(report.images for report in labelled)
-    if trained and sum(sum(report.images for report in trained) > 0) < 2:
-        occurring = sum(report.images for report in trained)  # as find_only_class does
+    occurring = np.sum([report.images for report in labelled], axis=0)
+    in_training = np.sum([report.images for report in trained], axis=0)
+    if trained and (in_training > 0).sum() < 2:
+        occurring = in_training  # as find_only_class does
     absent = [name for name, number in zip(training.classes, occurring) if not number]
     if absent:
         ignored = sum(report.ignored for report in labelled)

@@ -127,6 +127,13 @@ class TestCounts:
 
 
 class TestFaults:
+    def test_image_that_the_pipeline_leaves_out(self, coco, coco_root):
+        image = min((coco_root / 'train2017').iterdir())
+        image.unlink()
+        coco.train_dataloader.dataset.pipeline[0].ignore_empty = True
+        (found,) = faults(coco)
+        assert found == f'train: {image} cannot be read'
+
     def test_all_are_listed(self, camvid, camvid_root):
         """The data set itself stops at the first one."""
         train, val = camvid_root / 'images' / 'train', camvid_root / 'images' / 'val'
