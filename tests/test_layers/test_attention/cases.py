@@ -1,6 +1,8 @@
 """Random inputs of the attention, and the comparison with the dense reference."""
 
 import contextlib
+import multiprocessing
+import warnings
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import NamedTuple
@@ -189,6 +191,16 @@ def compare_with_dense(
     expected = case.run('dense', dtype, compute=torch.float64)
     error = largest_error(case.run('triton', dtype), expected, 1e-9)
     assert error <= (tolerance or TOLERANCE[dtype]), (case, error)
+
+
+def start(function, *args) -> multiprocessing.Process:
+    """Call a function in a fork of this process, which is quicker than a new one."""
+    with warnings.catch_warnings():
+        # Python warns of a fork beside threads, which these functions do not use.
+        warnings.simplefilter('ignore', DeprecationWarning)
+        process = multiprocessing.get_context('fork').Process(target=function, args=args)
+        process.start()
+    return process
 
 
 def block_and_input(**kwargs) -> tuple[GCNonLocal2d, Tensor]:

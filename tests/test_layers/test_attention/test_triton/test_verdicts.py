@@ -3,11 +3,9 @@
 import contextlib
 import errno
 import json
-import multiprocessing
 import os
 import signal
 import time
-import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -15,19 +13,11 @@ import torch
 
 from mmgcnl.layers.attention.triton import verdicts
 from mmgcnl.layers.attention.triton.verdicts import machine_key, shared_verdict
+from tests.test_layers.test_attention.cases import start
 
 KEY = dict(gpu='a GPU', dims=32)
 # Where a test would wait for ever, it fails.
 DEADLINE = 60
-
-
-def start(function, *args):
-    with warnings.catch_warnings():
-        # Python warns of a fork beside threads, which these functions do not use.
-        warnings.simplefilter('ignore', DeprecationWarning)
-        process = multiprocessing.get_context('fork').Process(target=function, args=args)
-        process.start()
-    return process
 
 
 def wait_for(condition):
