@@ -177,12 +177,11 @@ class Inferencer(BaseInferencer):
         inputs: Sequence[Image],
         preds: Sequence[BaseDataElement],
         pred_score_thr: float = 0.3,
-        with_labels: bool = False,
         **kwargs: Any,
     ) -> list[np.ndarray]:
         """Draw each prediction over its image, see :meth:`Overlays.draw`."""
         return [
-            self.overlays.draw(image, pred, pred_score_thr, with_labels, **kwargs)
+            self.overlays.draw(image, pred, pred_score_thr, **kwargs)
             for image, pred in zip(inputs, preds)
         ]
 
@@ -202,7 +201,7 @@ class Inferencer(BaseInferencer):
         Args:
             preds: Data samples.
             visualization: What :meth:`visualize` returned.
-            **kwargs: Not used; mmengine's inferencers pass some.
+            **kwargs: Not used.
 
         Returns:
             ``predictions``: dicts, with ``sem_seg``, the class of each pixel (H, W); or
