@@ -24,10 +24,8 @@ def segment_video(
 
     Args:
         inferencer: Segments the frames.
-        source: Path of a video file, or the number of a camera. A camera runs until
-            Ctrl-C, or for ``num_frames``.
-        out: The file to write, an MP4. It has all frames up to the end of the source,
-            also after an error or Ctrl-C.
+        source: Path of a video file, or the number of a camera, which runs until Ctrl-C.
+        out: The MP4 file to write. After an error or Ctrl-C it has the frames so far.
         pred_score_thr: Instances with a lower score are not drawn.
         num_frames: How many frames. Default: all.
 
