@@ -18,6 +18,8 @@ def test_semantic(tmp_path, images, batch_size):
     assert set(np.unique(alone)) <= {0, 1, 2}
     samples = inferencer(one, return_datasamples=True)['predictions']
     (drawn,) = inferencer.visualize([one], samples)
+    (named,) = inferencer.visualize([one], samples, with_labels=True)
+    assert (named != drawn).any()
     found = inferencer.postprocess(samples, [drawn])  # as of any inferencer of mmengine
     assert (found['predictions'][0]['sem_seg'] == alone).all()
     if batch_size > 1:  # of one size, as mmseg needs it
