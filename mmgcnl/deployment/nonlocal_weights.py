@@ -110,7 +110,7 @@ def largest_difference(
             f'{models[1].in_channels}'
         )
     generator = torch.Generator().manual_seed(0)
-    found = []
+    found: list[Tensor] = []
     for shape in shapes:
         x = torch.randn(1, channels, *shape, generator=generator)
         theirs, ours = (list(model.outputs(x).values()) for model in models)
