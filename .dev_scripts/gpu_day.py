@@ -839,10 +839,10 @@ STEPS = {
 PARTS = ('sanitized', 'checking')
 
 
-def own_command(step: Step, name: str, seconds: float) -> list:
+def own_command(options: Step | argparse.Namespace, name: str, seconds: float) -> list:
     """The command of another step, with the same options."""
-    command = [sys.executable, __file__, '--out', str(step.out), '--step', name]
-    command += ['--seconds', str(seconds)] + (['--dry-run'] if step.dry_run else [])
+    command = [sys.executable, __file__, '--out', str(options.out), '--step', name]
+    command += ['--seconds', str(seconds)] + (['--dry-run'] if options.dry_run else [])
     return command
 
 
@@ -853,8 +853,7 @@ def run_step(name: str, seconds: float, args: argparse.Namespace) -> dict:
     env = {key: value for key, value in os.environ.items() if key != 'TRITON_INTERPRET'}
     if args.dry_run:
         env.update(TRITON_INTERPRET='1', CUDA_VISIBLE_DEVICES='')
-    command = [sys.executable, __file__, '--out', str(args.out), '--step', name]
-    command += ['--seconds', str(seconds)] + (['--dry-run'] if args.dry_run else [])
+    command = own_command(args, name, seconds)
     log = args.out / f'{name}.log'
     began = time.monotonic()
     with log.open('w') as file:

@@ -65,24 +65,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     from mmgcnl.apis import Inferencer, expand_glob, is_video, segment_video
+    from mmgcnl.engine.predictions import check_distinct
 
     # A glob may match images and videos.
     inputs = [part for item in args.inputs for part in expand_glob(item)]
     videos = [item for item in inputs if is_video(item)]
     images = [item for item in inputs if item not in videos]
-    outputs = {
-        video: Path(args.out_dir, 'overlays', f'{name(video)}.mp4') for video in videos
+    names = {
+        video: f'camera{video}' if video.isdecimal() else Path(video).stem
+        for video in videos
     }
-    of_output: dict[Path, str] = {}
-    for video, out in outputs.items():
-        first = of_output.setdefault(out, video)
-        if first != video:
-            parser.error(
-                f'{first} and {video} would be written to the same file: give them in two '
-                'runs with different output folders'
-            )
     failed: dict[str, str] = {}
     try:
+        check_distinct(names, 'give them in two runs with different output folders')
         cfg = read_config(args.config, args.cfg_options)
         inferencer = Inferencer(cfg, args.checkpoint, args.device)
         if images:
@@ -94,7 +89,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
             print(f'results of {len(results["predictions"])} images are in {args.out_dir}')
             failed.update(results['failed'])
-        for video, out in outputs.items():
+        for video, name in names.items():
+            out = Path(args.out_dir, 'overlays', f'{name}.mp4')
             try:
                 reason = segment_video(
                     inferencer, video, out, args.score_thr, args.num_frames
@@ -112,11 +108,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         for item, reason in failed.items():
             print(f'  {item}: {reason}', file=sys.stderr)
         sys.exit(2)
-
-
-def name(video: str) -> str:
-    """The name of a video's output, without suffix."""
-    return f'camera{video}' if video.isdecimal() else Path(video).stem
 
 
 if __name__ == '__main__':

@@ -1,12 +1,9 @@
-"""Inference in three lines: find the images, run the model, draw and write.
-
-:mod:`mmgcnl.apis.overlays` draws, :mod:`mmgcnl.apis.writer` writes.
-"""
+"""Inference in three lines: find the images, run the model, draw and write."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from mmengine.visualization import Visualizer
 from torch import nn
 
 from mmgcnl.datasets.pictures import find_reader
+from mmgcnl.engine.predictions import check_distinct
 from mmgcnl.structures import (
     PanopticPrediction,
     Prediction,
@@ -64,11 +62,6 @@ class Inferencer(BaseInferencer):
         FileNotFoundError: There is no such checkpoint.
         ValueError: The checkpoint cannot be read, or does not fit the config.
     """
-
-    preprocess_kwargs: set[str] = set()
-    forward_kwargs: set[str] = set()
-    visualize_kwargs = {'pred_score_thr'}
-    postprocess_kwargs: set[str] = set()
 
     def __init__(
         self,
@@ -116,18 +109,22 @@ class Inferencer(BaseInferencer):
             ValueError: Two images would be written to the same file.
         """
         images = find_images(inputs)
-        names = [
-            f'{i:08d}' if isinstance(x, np.ndarray) else x for i, x in enumerate(images)
+        named = [
+            (f'{i:08d}' if isinstance(image, np.ndarray) else image, image)
+            for i, image in enumerate(images)
         ]
         if out_dir:
-            _check_distinct(names)
+            check_distinct(
+                {name: Path(name).stem for name, _ in named},
+                'segment them in two runs with different output folders',
+            )
         init_default_scope(self.scope)
         results: dict[str, Any] = dict(predictions=[], visualization=[], failed={})
         writer = ResultWriter(out_dir, self.model.dataset_meta) if out_dir else None
-        chunks = self._progress(list(zip(names, images)), batch_size)
+        chunks = [named[i : i + batch_size] for i in range(0, len(named), batch_size)]
         # Closed after an error too: the results so far get their JSON.
         with closing(writer) if writer else nullcontext():
-            for chunk in chunks:
+            for chunk in track_iter_progress(chunks) if self.show_progress else chunks:
                 for name, image, pred in self._predict(chunk, results['failed']):
                     prediction = self._decode(pred)
                     result: Any = self._to_dict(prediction)
@@ -175,36 +172,16 @@ class Inferencer(BaseInferencer):
             return []
         return [done for one in batch for done in self._run([one], failed)]
 
-    def _progress(
-        self, items: list[tuple[str, Image]], batch_size: int
-    ) -> Iterator[list[tuple[str, Image]]]:
-        chunks = [items[i : i + batch_size] for i in range(0, len(items), batch_size)]
-        yield from track_iter_progress(chunks) if self.show_progress else chunks
-        if self.show_progress:
-            print()
-
     def visualize(
         self,
         inputs: Sequence[Image],
         preds: Sequence[BaseDataElement],
         pred_score_thr: float = 0.3,
-        with_labels: bool = False,
         **kwargs: Any,
     ) -> list[np.ndarray]:
-        """Draw predictions over their images, see :meth:`Overlays.draw`.
-
-        Args:
-            inputs: Paths, or arrays as the config's loader gives them.
-            preds: Data samples.
-            pred_score_thr: Instances with a lower score are not drawn.
-            with_labels: Semantic segmentation only: also write the names of the classes.
-            **kwargs: The others of :meth:`Overlays.draw`.
-
-        Returns:
-            (H, W, 3), RGB, uint8, for each image.
-        """
+        """Draw each prediction over its image, see :meth:`Overlays.draw`."""
         return [
-            self.overlays.draw(image, pred, pred_score_thr, with_labels, **kwargs)
+            self.overlays.draw(image, pred, pred_score_thr, **kwargs)
             for image, pred in zip(inputs, preds)
         ]
 
@@ -224,7 +201,7 @@ class Inferencer(BaseInferencer):
         Args:
             preds: Data samples.
             visualization: What :meth:`visualize` returned.
-            **kwargs: Not used; mmengine's inferencers pass some.
+            **kwargs: Not used.
 
         Returns:
             ``predictions``: dicts, with ``sem_seg``, the class of each pixel (H, W); or
@@ -253,11 +230,6 @@ class Inferencer(BaseInferencer):
             )
         return {k: v for k, v in vars(prediction).items() if v is not None}
 
-    @staticmethod
-    def find_images(inputs: Image | Sequence[Image]) -> list[Image]:
-        """Find images by path, folder, glob or URL, see :func:`find_images`."""
-        return find_images(inputs)
-
     def _init_model(self, cfg: Config, weights: str, device: str) -> nn.Module:  # type: ignore
         return init_model(cfg, weights, device)
 
@@ -275,14 +247,3 @@ class Inferencer(BaseInferencer):
             visualizer = super()._init_visualizer(cfg)
         visualizer.dataset_meta = self.model.dataset_meta
         return visualizer
-
-
-def _check_distinct(names: list[str]) -> None:
-    seen: dict[str, str] = {}
-    for name in names:
-        other = seen.setdefault(Path(name).stem, name)
-        if other != name:
-            raise ValueError(
-                f'{other} and {name} would be written to the same file: segment them '
-                'in two runs with different output folders'
-            )

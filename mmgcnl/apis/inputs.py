@@ -59,8 +59,7 @@ def find_images(inputs: Image | Sequence[Image]) -> list[Image]:
                     logging.WARNING,
                 )
         else:
-            found = [Path(p) for p in glob.glob(str(item), recursive=True)]
-            found = [p for p in found if p.is_file()]
+            found = [Path(p) for p in expand_glob(str(item)) if Path(p).is_file()]
         if not found:
             raise FileNotFoundError(f'no image: {item}{_inside(path)}')
         images += sorted(map(str, found))

@@ -34,15 +34,15 @@ def init_model(
 ) -> nn.Module:
     """Build a detector or segmentor with its weights, in eval mode.
 
-    It stands in for mmdet's init_detector and mmseg's init_model, which accept a
-    checkpoint that does not fit and leave the missing weights random.
+    mmdet's init_detector and mmseg's init_model accept a checkpoint that does not fit, and
+    leave the missing weights random.
 
     Args:
         config: The config, or its path.
-        checkpoint: Path or URL. None: the model as at the start of a training, initialised
-            with ``randomness.seed`` of the config (0 without one), including pretrained
-            weights of the backbone. Where OpenMMLab's mmengine trains by iterations, it
-            draws a random number first, and starts from other random weights.
+        checkpoint: Path or URL. None: the model as at the start of a training, from
+            ``randomness.seed`` of the config (0 without one), with pretrained weights of
+            the backbone. OpenMMLab's mmengine draws a random number before it trains by
+            iterations, and starts from other random weights.
         device: Such as 'cpu' or 'cuda:1'. Default: a GPU if there is one.
 
     Returns:
@@ -81,25 +81,17 @@ def _load(model: nn.Module, loaded: dict, checkpoint: str, cfg: Config) -> None:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as error:  # weights of a newer version of GCNonLocal2d
         raise ValueError(f'{checkpoint}: {str(error).splitlines()[-1].strip()}') from error
-    missing = [
-        key
-        for key in missing
-        if key not in other_shape and not key.endswith('num_batches_tracked')
-    ]
-    faults = [
-        f'{len(keys)} {what} ({first_names(keys)})'
-        for what, keys in (
-            ('missing', missing),
-            ('unexpected', unexpected),
-            ('of another shape', other_shape),
-        )
-        if keys
-    ]
+    missing = [k for k in missing if not k.endswith('num_batches_tracked')]
+    kinds = {
+        'missing': [k for k in missing if k not in other_shape],
+        'unexpected': unexpected,
+        'of another shape': other_shape,
+    }
+    faults = [f'{len(v)} {kind} ({first_names(v)})' for kind, v in kinds.items() if v]
     if faults:
         raise ValueError(
             f'{checkpoint} does not fit {cfg.filename or "the config"}: of its keys, '
-            f'{", ".join(faults)}; '
-            'give the config that it was trained with'
+            f'{", ".join(faults)}; give the config that it was trained with'
         )
 
 
@@ -122,14 +114,10 @@ def build_model(cfg: Config) -> nn.Module:
 
 
 def input_channels(model: nn.Module) -> int:
-    """Count the channels of a model's input.
+    """Count the channels that a detector or segmentor takes.
 
-    Args:
-        model: A detector or segmentor.
-
-    Returns:
-        As many as the data_preprocessor has means; without several means, those of the
-        first convolution of the backbone.
+    As many as its data_preprocessor has means; without several means, those of the first
+    convolution of the backbone.
     """
     mean = getattr(getattr(model, 'data_preprocessor', None), 'mean', None)
     if mean is not None and mean.numel() > 1:
@@ -168,12 +156,12 @@ def image_pipeline(cfg: Config, annotations: bool = False, split: str = 'test') 
     if loader is None:
         raise ValueError(f'the {split} pipeline of the config has no LoadImageFromFile')
     kept = [
-        transform
-        for i, (name, transform) in enumerate(zip(names, transforms))
+        i
+        for i, name in enumerate(names)
         if i == loader or annotations or not name.startswith('Load')
     ]
-    pipeline = Compose(kept)
-    place = kept.index(transforms[loader])
+    pipeline = Compose([transforms[i] for i in kept])
+    place = kept.index(loader)
     pipeline.transforms[place] = ImageReader(pipeline.transforms[place])
     return pipeline
 

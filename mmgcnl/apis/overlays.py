@@ -43,7 +43,6 @@ class Overlays:
         image: Image,
         prediction: BaseDataElement,
         score_thr: float = 0.3,
-        with_labels: bool = False,
         **options: Any,
     ) -> np.ndarray:
         """Draw a prediction over its image.
@@ -52,8 +51,8 @@ class Overlays:
             image: A path, or the array that the config's loader gives for one.
             prediction: A data sample.
             score_thr: Instances with a lower score are not drawn.
-            with_labels: Semantic segmentation only: also write the names of the classes.
-            **options: Further options of the visualizer's ``add_datasample``.
+            **options: Options of the visualizer's ``add_datasample``, such as
+                ``with_labels=True`` to write the names of the classes into label maps.
 
         Returns:
             (H, W, 3), RGB, uint8.
@@ -61,11 +60,10 @@ class Overlays:
         Raises:
             ValueError: The image does not decode.
         """
-        options = dict(draw_gt=False, **options)
+        of_library = dict(pred_score_thr=score_thr)
         if self.scope == 'mmseg':
-            options['with_labels'] = with_labels
-        else:
-            options['pred_score_thr'] = score_thr
+            of_library = dict(with_labels=False)
+        options = dict(draw_gt=False) | of_library | options
         pixels = self.reader.picture(image)
         segments = prediction.get('pred_panoptic_seg')
         # mmdet's visualizer fails where there is no segment at all.
@@ -78,14 +76,8 @@ class Overlays:
         """Draw ground truth in the way that :meth:`draw` draws predictions.
 
         Args:
-            image: A path, or the array that the config's loader gives for one.
+            image: As for :meth:`draw`.
             truth: A data sample with the ground truth at the image's size.
-
-        Returns:
-            (H, W, 3), RGB, uint8.
-
-        Raises:
-            ValueError: The image does not decode.
         """
         truth = copy.deepcopy(truth)
         if self.scope == 'mmseg':

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -25,10 +24,8 @@ def segment_video(
 
     Args:
         inferencer: Segments the frames.
-        source: Path of a video file, or the number of a camera. A camera runs until
-            Ctrl-C, or for ``num_frames``.
-        out: The file to write, an MP4. It has all frames up to the end of the source,
-            also after an error or Ctrl-C.
+        source: Path of a video file, or the number of a camera, which runs until Ctrl-C.
+        out: The MP4 file to write. After an error or Ctrl-C it has the frames so far.
         pred_score_thr: Instances with a lower score are not drawn.
         num_frames: How many frames. Default: all.
 
@@ -42,18 +39,18 @@ def segment_video(
     camera = source.isdecimal() and not Path(source).exists()
     capture = cv2.VideoCapture(int(source) if camera else source)
     if not capture.isOpened():
-        if not camera and '://' not in source and not Path(source).exists():
+        if camera:
+            raise OSError(f'camera {source} does not open')
+        if '://' not in source and not Path(source).exists():
             raise FileNotFoundError('no such file')
-        what = f'camera {source} does not open' if camera else 'does not open as a video'
-        raise OSError(what)
+        raise OSError('does not open as a video')
     rate = capture.get(cv2.CAP_PROP_FPS) or CAMERA_RATE
     promised = 0 if camera else max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
     expected = min(promised, num_frames or promised)
     written = 0
-    reason = None
+    reason = writer = None
     shown, inferencer.show_progress = inferencer.show_progress, False
     bar = ProgressBar(expected or num_frames or 0) if shown else None
-    writer = _Writer(Path(out), rate)
     try:
         while written != num_frames:
             there, frame = capture.read()
@@ -63,7 +60,10 @@ def segment_video(
             reason = next(iter(results['failed'].values()), None)
             if reason is not None:
                 break
-            writer.write(results['visualization'][0])
+            (drawn,) = results['visualization']
+            if writer is None:  # the first frame has the size of all
+                writer = _open_writer(Path(out), rate, drawn.shape)
+            writer.write(np.ascontiguousarray(drawn[..., ::-1]))
             written += 1
             if bar is not None:
                 bar.update()
@@ -72,7 +72,8 @@ def segment_video(
             raise
     finally:
         capture.release()
-        writer.close()
+        if writer is not None:
+            writer.release()  # players refuse the file without its end
         inferencer.show_progress = shown
         if bar is not None:
             print()
@@ -85,26 +86,10 @@ def segment_video(
     return None
 
 
-class _Writer:
-    """Writes an MP4 whose size is that of the first frame."""
-
-    def __init__(self, path: Path, rate: float) -> None:
-        self.path = path
-        self.rate = rate
-        self.writer: Any = None
-
-    def write(self, frame: np.ndarray) -> None:
-        """Append a frame (H, W, 3), RGB, uint8."""
-        if self.writer is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            size = frame.shape[1], frame.shape[0]
-            codec = cv2.VideoWriter.fourcc(*'mp4v')
-            self.writer = cv2.VideoWriter(str(self.path), codec, self.rate, size)
-            if not self.writer.isOpened():
-                raise OSError(f'{self.path} cannot be written as a video')
-        self.writer.write(np.ascontiguousarray(frame[..., ::-1]))
-
-    def close(self) -> None:
-        """Complete the file; without that, players refuse it."""
-        if self.writer is not None:
-            self.writer.release()
+def _open_writer(path: Path, rate: float, shape: tuple[int, ...]) -> cv2.VideoWriter:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    codec = cv2.VideoWriter.fourcc(*'mp4v')
+    writer = cv2.VideoWriter(str(path), codec, rate, (shape[1], shape[0]))
+    if not writer.isOpened():
+        raise OSError(f'{path} cannot be written as a video')
+    return writer

@@ -19,7 +19,6 @@ from mmgcnl.structures import (
     Prediction,
     SemanticPrediction,
     coco_categories,
-    coco_image,
     coco_instances,
     coco_panoptic,
     write_segment_ids,
@@ -67,8 +66,11 @@ class ResultWriter:
         """
         file = f'{Path(name).stem}.png'
         mmcv.imwrite(overlay[..., ::-1], str(self.out_dir / 'overlays' / file))
-        image = coco_image(len(self.images) + 1, Path(name).name, size)
-        self.images.append(image)
+        image_id = len(self.images) + 1
+        height, width = size
+        self.images.append(
+            dict(id=image_id, file_name=Path(name).name, height=height, width=width)
+        )
         if isinstance(prediction, SemanticPrediction):
             path = str(self.out_dir / 'labels' / file)
             depth = np.uint16 if prediction.labels.max() > 255 else np.uint8
@@ -77,7 +79,7 @@ class ResultWriter:
         if isinstance(prediction, InstancePrediction):
             self.kind = 'instances'
             first_id = len(self.annotations) + 1
-            self.annotations += coco_instances(prediction, image['id'], first_id)
+            self.annotations += coco_instances(prediction, image_id, first_id)
             return {}
         assert isinstance(prediction, PanopticPrediction)
         self.kind = 'panoptic'
@@ -87,7 +89,7 @@ class ResultWriter:
             dict(segment, category_id=segment['category_id'] + 1)
             for segment in prediction.segments_info(len(self.things))
         ]
-        self.annotations.append(coco_panoptic(image['id'], file, segments))
+        self.annotations.append(coco_panoptic(image_id, file, segments))
         return dict(panoptic_seg_path=path)
 
     def close(self) -> None:

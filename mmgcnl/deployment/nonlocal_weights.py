@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mmgcnl.layers import GCNonLocal2d
 from mmgcnl.utils.text import first_names
 
-from .tensor_model import TensorModel
+from .tensor_model import TensorModel, relative_difference
 
 #: Layers of NonLocal2d, and the same layers of GCNonLocal2d.
 LAYERS = {'theta': 'query', 'phi': 'key', 'g': 'value', 'conv_out': 'out'}
@@ -110,17 +110,14 @@ def largest_difference(
             f'{models[1].in_channels}'
         )
     generator = torch.Generator().manual_seed(0)
-    largest = 0.0
+    found: list[Tensor] = []
     for shape in shapes:
         x = torch.randn(1, channels, *shape, generator=generator)
         theirs, ours = (list(model.outputs(x).values()) for model in models)
         if [y.shape for y in theirs] != [y.shape for y in ours]:
             raise ValueError('the outputs of the two models differ in number or shape')
-        for a, b in zip(theirs, ours):
-            difference = float((a - b).abs().max() / a.abs().max().clamp(min=1))
-            # max() may lose a NaN.
-            largest = difference if math.isnan(difference) else max(largest, difference)
-    return largest
+        found += map(relative_difference, theirs, ours)
+    return float(torch.stack(found).max())  # Python's max() may lose a NaN
 
 
 def _pair_blocks(source: nn.Module, target: nn.Module) -> tuple[dict[str, str], list[str]]:

@@ -12,17 +12,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
-import numpy as np
 import torch
 from mmengine.config import Config
-from torch import nn
+from torch import Tensor, nn
 
-from mmgcnl.layers import GCNonLocal2d
 from mmgcnl.layers.attention.dispatch import IMPLEMENTATION_VARIABLE
 from mmgcnl.utils.text import first_cause, format_size
 
-from .tensor_model import TensorModel
+from .tensor_model import TensorModel, relative_difference
 
 #: The largest difference between outputs (:func:`onnx_differences`) that rounding can
 #: explain. Labels differ where rounding decides between two equal logits.
@@ -72,8 +71,11 @@ def export_onnx(
         # level of a pyramid is larger. The exporter computes shapes only, so that the
         # size costs nothing.
         x = x.new_zeros(2, model.in_channels, *(max(size, 512) for size in shape))
-    implementation = 'dense' if dense else 'row_wise'
-    with torch.no_grad(), _quiet(), _implementation(model, implementation):
+    # It overrides the option of every block.
+    form = patch.dict(
+        os.environ, {IMPLEMENTATION_VARIABLE: 'dense' if dense else 'row_wise'}
+    )
+    with torch.no_grad(), _quiet(), form:
         try:
             program = torch.onnx.export(
                 model,
@@ -149,8 +151,8 @@ def onnx_differences(
                     f'onnxruntime gives {name} the shape {output.shape} for an image of '
                     f'{format_size(shape)}, the model {tuple(truth.shape)}'
                 )
-            found.append(_difference(truth.cpu().numpy(), output))
-        yield shape, float(np.max(found))  # Python's max() may lose a NaN
+            found.append(_difference(truth.cpu(), torch.from_numpy(output)))
+        yield shape, float(torch.stack(found).max())  # Python's max() may lose a NaN
 
 
 def shapes_to_verify(shape: tuple[int, int]) -> list[tuple[int, int]]:
@@ -176,31 +178,14 @@ def describe_preprocessing(cfg: Config) -> dict[str, Any]:
     return {key: settings[key] for key in keys if settings.get(key)}
 
 
-def _difference(truth: np.ndarray, output: np.ndarray) -> float:
-    if truth.dtype.kind == 'i':
-        return float((truth != output).mean())
-    return float(np.abs(truth - output).max() / max(1.0, np.abs(truth).max()))
+def _difference(truth: Tensor, output: Tensor) -> Tensor:
+    if truth.dtype == torch.int64:
+        return (truth != output).float().mean()
+    return relative_difference(truth, output)
 
 
 def _device(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
-
-
-@contextmanager
-def _implementation(model: nn.Module, name: str) -> Iterator[None]:
-    """Make all blocks use this implementation of the attention, whatever is set."""
-    blocks = [m for m in model.modules() if isinstance(m, GCNonLocal2d)]
-    own = [block.implementation for block in blocks]
-    for block in blocks:
-        block.implementation = name
-    variable = os.environ.pop(IMPLEMENTATION_VARIABLE, None)
-    try:
-        yield
-    finally:
-        if variable is not None:
-            os.environ[IMPLEMENTATION_VARIABLE] = variable
-        for block, implementation in zip(blocks, own):
-            block.implementation = implementation
 
 
 @contextmanager

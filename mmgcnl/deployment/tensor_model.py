@@ -109,6 +109,11 @@ class TensorModel(nn.Module):
             ) from error
 
 
+def relative_difference(expected: Tensor, found: Tensor) -> Tensor:
+    """The largest difference, over the larger of 1 and the largest value; keeps a NaN."""
+    return (expected - found).abs().max() / expected.abs().max().clamp(min=1)
+
+
 def _is_single_stage(model: nn.Module) -> bool:
     try:
         from mmdet.models import SingleStageDetector

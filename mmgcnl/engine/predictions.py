@@ -7,7 +7,7 @@ in several folders, only the last one's would be left.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,27 +35,42 @@ def name_outputs(paths: Iterable[str]) -> dict[str, str]:
         ConfigError: Two images differ in their suffix only.
     """
     parts = {path: _complete(path).split('/') for path in paths}
-    names = {path: [Path(part[-1]).stem] for path, part in parts.items()}
-    if _same(names) is not None:
+    names = {path: Path(part[-1]).stem for path, part in parts.items()}
+    if _twins(names) is not None:
         shared = len(os.path.commonprefix([part[:-1] for part in parts.values()]))
-        names = {path: [*part[shared:-1], *names[path]] for path, part in parts.items()}
-    twins = _same(names)
+        names = {
+            path: os.path.join(*part[shared:-1], names[path])
+            for path, part in parts.items()
+        }
+    check_distinct(names, 'test them in two runs with different folders')
+    return names
+
+
+def check_distinct(files: Mapping[str, str], remedy: str) -> None:
+    """Check that inputs are written to different files.
+
+    Args:
+        files: The file, or its name, of each input.
+        remedy: The end of the message.
+
+    Raises:
+        ConfigError: Two inputs have the same file.
+    """
+    twins = _twins(files)
     if twins is not None:
         raise ConfigError(
-            f'{twins[0]} and {twins[1]} would be written to the same file: test them in '
-            'two runs with different folders'
+            f'{twins[0]} and {twins[1]} would be written to the same file: {remedy}'
         )
-    return {path: os.path.join(*name) for path, name in names.items()}
 
 
 def _complete(path: str) -> str:
     return path if '://' in path else Path(os.path.abspath(path)).as_posix()
 
 
-def _same(names: dict[str, list[str]]) -> tuple[str, str] | None:
-    seen: dict[tuple[str, ...], str] = {}
-    for path, name in names.items():
-        other = seen.setdefault(tuple(name), path)
+def _twins(files: Mapping[str, str]) -> tuple[str, str] | None:
+    seen: dict[str, str] = {}
+    for path, file in files.items():
+        other = seen.setdefault(file, path)
         if other != path:
             return other, path
     return None
@@ -138,7 +153,7 @@ class DistinctNamesHook(Hook):
             if folder is None:
                 continue
             dataset = loop.dataloader.dataset
-            twins = _same({path: [Path(path).stem] for path in image_paths(dataset)})
+            twins = _twins({path: Path(path).stem for path in image_paths(dataset)})
             if twins is not None:
                 raise ConfigError(
                     f'{name} names its files in {folder} by the image: {twins[0]} and '

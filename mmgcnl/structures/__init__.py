@@ -4,12 +4,7 @@ mmdet and mmseg give predictions as data samples. They are decoded here, once, f
 everything that draws, evaluates or writes them.
 """
 
-from .coco import (
-    coco_categories,
-    coco_image,
-    coco_instances,
-    coco_panoptic,
-)
+from .coco import coco_categories, coco_instances, coco_panoptic
 from .panoptic import (
     VOID,
     PanopticPrediction,
@@ -33,7 +28,6 @@ __all__ = [
     'Prediction',
     'SemanticPrediction',
     'coco_categories',
-    'coco_image',
     'coco_instances',
     'coco_panoptic',
     'decode_prediction',

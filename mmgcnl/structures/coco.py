@@ -1,4 +1,4 @@
-"""COCO's JSON: categories, images, and the annotations of predictions.
+"""COCO's JSON: categories, and the annotations of predictions.
 
 COCO's format is described at https://cocodataset.org/#format-data. Ids of categories,
 images and annotations start at 1, classes at 0.
@@ -25,11 +25,6 @@ def coco_categories(classes: Sequence[str], things: Collection[str]) -> list[dic
     ]
 
 
-def coco_image(image_id: int, file_name: str, size: tuple[int, int]) -> dict:
-    """Make COCO's entry of an image of ``size`` (H, W)."""
-    return dict(id=image_id, file_name=file_name, height=size[0], width=size[1])
-
-
 def coco_instances(
     prediction: InstancePrediction, image_id: int, first_id: int
 ) -> list[dict]:
@@ -43,10 +38,8 @@ def coco_instances(
     from pycocotools import mask as coco_mask
 
     annotations = []
-    for i, (label, score, box) in enumerate(
-        zip(prediction.labels, prediction.scores, prediction.bboxes)
-    ):
-        x1, y1, x2, y2 = box
+    objects = zip(prediction.labels, prediction.scores, prediction.bboxes)
+    for i, (label, score, (x1, y1, x2, y2)) in enumerate(objects):
         annotation: dict[str, Any] = dict(
             id=first_id + i,
             image_id=image_id,

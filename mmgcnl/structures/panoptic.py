@@ -23,27 +23,13 @@ VOID = 0
 
 
 def rgb2id(rgb: np.ndarray) -> np.ndarray:
-    """Convert COCO's colors to segment ids, R + 256 G + 65536 B.
-
-    Args:
-        rgb: (H, W, 3).
-
-    Returns:
-        (H, W), int32.
-    """
+    """Convert COCO's colors (H, W, 3) to segment ids (H, W), R + 256 G + 65536 B, int32."""
     red, green, blue = np.moveaxis(rgb.astype(np.int32), -1, 0)
     return red + (green << 8) + (blue << 16)
 
 
 def id2rgb(ids: np.ndarray) -> np.ndarray:
-    """Convert segment ids to COCO's colors, the inverse of :func:`rgb2id`.
-
-    Args:
-        ids: (H, W), integers below 2^24.
-
-    Returns:
-        (H, W, 3), uint8.
-    """
+    """Convert segment ids (H, W), below 2^24, to COCO's colors (H, W, 3), uint8."""
     return np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], -1).astype(np.uint8)
 
 

@@ -4,7 +4,6 @@ import mmcv
 import numpy as np
 import pytest
 import torch
-from mmengine.structures import PixelData
 
 from mmgcnl.apis import Inferencer, find_images
 from tests.builders import write_inference_model
@@ -17,6 +16,12 @@ def test_semantic(tmp_path, images, batch_size):
     alone = inferencer(one)['predictions'][0]['sem_seg']
     assert alone.shape == (60, 40)
     assert set(np.unique(alone)) <= {0, 1, 2}
+    samples = inferencer(one, return_datasamples=True)['predictions']
+    (drawn,) = inferencer.visualize([one], samples)
+    (named,) = inferencer.visualize([one], samples, with_labels=True)
+    assert (named != drawn).any()
+    found = inferencer.postprocess(samples, [drawn])  # as of any inferencer of mmengine
+    assert (found['predictions'][0]['sem_seg'] == alone).all()
     if batch_size > 1:  # of one size, as mmseg needs it
         (images / '0.png').unlink()
         (images / '2.png').unlink()
@@ -30,7 +35,7 @@ def test_semantic(tmp_path, images, batch_size):
     path = results['predictions'][number]['sem_seg_path']
     assert (mmcv.imread(path, 'unchanged') == alone).all()
     overlay = mmcv.imread(str(out / 'overlays/1.png'))[..., ::-1]
-    assert (overlay == results['visualization'][number]).all()
+    assert (overlay == results['visualization'][number]).all() and (overlay == drawn).all()
     assert not results['failed']
 
 
@@ -99,23 +104,3 @@ def test_inputs(tmp_path, images):
     with pytest.raises(ValueError, match='would be written to the same file'):
         inferencer([str(images), str(tmp_path / 'other')], out_dir=tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
-
-
-def test_panoptic_segments(tmp_path):
-    """mmdet's ids are class + 1000 * instance, and the number of classes is void."""
-    inferencer = Inferencer(*write_inference_model(tmp_path, 'panoptic'), device='cpu')
-    ids = torch.tensor([[[1001, 1001, 2001, 2, 3, 1000]]])
-    sample = PixelData(metainfo={})
-    sample = type('Sample', (dict,), dict(pred_panoptic_seg=PixelData(sem_seg=ids)))()
-    sample['pred_panoptic_seg'] = sample.pred_panoptic_seg
-    prediction = inferencer.postprocess([sample], [])['predictions'][0]
-    segments = {s['id']: s for s in prediction['segments_info']}
-    kinds = [
-        (segments[i]['category_id'], segments[i]['isthing'], segments[i]['area'])
-        if i
-        else None
-        for i in prediction['panoptic_seg'][0].tolist()
-    ]
-    assert kinds == [(1, 1, 2), (1, 1, 2), (1, 1, 1), (2, 0, 1), None, (0, 1, 1)]
-    # two dogs, not one
-    assert len(segments) == 4

@@ -1,4 +1,4 @@
-"""Weights of mmdet's BFP as weights of EBFPN."""
+"""Weights of mmdet's BFP as weights of EBFPN; see also test_nonlocal_to_gcnl.py."""
 
 import pytest
 import torch
@@ -35,22 +35,13 @@ def target(**options):
     return Detector(EBFPN(16, 3, 1, refine={**block, **options})).eval()
 
 
-def test_outputs_are_the_same(source):
-    ours = target()
-    assert largest_difference(source, ours, [(16, 24)]) > 0.01
-    state, pairs, differences = convert_state_dict(source, ours)
-    assert pairs == {'neck.refine': 'neck.refine'}
-    assert not differences
-    ours.load_state_dict(state)
-    assert largest_difference(source, ours, [(16, 24), (20, 32)]) < 1e-5
-
-
 def test_nan_is_a_difference(source):
     ours = target()
     ours.load_state_dict(convert_state_dict(source, ours)[0])
+    assert largest_difference(source, ours, [(16, 24), (20, 32)]) < 1e-5
     with torch.no_grad():
         ours.neck.refine.out.bias[0] = torch.nan
-    assert not largest_difference(source, ours, [(16, 24)]) < 1
+    assert not largest_difference(source, ours, [(16, 24), (20, 32)]) < 1
 
 
 def test_every_fault_is_named(source):
@@ -60,11 +51,3 @@ def test_every_fault_is_named(source):
     assert 'the source has no weights for neck.refine.norm.bias, ' in text
     assert 'the source has another shape of neck.refine.key.bias, ' in text
     assert text.count(', ...') == 2  # three names of each are enough
-
-
-@pytest.mark.parametrize('mode', ['gaussian', 'concatenation'])
-def test_mode_without_counterpart(source, mode):
-    source.neck.refine.mode = mode
-    message = f"neck.refine has mode='{mode}', which GCNonLocal2d does not support"
-    with pytest.raises(ValueError, match=message):
-        convert_state_dict(source, target())

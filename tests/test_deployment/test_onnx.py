@@ -59,25 +59,6 @@ def test_file_that_cannot_be_loaded(model, tmp_path):
         list(onnx_differences(model, path, [(32, 32)]))
 
 
-def test_a_users_own_export_takes_any_size(model, tmp_path):
-    """With gradients enabled, which is how scripts are written."""
-    sizes = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
-    program = torch.onnx.export(
-        model,
-        (torch.randn(2, 3, 512, 512),),
-        dynamo=True,
-        dynamic_shapes=[sizes],
-        input_names=['input'],
-        output_names=['output'],
-    )
-    path = tmp_path / 'model.onnx'
-    program.save(path)
-    shapes = [(32, 48), (45, 33)]
-    differences = dict(onnx_differences(model, path, shapes))
-    assert list(differences) == shapes
-    assert max(differences.values()) <= TOLERANCE
-
-
 @pytest.mark.parametrize('dense', [False, True])
 def test_the_environment_does_not_choose_the_form(model, tmp_path, monkeypatch, dense):
     monkeypatch.setenv('MMGCNL_ATTENTION', 'blockwise')

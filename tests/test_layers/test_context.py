@@ -8,28 +8,6 @@ from mmgcnl.layers import GlobalContext
 from tests.test_layers.blocks import make_block
 
 
-@pytest.mark.parametrize('context', ['avg', 'max'])
-def test_context_changes_attention_per_image(context):
-    """Same content at the first position, another scene: other relations for it alone."""
-    block = make_block(16, context=context, position=None, num_heads=2)
-    x = torch.randn(2, 16, 4, 4, dtype=torch.float64)
-    alone = torch.cat([block.attention_weights(image[None]) for image in x])
-    torch.testing.assert_close(block.attention_weights(x), alone)
-    nn.init.zeros_(block.context.fc.weight)
-    nn.init.ones_(block.context.fc.bias)
-    assert not torch.allclose(block.attention_weights(x), alone, atol=1e-3)
-
-
-def test_context_of_one_is_no_context():
-    block = make_block(16, position=None, num_heads=2)
-    nn.init.zeros_(block.context.fc.weight)
-    nn.init.ones_(block.context.fc.bias)
-    plain = make_block(16, position=None, num_heads=2, context=None)
-    plain.load_state_dict(block.state_dict(), strict=False)
-    x = torch.randn(2, 16, 4, 4, dtype=torch.float64)
-    torch.testing.assert_close(block(x), plain(x))
-
-
 def test_factored_context_is_exact():
     """Taking a power of two out of the context changes no bit of the inputs."""
     torch.manual_seed(0)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from mmgcnl.layers import POSITION_FORMS, GCNonLocal2d
+from mmgcnl.layers.gc_non_local import INITS
 from tests.test_layers.blocks import make_block, randomize
 
 FORMS = [None, *POSITION_FORMS]
@@ -104,15 +105,8 @@ def test_equals_mmcv_generalized_attention_without_context():
     randomize(theirs).double()
     nn.init.zeros_(theirs.appr_bias)
     nn.init.zeros_(theirs.geom_bias)
-    ours = make_block(
-        16,
-        reduction=1,
-        num_heads=4,
-        context=None,
-        kv_stride=2,
-        scale=1.0,
-        wavelength=1000.0,
-    )
+    same = dict(kv_stride=2, scale=1.0, wavelength=1000.0)
+    ours = make_block(16, reduction=1, num_heads=4, context=None, **same)
     with torch.no_grad():
         for name in ('query', 'key', 'value'):
             getattr(ours, name).weight.copy_(getattr(theirs, f'{name}_conv').weight)
@@ -141,14 +135,17 @@ def test_gradients(position, kv_stride):
 
 
 @pytest.mark.parametrize('norm_layer', [None, nn.BatchNorm2d, nn.InstanceNorm2d])
-def test_fresh_block_is_identity(norm_layer):
-    block = GCNonLocal2d(16, norm_layer=norm_layer)
+@pytest.mark.parametrize('init', INITS)
+def test_fresh_block_is_identity_unless_told_otherwise(init, norm_layer):
+    block = GCNonLocal2d(16, init=init, norm_layer=norm_layer)
     x = torch.randn(2, 16, 5, 4)
-    torch.testing.assert_close(block(x), x, rtol=0, atol=0)
+    assert torch.equal(block(x), x)
     randomize(block)
     assert not torch.allclose(block(x), x, atol=1e-2)
     block.reset_parameters()
-    torch.testing.assert_close(block(x), x, rtol=0, atol=0)
+    assert torch.equal(block(x), x)
+    block = GCNonLocal2d(16, init=init, norm_layer=norm_layer, zeros_init=False)
+    assert not torch.allclose(block(x), x, atol=1e-6)
 
 
 def test_norm_is_applied():
@@ -246,7 +243,7 @@ def test_parameters_have_the_device_and_dtype_asked_for(position):
         assert torch.equal(block.state_dict()[key], value)
 
 
-def test_deep_copy_and_half_module_run():
+def test_half_module_runs():
     block = randomize(GCNonLocal2d(16)).to(torch.bfloat16)
     x = torch.randn(1, 16, 4, 4, dtype=torch.bfloat16)
     assert block(x).dtype == torch.bfloat16
@@ -255,12 +252,9 @@ def test_deep_copy_and_half_module_run():
 @pytest.mark.parametrize(
     ('kwargs', 'message'),
     [
-        (dict(in_channels=0), 'in_channels=0'),
         (dict(in_channels=16.0), 'in_channels=16.0'),
-        (dict(reduction=0), 'reduction=0'),
         (dict(reduction=17), 'reduction=17'),
         (dict(num_heads=3), 'num_heads=3 does not divide the 8 inner channels'),
-        (dict(num_heads=0), 'num_heads=0'),
         (dict(num_heads=True), 'num_heads=True'),
         (dict(kv_stride=0), 'kv_stride=0'),
         (dict(context='mean'), "context='mean': give 'avg', 'max' or None"),
@@ -270,6 +264,9 @@ def test_deep_copy_and_half_module_run():
         (dict(attn_drop_rate=-0.1), 'attn_drop_rate=-0.1'),
         (dict(scale=0), 'scale=0'),
         (dict(wavelength=1.0), 'wavelength=1.0'),
+        (dict(init='gaussian'), "init='gaussian': give one of 'xavier', 'torch', 'normal'"),
+        (dict(init=['torch']), 'init='),
+        (dict(zeros_init='no'), "zeros_init='no': give True or False"),
         (dict(implementation='flash'), "implementation='flash': give None or .*'dense'"),
     ],
 )

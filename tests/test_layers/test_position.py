@@ -24,14 +24,3 @@ def test_shift_of_both_grids(position):
 
     unchanged = torch.allclose(attention(0), attention(5), atol=1e-9)
     assert unchanged == (not position.startswith('absolute_sinusoid'))
-
-
-@pytest.mark.parametrize('position', [p for p in POSITION_FORMS if 'content' in p])
-def test_content_independent_position_ignores_the_query(position):
-    block = make_block(16, reduction=1, num_heads=2, position=position)
-    grid = (torch.arange(3.0).double(), torch.arange(4.0).double())
-    first, second = (
-        block.position(torch.randn(1, 2, 3, 4, 8).double(), grid).tables() for _ in range(2)
-    )
-    for table_1, table_2 in zip(first, second):
-        torch.testing.assert_close(table_1, table_2)

@@ -10,6 +10,7 @@ from mmseg.registry import MODELS  # noqa: E402
 
 from mmgcnl import GCNLHead, GCNonLocal2d  # noqa: E402
 from mmgcnl.analysis import mean_cosine_distance  # noqa: E402
+from tests.test_layers.blocks import randomize  # noqa: E402
 
 HEAD = dict(
     in_channels=[8, 16],
@@ -20,12 +21,8 @@ HEAD = dict(
     dropout_ratio=0.1,
     norm_cfg=dict(type='BN'),
 )
-
-
-def randomize(module):
-    for parameter in module.parameters():
-        nn.init.normal_(parameter, std=0.3)
-    return module
+#: Options with which the block is mmcv's.
+PLAIN = dict(num_heads=1, context=None, position=None, attn_drop_rate=0.0)
 
 
 def features(height=8, width=10):
@@ -44,18 +41,8 @@ def our_name(name: str) -> str:
 @pytest.mark.parametrize('concat_input', [True, False])
 def test_equals_nl_head_without_priors(concat_input):
     theirs = randomize(NLHead(**HEAD, concat_input=concat_input)).double().eval()
-    ours = (
-        MODELS.build(
-            dict(
-                type='GCNLHead',
-                **HEAD,
-                concat_input=concat_input,
-                block=dict(num_heads=1, context=None, position=None, attn_drop_rate=0.0),
-            )
-        )
-        .double()
-        .eval()
-    )
+    cfg = dict(type='GCNLHead', **HEAD, concat_input=concat_input, block=PLAIN)
+    ours = MODELS.build(cfg).double().eval()
     state = theirs.state_dict()
     ours.load_state_dict({our_name(name): value for name, value in state.items()})
     x = [level.double() for level in features()]
@@ -81,9 +68,8 @@ def test_plain_head_starts_as_nl_head():
     """The drawn weights have the same distributions, also after init_weights."""
     torch.manual_seed(0)
     options = dict(in_channels=8, channels=512, num_classes=5, norm_cfg=dict(type='BN'))
-    plain = dict(num_heads=1, context=None, position=None, attn_drop_rate=0.0)
     theirs = NLHead(**options)
-    ours = GCNLHead(**options, block=dict(plain, init='normal'))
+    ours = GCNLHead(**options, block=dict(PLAIN, init='normal'))
     for drawn_anew in (False, True):
         if drawn_anew:
             theirs.init_weights()
@@ -100,7 +86,7 @@ def test_plain_head_starts_as_nl_head():
     x = torch.randn(1, 512, 12, 10).relu()  # as after the convolution, BN and ReLU
     attention = ours.block.attention_weights(x)
     assert mean_cosine_distance(attention).item() < 1e-3
-    selective = GCNLHead(**options, block=dict(plain, init='xavier')).block
+    selective = GCNLHead(**options, block=dict(PLAIN, init='xavier')).block
     assert mean_cosine_distance(selective.attention_weights(x)).item() > 0.05
 
 
@@ -149,17 +135,8 @@ def test_compiles_once_for_all_sizes():
 
 def test_traces_for_any_size():
     head = randomize(GCNLHead(**HEAD, block=dict(kv_stride=2))).eval()
-
-    class Unpacked(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.head = head
-
-        def forward(self, *inputs):
-            return self.head(inputs)
-
     with pytest.warns(torch.jit.TracerWarning):  # of checks of the shape
-        traced = torch.jit.trace(Unpacked(), tuple(features()), check_trace=False)
+        traced = torch.jit.trace(head, (features(),), check_trace=False)
     for size in [(8, 10), (10, 10), (5, 16), (9, 13)]:
         inputs = features(*size)
-        torch.testing.assert_close(traced(*inputs), head(inputs))
+        torch.testing.assert_close(traced(inputs), head(inputs))

@@ -1,6 +1,7 @@
 """Weights are saved with the version of their names, and read by it."""
 
 import io
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from mmgcnl.layers import GCNonLocal2d
 
 mmseg = pytest.importorskip('mmseg')
 from mmgcnl.apis import build_model, init_model  # noqa: E402
+from tests.builders import write_inference_model  # noqa: E402
 
 # What version 1 saves. Released weights have these names: whoever changes them counts
 # GCNonLocal2d._version up and converts the old ones in _load_from_state_dict.
@@ -52,25 +54,12 @@ def test_newer_version_is_refused():
 
 @pytest.mark.parametrize('wrapped', [False, True])
 def test_init_model_reads_the_version(tmp_path, wrapped):
-    cfg = Config(
-        dict(
-            default_scope='mmseg',
-            model=dict(
-                type='EncoderDecoder',
-                backbone=dict(type='ProbeBackbone', channels=(4, 8)),
-                decode_head=dict(
-                    type='GCNLHead', in_channels=8, in_index=0, channels=16, num_classes=3
-                ),
-            ),
-            test_dataloader=dict(dataset=dict(metainfo=dict(classes=['a', 'b', 'c']))),
-        )
-    )
-    model = build_model(cfg)
+    config, weights = write_inference_model(tmp_path, 'semantic')
+    model = build_model(Config.fromfile(config))
     model = torch.nn.ModuleDict(dict(module=model)) if wrapped else model
-    path = tmp_path / 'weights.pth'
-    torch.save(dict(state_dict=model.state_dict()), path)
-    init_model(cfg, str(path), 'cpu')
+    torch.save(dict(state_dict=model.state_dict()), weights)
+    init_model(config, weights, 'cpu')
     block = 'module.decode_head.block' if wrapped else 'decode_head.block'
-    path.write_bytes(newer(model.state_dict(), block))
+    Path(weights).write_bytes(newer(model.state_dict(), block))
     with pytest.raises(ValueError, match=r'decode_head\.block\.\*: .* update mmgcnl'):
-        init_model(cfg, str(path), 'cpu')
+        init_model(config, weights, 'cpu')

@@ -6,7 +6,6 @@ from pycocotools import mask as coco_mask
 from mmgcnl.structures import (
     InstancePrediction,
     coco_categories,
-    coco_image,
     coco_instances,
     coco_panoptic,
 )
@@ -30,9 +29,6 @@ def test_ids_start_at_1_and_classes_at_0():
         dict(id=1, name='cat', isthing=1),
         dict(id=2, name='grass', isthing=0),
     ]
-    assert coco_image(1, 'a.png', (40, 60)) == dict(
-        id=1, file_name='a.png', height=40, width=60
-    )
     segments = (dict(id=1, category_id=2) for _ in range(1))
     assert coco_panoptic(1, 'a.png', segments) == dict(
         image_id=1, file_name='a.png', segments_info=[dict(id=1, category_id=2)]

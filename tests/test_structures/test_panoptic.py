@@ -11,18 +11,9 @@ from PIL import Image
 from mmgcnl.structures import (
     PanopticPrediction,
     encode_panoptic_truth,
-    id2rgb,
     read_segment_ids,
-    rgb2id,
     write_segment_ids,
 )
-
-
-def test_ids_are_bytes_of_the_colours():
-    rgb = np.array([[[1, 2, 3], [255, 255, 255], [0, 0, 0]]], np.uint8)
-    ids = rgb2id(rgb)
-    assert ids.tolist() == [[1 + 256 * 2 + 65536 * 3, 2**24 - 1, 0]]
-    np.testing.assert_array_equal(id2rgb(ids), rgb)
 
 
 def test_read_in_the_order_of_the_file(tmp_path):

@@ -15,25 +15,15 @@ import logging
 import statistics
 import time
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 from mmgcnl.utils.cli import add_cfg_options, existing_file, positive_int, read_config
 
 #: The copies.
 FORMS = ('float16', 'static', 'dynamic')
-
-
-class Reader:
-    """Gives onnxruntime one input after the other."""
-
-    def __init__(self, inputs: Sequence[dict[str, Any]]) -> None:
-        self.inputs = iter(inputs)
-
-    def get_next(self) -> dict[str, Any] | None:
-        """Return the next input, or None after the last."""
-        return next(self.inputs, None)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -92,7 +82,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if original.graph.output[0].type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
             raise ValueError('its output is no logits: export it without --labels')
         onnx.save(convert_float_to_float16(original, keep_io_types=True), paths[1])
-        quantize_static(path, paths[2], Reader(images), per_channel=True)
+        # onnxruntime takes one input after the other, until None.
+        reader = SimpleNamespace(get_next=partial(next, iter(images), None))
+        quantize_static(path, paths[2], reader, per_channel=True)
         quantize_dynamic(path, paths[3], per_channel=True)
         runs = [
             onnxruntime.InferenceSession(

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from mmgcnl.layers import (
-    AttentionInputs,
-)
+from mmgcnl.layers import AttentionInputs
+from mmgcnl.layers.attention.triton import validation
 
 
 @pytest.fixture
@@ -14,6 +13,19 @@ def two_threads():
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def untried():
+    """Forget, before and after, which kinds of input were validated."""
+
+    def forget():
+        validation._validate.cache_clear()
+        validation._try_after.clear()
+
+    forget()
+    yield forget
+    forget()
 
 
 @pytest.fixture

@@ -94,22 +94,21 @@ def outputs(config, checkpoint, x):
     return model, TensorModel(model).outputs(x)
 
 
-CASES = [
-    ('detector', bfp, ebfpn, {}, PRIORS[0]),
-    *(('segmentor', nl_head, gcnl_head, {}, priors) for priors in PRIORS),
-    ('segmentor', nl_head, gcnl_head, dict(use_scale=False), dict(scale=1.0)),
-    (
-        'segmentor',
-        nl_head,
-        gcnl_head,
-        dict(norm_cfg=dict(type='BN')),
-    )
-    + (dict(norm_cfg=dict(type='BN')),),
-    ('segmentor', nl_plugin, gcnl_plugin, {}, {}),
-]
+BFP = 'detector', bfp, ebfpn
+HEAD = 'segmentor', nl_head, gcnl_head
+BN = dict(norm_cfg=dict(type='BN'))
 
 
-@pytest.mark.parametrize(('kind', 'source', 'target', 'theirs', 'ours'), CASES)
+@pytest.mark.parametrize(
+    ('kind', 'source', 'target', 'theirs', 'ours'),
+    [
+        (*BFP, {}, {}),
+        *((*HEAD, {}, priors) for priors in PRIORS),
+        (*HEAD, dict(use_scale=False), dict(scale=1.0)),
+        (*HEAD, BN, BN),
+        ('segmentor', nl_plugin, gcnl_plugin, {}, {}),
+    ],
+)
 def test_starts_the_same_and_learns(call, pair, capsys, kind, source, target, theirs, ours):
     paths = pair(kind, source, target, theirs, **ours)
     call(TOOL, *paths)
@@ -122,7 +121,7 @@ def test_starts_the_same_and_learns(call, pair, capsys, kind, source, target, th
     assert new.dataset_meta == old.dataset_meta
 
     # Neither did the block add nothing, nor are its priors dead.
-    (block,) = [m for m in new.modules() if isinstance(m, mmgcnl.GCNonLocal2d)][:1]
+    block = next(m for m in new.modules() if isinstance(m, mmgcnl.GCNonLocal2d))
     features = torch.randn(2, block.in_channels, 5, 7)
     block.train()
     output = block(features)
@@ -137,19 +136,17 @@ def test_starts_the_same_and_learns(call, pair, capsys, kind, source, target, th
 def test_more_blocks_than_the_source_has(call, pair):
     """Blocks of ours without a counterpart add nothing at first."""
 
-    def with_plugin(cfg):
-        gcnl_head(cfg)
-        cfg.model.backbone.update(
-            type='ResNet', depth=50, plugins=[dict(PLUGIN, cfg=dict(type='GCNonLocal2d'))]
-        )
+    def with_plugins(cfg, head, *plugins):
+        head(cfg)
+        cfg.model.backbone.update(type='ResNet', depth=50, plugins=list(plugins))
         cfg.model.decode_head.update(in_channels=256)
 
-    def without(cfg):
-        nl_head(cfg)
-        cfg.model.backbone.update(type='ResNet', depth=50)
-        cfg.model.decode_head.update(in_channels=256)
-
-    paths = pair('segmentor', without, with_plugin)
+    plugin = dict(PLUGIN, cfg=dict(type='GCNonLocal2d'))
+    paths = pair(
+        'segmentor',
+        lambda cfg: with_plugins(cfg, nl_head),
+        lambda cfg: with_plugins(cfg, gcnl_head, plugin),
+    )
     call(TOOL, *paths)
     x = torch.randn(1, 3, 64, 64)
     expected, result = (outputs(*path, x)[1] for path in (paths[:2], paths[2:]))
@@ -193,32 +190,15 @@ def test_difference_outside_of_the_blocks(call, pair, capsys):
     assert 'something other than the blocks is not the same' in message
 
 
-BN = dict(norm_cfg=dict(type='BN'))
-
-
 @pytest.mark.parametrize(
     ('kind', 'source', 'target', 'theirs', 'ours', 'reason'),
     [
-        ('segmentor', nl_head, gcnl_head, BN, {}, 'has more than the config, namely'),
-        ('segmentor', nl_head, gcnl_head, {}, BN, 'the source has no weights for'),
-        ('detector', bfp, ebfpn, {}, dict(reduction=2), 'has another shape of'),
-        (
-            'detector',
-            bfp,
-            bfp,
-            {},
-            {},
-            'no GCNonLocal2d neck.1.refine for the weights of neck.1.refine',
-        ),
+        (*HEAD, BN, {}, 'has more than the config, namely'),
+        (*HEAD, {}, BN, 'the source has no weights for'),
+        (*HEAD, dict(mode='concatenation'), {}, "nl_block has mode='concatenation'"),
+        (*BFP, {}, dict(reduction=2), 'has another shape of'),
+        ('detector', bfp, bfp, {}, {}, 'no GCNonLocal2d neck.1.refine for the weights of'),
         ('detector', ebfpn, ebfpn, {}, {}, 'the source has no NonLocal2d'),
-        (
-            'segmentor',
-            nl_head,
-            gcnl_head,
-            dict(mode='concatenation'),
-            {},
-            "decode_head.nl_block has mode='concatenation'",
-        ),
     ],
 )
 def test_misfit_is_refused_in_spite_of_allow_difference(
@@ -243,10 +223,7 @@ def test_wrong_input_is_one_line(call, pair, capsys):
     for arguments, message in (
         ((source, 'no.pth', target, out), 'no such checkpoint: no.pth'),
         (('no.py', checkpoint, target, out), 'source_config: no such file: no.py'),
-        (
-            (source, checkpoint, target, 'out.bin'),
-            'out: out.bin: give a name that ends',
-        ),
+        ((source, checkpoint, target, 'out.bin'), 'out: out.bin: give a name that ends'),
         ((target, checkpoint, target, out), 'does not fit'),
     ):
         with pytest.raises(SystemExit) as stop:

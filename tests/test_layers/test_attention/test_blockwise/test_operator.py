@@ -99,7 +99,7 @@ def test_largest_logit_is_subtracted_where_exp2_could_overflow(
     assert set(found) == {bounded}
     of_output, *of_gradients = errors(results, expected)
     # Those of query and position cancel; the dense one's own errors reach 2.6e-4, too.
-    assert of_output < 1e-6 and max(of_gradients) < 5e-4
+    assert of_output < 1e-6 and all(error < 5e-4 for error in of_gradients)
 
 
 def test_gradcheck_of_blockwise():
@@ -126,13 +126,6 @@ def test_blockwise_memory_is_linear(monkeypatch):
         block(x).sum().backward()
     largest = max(event.self_cpu_memory_usage for event in profile.events())
     assert 2**16 < largest < 4 * num_weights / 8  # bytes; an eighth of the weights
-
-
-def test_blockwise_is_deterministic(two_threads):
-    block, x = block_and_input(implementation='blockwise')
-    with tiles_of(500, 20):
-        first, again = output_and_gradients(block, x), output_and_gradients(block, x)
-    assert all(torch.equal(a, b) for a, b in zip(first, again))
 
 
 @pytest.mark.parametrize('drop', [0.0, 0.3])

@@ -6,9 +6,9 @@ of that kind on a square map, forward and backward, would launch. It runs in a p
 its own, without TRITON_INTERPRET, in which Triton sees a driver that only names its target.
 
 python compile_kernels.py --all RESULTS.jsonl compiles kinds of input that stand for all
-(every_kind), appends each to the file, and prints a summary. Started again, it goes on
-where it stopped. It fails if a kernel does not fit, spills in an inner loop where it must
-not, or does not use tensor cores.
+(every_kind), appends each to the file, and prints the faulty kernels. Started again, it
+goes on where it stopped. It fails if a kernel does not fit, spills in an inner loop where
+it must not, or does not use tensor cores.
 """
 
 import itertools
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 import triton
@@ -50,24 +51,17 @@ class Driver:
         return 0
 
 
-class Recorder:
-    """Stands in for the module of the kernels: compiles instead of launching."""
+class Compiler:
+    """Stands in for a kernel: compiles and notes it instead of launching it."""
 
-    def __init__(self) -> None:
-        self.compiled = []
-
-    def __getattr__(self, name: str):
-        return Launcher(getattr(kernels, name), self.compiled)
-
-
-class Launcher:
-    def __init__(self, jit, compiled: list) -> None:
-        self.jit, self.compiled = jit, compiled
+    def __init__(self, name: str, compiled: list) -> None:
+        self.name, self.compiled = name, compiled
 
     def __getitem__(self, grid):
         def launch(*args, **options):
-            kernel = self.jit.run(*args, grid=grid, warmup=True, **options)
-            self.compiled.append((self.jit.fn.__name__, options, kernel))
+            jit = getattr(kernels, self.name)
+            kernel = jit.run(*args, grid=grid, warmup=True, **options)
+            self.compiled.append((self.name, options, kernel))
 
         return launch
 
@@ -105,8 +99,9 @@ def inner_loops(sass: str) -> list[list[str]]:
 def compiled(spec: dict) -> list[dict]:
     """What is known of each kernel that an attention of this kind would launch."""
     driver.set_active(Driver(spec['arch']))
-    recorder = Recorder()
-    operator.load_kernels = lambda: recorder
+    seen = []
+    module = SimpleNamespace(**{name: Compiler(name, seen) for name in KERNELS})
+    operator.load_kernels = lambda: module
     operator._capability = lambda device: divmod(spec['arch'], 10)
     width, dims = spec['width'], spec['dims']
     shape, dtype = (1, 1, width, width, dims), getattr(torch, spec['dtype'])
@@ -120,9 +115,9 @@ def compiled(spec: dict) -> list[dict]:
     seed = torch.tensor(1) if spec['dropout'] else None
     out = operator.triton_attention(inputs, tensors[2], spec['dropout'], seed)
     out.sum().backward()
-    assert {name for name, _, _ in recorder.compiled} == set(KERNELS)
+    assert {name for name, _, _ in seen} == set(KERNELS)
     results = []
-    for name, options, kernel in recorder.compiled:
+    for name, options, kernel in seen:
         cubin = kernel.asm['cubin']
         loops = inner_loops(dump('-sass', cubin))
         usage = re.search(r'REG:(\d+) STACK:(\d+)', dump('--dump-resource-usage', cubin))
@@ -221,25 +216,6 @@ def every_kind() -> list[dict]:
     return list(kinds.values())
 
 
-def summary(kernels: list[dict]) -> str:
-    """A row for each dtype, size of a head and compute capability."""
-    groups = {}
-    for kernel in kernels:
-        spec = kernel['spec']
-        groups.setdefault((spec['dtype'], spec['dims'], spec['arch']), []).append(kernel)
-    lines = [
-        '| dtype | channels of a head | capability | kernels | shared memory, at most | '
-        'stack, at most | spill in the loop | faulty |',
-        '|---' * 8 + '|',
-    ]
-    for (dtype, dims, arch), group in groups.items():
-        row = dtype, dims, f'{arch / 10}', len(group)
-        row += tuple(max(kernel[key] for kernel in group) for key in ('shared', 'stack'))
-        row += tuple(sum(bool(k[key]) for k in group) for key in ('spills', 'faults'))
-        lines.append('| ' + ' | '.join(map(str, row)) + ' |')
-    return '\n'.join(lines)
-
-
 def compile_all(path: Path) -> int:
     """Compile what ``path`` does not have yet, and append it. Returns the exit code."""
     lines = path.read_text().splitlines() if path.exists() else []
@@ -254,8 +230,9 @@ def compile_all(path: Path) -> int:
         with path.open('a') as file:
             file.write(''.join(json.dumps(kernel) + '\n' for kernel in new))
         done += new
-    print(summary(done))
-    return 1 if any(kernel['faults'] for kernel in done) else 0
+    faulty = [kernel for kernel in done if kernel['faults']]
+    print(f'{len(faulty)} of {len(done)} kernels are faulty', *faulty, sep='\n')
+    return 1 if faulty else 0
 
 
 if __name__ == '__main__':

@@ -1,13 +1,10 @@
 """One process finds a verdict, the others read it, and none waits for ever."""
 
-import contextlib
 import errno
 import json
-import multiprocessing
 import os
 import signal
 import time
-import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -15,19 +12,11 @@ import torch
 
 from mmgcnl.layers.attention.triton import verdicts
 from mmgcnl.layers.attention.triton.verdicts import machine_key, shared_verdict
+from tests.test_layers.test_attention.cases import start
 
 KEY = dict(gpu='a GPU', dims=32)
 # Where a test would wait for ever, it fails.
 DEADLINE = 60
-
-
-def start(function, *args):
-    with warnings.catch_warnings():
-        # Python warns of a fork beside threads, which these functions do not use.
-        warnings.simplefilter('ignore', DeprecationWarning)
-        process = multiprocessing.get_context('fork').Process(target=function, args=args)
-        process.start()
-    return process
 
 
 def wait_for(condition):
@@ -150,38 +139,10 @@ def test_a_damaged_file_is_replaced(take, tmp_path, text):
     assert not list(tmp_path.glob('*.part'))
 
 
-@contextlib.contextmanager
-def read_only(monkeypatch):
-    """As a folder that cannot be written: also root may write where only modes forbid."""
-
-    path_open = verdicts.Path.open
-
-    def refuse(*args, **kwargs):
-        raise OSError(errno.EROFS, 'Read-only file system')
-
-    def refuse_to_write(path, mode='r', **kwargs):
-        return path_open(path, mode, **kwargs) if mode == 'r' else refuse()
-
-    with monkeypatch.context() as patch:
-        patch.setattr(verdicts.tempfile, 'mkstemp', refuse)
-        patch.setattr(verdicts.Path, 'open', refuse_to_write)
-        yield
-
-
-def test_in_a_read_only_folder_every_process_finds_its_own(take, monkeypatch):
-    with read_only(monkeypatch):
-        for _ in range(2):
-            with pytest.warns(UserWarning, match='Read-only.*set XDG_CACHE_HOME'):
-                assert take() == (None, 1)
-    take()
-    with read_only(monkeypatch):
-        assert take() == (None, 0)  # what is there is read
-
-
 def test_without_a_folder_every_process_finds_its_own(take, tmp_path):
     (tmp_path / 'file').write_text('')
     for _ in range(2):
-        with pytest.warns(UserWarning, match='cannot be kept'):
+        with pytest.warns(UserWarning, match='cannot be kept.*set XDG_CACHE_HOME'):
             assert take(folder=tmp_path / 'file' / 'folder') == (None, 1)
 
 
