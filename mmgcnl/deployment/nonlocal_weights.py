@@ -11,6 +11,7 @@ import math
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmcv.cnn import NonLocal2d
@@ -52,7 +53,8 @@ def convert_state_dict(
         if not any(name.startswith(f'{block}.') for block in pairs):
             state[name] = value
     for their_name, our_name in pairs.items():
-        theirs, ours = source.get_submodule(their_name), target.get_submodule(our_name)
+        theirs: Any = source.get_submodule(their_name)
+        ours: Any = target.get_submodule(our_name)
         if theirs.mode in ('gaussian', 'concatenation'):
             faults.append(
                 f"{their_name} has mode='{theirs.mode}', which GCNonLocal2d does not "

@@ -77,7 +77,7 @@ def export_onnx(
     )
     with torch.no_grad(), _quiet(), form:
         try:
-            program = torch.onnx.export(
+            program: Any = torch.onnx.export(
                 model,
                 (x,),
                 dynamo=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ class TensorModel(nn.Module):
                 f'{type(model).__name__} is no single-stage detector: head=True needs one, '
                 'such as RetinaNet or FCOS'
             )
-        self.model = model
+        self.model: Any = model  # of OpenMMLab, whose methods torch does not know
         self.labels = labels
         self.head = head
         self.in_channels = input_channels(model)
