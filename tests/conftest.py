@@ -1,3 +1,4 @@
+import gc
 import os
 import random
 
@@ -10,6 +11,16 @@ if not torch.cuda.is_available():
     os.environ['TRITON_INTERPRET'] = '1'
 
 import tests.shortcuts  # noqa: E402, F401  mmengine is imported there
+
+
+def pytest_collection_finish() -> None:
+    """Leave all that has been imported out of the collections of garbage.
+
+    mmengine collects for every data set, and among the objects of the libraries that takes
+    longer than most tests.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
