@@ -5,6 +5,9 @@ import random
 import pytest
 import torch
 
+# Until pytest_collection_finish: all that is imported stays.
+gc.disable()
+
 if not torch.cuda.is_available():
     # Triton chooses its interpreter, which runs the fused kernels without a GPU, when it is
     # imported: here, before any library does so.
@@ -19,8 +22,8 @@ def pytest_collection_finish() -> None:
     mmengine collects for every data set, and among the objects of the libraries that takes
     longer than most tests.
     """
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """The libraries that mmgcnl builds on: which are installed, and in which version."""
 
+import gc
 import io
 import runpy
 import sys
@@ -221,6 +222,18 @@ def _missing_operator(name: str) -> Callable[..., NoReturn]:
         )
 
     return operator
+
+
+@contextmanager
+def no_collections() -> Iterator[None]:
+    """Collect no garbage inside: importing mmdet and mmseg makes none, and looking takes 1 s."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextmanager
