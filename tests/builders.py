@@ -83,7 +83,7 @@ def call_tool(name: str, *arguments: object) -> None:
 
 
 def fork_contenders(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the processes of a benchmark be copies of this one, which need not import anything.
+    """Let the processes of a benchmark be copies of this one, which import nothing.
 
     Give them one thread: those of this process are not in a copy. That they can be started
     as usual is seen from what they do being picklable.

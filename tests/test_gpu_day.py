@@ -68,8 +68,8 @@ def test_dry_run(gpu_day, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(
         subprocess,
         'Popen',
-        lambda command, **options: (
-            (Copy if command[:2] == own else start)(command, **options)
+        lambda command, **options: (Copy if command[:2] == own else start)(
+            command, **options
         ),
     )
     assert gpu_day.main(options) == 0, capfd.readouterr()

@@ -226,7 +226,7 @@ def _missing_operator(name: str) -> Callable[..., NoReturn]:
 
 @contextmanager
 def no_collections() -> Iterator[None]:
-    """Collect no garbage inside: importing mmdet and mmseg makes none, and looking takes 1 s."""
+    """Collect no garbage inside: imports leave little, and looking for it takes a second."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,6 +1,7 @@
 """Kernels that are not supported, fail or err are not used."""
 
 import itertools
+import os
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from mmgcnl.layers.attention.reference import dense_attention
 from mmgcnl.layers.attention.triton import operator, tiles, validation
 from tests.test_layers.test_attention.cases import (
     CUDA,
+    WITH_TORCH_ALONE,
     compare_with_dense,
     needs_triton,
 )
@@ -58,38 +60,43 @@ def on_gpu(inputs, monkeypatch):
 
 
 TF32 = """
+import os
 import torch
 from mmgcnl.layers.attention.triton.validation import _without_tf32
 
 matmul = torch.backends.cuda.matmul
-{setting}
-read = lambda: {reading}
-before = read()
 off = lambda: getattr(matmul, 'fp32_precision', None) in (None, 'ieee') and (
     hasattr(matmul, 'fp32_precision') or not matmul.allow_tf32
 )
-assert _without_tf32()(off)() is True
-assert read() == before, (read(), before)
+for setting, reading in {cases}:
+    child = os.fork()
+    if not child:
+        exec(setting)
+        before = eval(reading)
+        assert _without_tf32()(off)() is True, setting
+        assert eval(reading) == before, (setting, eval(reading), before)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, setting
 """
 OLD = 'torch.get_float32_matmul_precision()'
 
 
-@pytest.mark.parametrize(
-    ('setting', 'reading'),
-    [
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
+def test_validation_is_without_tf32(tmp_path):
+    """In processes of their own, since torch does not forget which settings were used."""
+    cases = [
         ('pass', OLD),
         ("torch.set_float32_matmul_precision('high')", OLD),
         ("torch.set_float32_matmul_precision('medium')", OLD),
-        ("matmul.fp32_precision = 'tf32'", 'matmul.fp32_precision'),
-        ("torch.backends.fp32_precision = 'tf32'", 'torch.backends.fp32_precision'),
-    ],
-)
-def test_validation_is_without_tf32(setting, reading):
-    """In a process of its own, since torch does not forget which settings were used."""
-    if 'fp32' in reading and not hasattr(torch.backends.cuda.matmul, 'fp32_precision'):
-        pytest.skip('this torch has no fp32_precision')
-    code = TF32.format(setting=setting, reading=reading)
-    subprocess.run([sys.executable, '-c', code], check=True)
+    ]
+    if hasattr(torch.backends.cuda.matmul, 'fp32_precision'):
+        cases += [
+            ("matmul.fp32_precision = 'tf32'", 'matmul.fp32_precision'),
+            ("torch.backends.fp32_precision = 'tf32'", 'torch.backends.fp32_precision'),
+        ]
+    script = tmp_path / 'settings.py'
+    script.write_text(TF32.format(cases=cases))
+    subprocess.run([sys.executable, '-c', WITH_TORCH_ALONE, script], check=True)
 
 
 @needs_triton
