@@ -226,7 +226,7 @@ def _missing_operator(name: str) -> Callable[..., NoReturn]:
 
 @contextmanager
 def no_collections() -> Iterator[None]:
-    """Collect no garbage inside: imports leave little, and looking for it takes a second."""
+    """Collect no garbage inside: imports leave little, and the search takes a second."""
     enabled = gc.isenabled()
     gc.disable()
     try:
