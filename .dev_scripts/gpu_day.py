@@ -518,7 +518,7 @@ def blocks(step: Step) -> None:
     """Time and memory of whole blocks, 2 x 256 channels, 8 heads, over the floor."""
     import torch
 
-    channels, num_heads = (16, 2) if step.dry_run else (256, 8)
+    images, channels, num_heads = (1, 16, 2) if step.dry_run else (2, 256, 8)
     sizes = [(5, 7)] if step.dry_run else [(97, 97), (60, 60), (128, 256)]
     made = contenders(channels, num_heads)
     if 'GeneralizedAttention' not in made:
@@ -543,7 +543,7 @@ def blocks(step: Step) -> None:
         with step.noting_failures(row):
             torch.manual_seed(0)
             block = made[name]().to(step.device, dtype).train(training)
-            x = torch.randn(2, channels, *size, device=step.device, dtype=dtype)
+            x = torch.randn(images, channels, *size, device=step.device, dtype=dtype)
             x.requires_grad_(training)
 
             def run(block=block, x=x, training=training) -> None:
@@ -757,7 +757,7 @@ def time_kernels(
     from mmgcnl.layers.attention import AttentionInputs, Position
     from mmgcnl.layers.attention.triton import triton_attention
 
-    images, heads, turns = (1, 1, 2) if step.dry_run else (2, 8, 8)
+    images, heads, turns = (1, 1, 1) if step.dry_run else (2, 8, 8)
     wait = (lambda: None) if step.dry_run else torch.cuda.synchronize
     torch.manual_seed(0)
     query, key, value = (

@@ -12,6 +12,7 @@ is installed. Configs name the block as ``type='GCNonLocal2d'``.
 from .utils.libraries import (
     check_libraries,
     how_to_install,
+    no_collections,
     operators_optional,
     quiet_imports,
 )
@@ -28,7 +29,7 @@ _needs = {
 __all__ = ['GCNonLocal2d', '__version__']
 __all__ += [name for name, needs in _needs.items() if _installed.issuperset(needs)]
 
-with quiet_imports(), operators_optional():
+with quiet_imports(), operators_optional(), no_collections():
     if 'EBFPN' in __all__:
         from . import datasets, evaluation  # noqa: F401  only for registration
         from .models import EBFPN  # noqa: F401

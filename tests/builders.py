@@ -6,9 +6,11 @@ Everything random has a fixed seed.
 import importlib.util
 import inspect
 import json
+import pickle
 import socket
 import sys
 from collections.abc import Mapping
+from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -78,6 +80,24 @@ def call_tool(name: str, *arguments: object) -> None:
     tool = load_tool(name)
     forget_instances()
     tool.main([str(argument) for argument in arguments])
+
+
+def fork_contenders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the processes of a benchmark be copies of this one, which import nothing.
+
+    Give them one thread: those of this process are not in a copy. That they can be started
+    as usual is seen from what they do being picklable.
+    """
+    fork = get_context('fork')
+
+    class Context:
+        Pipe = fork.Pipe
+
+        def Process(self, target: Any, args: tuple, daemon: bool) -> Any:
+            pickle.dumps(args[1:])
+            return fork.Process(target=target, args=args, daemon=daemon)
+
+    monkeypatch.setattr('mmgcnl.analysis.benchmark.get_context', lambda method: Context())
 
 
 # --- configs ---------------------------------------------------------------------------

@@ -1,8 +1,12 @@
+import gc
 import os
 import random
 
 import pytest
 import torch
+
+# Until pytest_collection_finish: all that is imported stays.
+gc.disable()
 
 if not torch.cuda.is_available():
     # Triton chooses its interpreter, which runs the fused kernels without a GPU, when it is
@@ -10,6 +14,16 @@ if not torch.cuda.is_available():
     os.environ['TRITON_INTERPRET'] = '1'
 
 import tests.shortcuts  # noqa: E402, F401  mmengine is imported there
+
+
+def pytest_collection_finish() -> None:
+    """Leave all that has been imported out of the collections of garbage.
+
+    mmengine collects for every data set, and among the objects of the libraries that takes
+    longer than most tests.
+    """
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

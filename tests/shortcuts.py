@@ -2,10 +2,11 @@
 
 mmengine formats the configs that it logs and writes, several times in a training, which
 takes longer than the few iterations of a test. For every config that inherits one of mmdet,
-it reads mmdet's index again. The configs in other processes name a module that imports this
-one.
+it reads mmdet's index again. It collects garbage for every data set, among all that the
+libraries hold. The configs in other processes name a module that imports this one.
 """
 
+import gc
 from functools import cache
 
 try:
@@ -16,3 +17,4 @@ except ImportError:  # torch alone is installed
 else:
     yapf_api.FormatCode = lambda text, **options: (text, True)
     utils.load = cache(utils.load)
+    gc.freeze()

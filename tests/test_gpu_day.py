@@ -5,37 +5,74 @@ import json
 import os
 import subprocess
 import sys
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
+from mmgcnl.layers.attention.triton import operator
 from tests.test_layers.test_attention.cases import needs_triton
 
 SCRIPT = Path(__file__).parents[1] / '.dev_scripts/gpu_day.py'
 
 
-@pytest.fixture
-def gpu_day():
+def load():
     spec = importlib.util.spec_from_file_location('gpu_day', SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
+@pytest.fixture
+def gpu_day():
+    return load()
+
+
+class Copy:
+    """In the place of a process of gpu_day: a copy of this one."""
+
+    def __init__(self, command, env, stderr=None, start_new_session=False):
+        def run():
+            os.environ.clear()
+            os.environ.update(env)
+            if stderr is not None:
+                os.dup2(stderr.fileno(), sys.stderr.fileno())
+            sys.exit(load().main(command[2:]))
+
+        self.process = get_context('fork').Process(target=run)
+        self.process.start()
+        self.pid, self.kill = self.process.pid, self.process.kill
+
+    def wait(self, timeout=None):
+        self.process.join(timeout)
+        return self.poll()
+
+    def poll(self):
+        return self.process.exitcode
+
+
 @needs_triton
-def test_dry_run(tmp_path):
-    command = ['bash', SCRIPT.with_suffix('.sh'), '--dry-run', '--out', tmp_path]
+def test_dry_run(gpu_day, tmp_path, monkeypatch, capfd):
+    """Copies need no 4 s each to import; compute-sanitizer starts processes as always."""
     names = ['memory', 'exactness', 'self_check', 'blocks', 'tuning']
-    command += ['--minutes', '600', '--steps', *names]
+    options = ['--dry-run', '--out', str(tmp_path), '--minutes', '600', '--steps', *names]
     # In the place of NVIDIA's compute-sanitizer: one that finds nothing.
     tool = tmp_path / 'bin/compute-sanitizer'
     tool.parent.mkdir()
     tool.write_text('#!/bin/sh\necho watched > "$6"\nshift 6\nexec "$@"\n')
     tool.chmod(0o755)
-    path = f'{tool.parent}{os.pathsep}{os.environ["PATH"]}'
-    env = {**os.environ, 'PYTHON': sys.executable, 'PATH': path}
-    run = subprocess.run(command, env=env, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout + run.stderr
+    monkeypatch.setenv('PATH', str(tool.parent), os.pathsep)
+    monkeypatch.setenv('PYTHONPATH', str(SCRIPT.parents[1]))
+    operator.load_kernels()  # imports Triton
+    start, own = subprocess.Popen, [sys.executable, str(SCRIPT)]
+    monkeypatch.setattr(
+        subprocess,
+        'Popen',
+        lambda command, **options: (Copy if command[:2] == own else start)(
+            command, **options
+        ),
+    )
+    assert gpu_day.main(options) == 0, capfd.readouterr()
     steps = json.loads((tmp_path / 'gpu_day.json').read_text())['steps']
     assert list(steps) == ['environment', *names]
     assert all(step['status'] == 'done' for step in steps.values())
@@ -58,6 +95,13 @@ def test_dry_run(tmp_path):
     assert len(tried) == 2 and all(kernels <= row.keys() for row in tried)
     page = (tmp_path / 'gpu_day.md').read_text()
     assert '| torch.float16 | 5x7 | 32 |' in page and 'ours, dropout 0.1' in page
+
+
+def test_script_starts_it():
+    command = ['bash', SCRIPT.with_suffix('.sh'), '--help']
+    env = {**os.environ, 'PYTHON': sys.executable}
+    run = subprocess.run(command, env=env, cwd='/', capture_output=True, text=True)
+    assert run.returncode == 0 and '--dry-run' in run.stdout, run
 
 
 def test_a_step_that_fails_or_hangs_does_not_stop_the_others(

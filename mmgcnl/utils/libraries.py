@@ -1,5 +1,6 @@
 """The libraries that mmgcnl builds on: which are installed, and in which version."""
 
+import gc
 import io
 import runpy
 import sys
@@ -203,6 +204,18 @@ def _missing_operator(name: str) -> Callable[..., NoReturn]:
         )
 
     return operator
+
+
+@contextmanager
+def no_collections() -> Iterator[None]:
+    """Collect no garbage inside: imports leave little, and the search takes a second."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextmanager

@@ -23,10 +23,16 @@ from mmgcnl.analysis.benchmark import (
     module_step,
 )
 from mmgcnl.analysis.figures import draw_scaling
+from tests.builders import fork_contenders
 
 pytestmark = pytest.mark.skipif(
     sys.platform != 'linux', reason='memory is measured on Linux only'
 )
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    fork_contenders(monkeypatch)
 
 
 def take(mib: int, seconds: float):
@@ -63,7 +69,7 @@ def take_at_first(calls: str, seconds: float):
     return step
 
 
-def test_memory_and_time_are_measured_in_runs_of_their_own(tmp_path):
+def test_memory_and_time_are_measured_in_runs_of_their_own(tmp_path, forked):
     calls = tmp_path / 'calls'
     step = partial(take_at_first, str(calls), 2 * TIMED_SECONDS)
     found = measure({'one': step}, repeats=2, threads=1)
@@ -81,7 +87,7 @@ def test_memory_on_the_cpu_where_there_is_a_gpu(monkeypatch):
     assert as_table(found, 'none')[-1].split()[-3:] == ['2.00', 'x', '-']
 
 
-def test_time_of_a_short_step_is_the_median_of_several(tmp_path):
+def test_time_of_a_short_step_is_the_median_of_several(tmp_path, forked):
     calls = tmp_path / 'calls'
     step = partial(take_at_first, str(calls), TIMED_SECONDS / 6)
     found = measure({'short': step}, repeats=2, threads=1)
@@ -101,14 +107,14 @@ def note_page_faults(faults: str):
     return step
 
 
-def test_timed_steps_do_not_wait_for_memory(tmp_path):
+def test_timed_steps_do_not_wait_for_memory(tmp_path, forked):
     faults = tmp_path / 'faults'
     measure({'one': partial(note_page_faults, str(faults))}, repeats=1, threads=1)
     of_steps = [int(line) for line in faults.read_text().splitlines()]
     assert statistics.median(of_steps) < 100
 
 
-def test_measures_each_contender_and_survives_its_failure():
+def test_measures_each_contender_and_survives_its_failure(forked):
     contenders = {
         'large': partial(take, 300, 0.0),
         'slow': partial(take, 10, 0.3),

@@ -116,6 +116,11 @@ def reduce_model(model: Any) -> None:
         model.test_cfg.update(score_thr=0.0, max_per_img=5)
         return
     model.test_cfg.rcnn.update(score_thr=0.0, max_per_img=5)
+    for proposals in (model.train_cfg.rpn_proposal, model.test_cfg.rpn):
+        proposals.update(nms_pre=50, max_per_img=20)
+    stages = model.train_cfg.rcnn
+    for stage in stages if isinstance(stages, list) else [stages]:
+        stage.sampler.num = 16
     heads = model.roi_head.bbox_head
     for head in heads if isinstance(heads, list) else [heads]:
         head.fc_out_channels = 16

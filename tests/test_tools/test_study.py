@@ -210,12 +210,12 @@ def test_run_report_and_ablate(finished):
     # What is done is not done again, and the failed run is tried again.
     before = csv.read_bytes()
     checkpoint = (folders[0] / 'iter_8.pth').stat().st_mtime_ns
-    status, output = call(folder, 'run', study)
+    status, output = call(folder, 'run', study, '--cluster', 'debug')
     assert status == 1 and '2 of 3 runs are done' in output
     assert csv.read_bytes() == before
     assert (folders[0] / 'iter_8.pth').stat().st_mtime_ns == checkpoint
 
-    status, output = call(folder, 'ablate', study, '--jobs', 2)
+    status, output = call(folder, 'ablate', study, '--cluster', 'debug')
     assert status == 0
     found = measured(csv)
     assert ('ours', 'ablate/context-swapped/mIoU') in found

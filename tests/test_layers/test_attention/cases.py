@@ -25,6 +25,13 @@ needs_triton = pytest.mark.skipif(
     reason='needs Triton 3.2 or later: pip install triton',
 )
 
+#: Runs a script that needs the layers only: importing the libraries takes seconds.
+WITH_TORCH_ALONE = """
+import runpy, sys
+sys.modules.update(dict.fromkeys(('mmengine', 'mmcv', 'mmdet', 'mmseg')))
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
 #: The implementations, for tests that run over all of them.
 NAMES = [
     pytest.param(name, marks=needs_triton if name == 'triton' else ())

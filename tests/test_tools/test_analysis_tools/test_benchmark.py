@@ -9,18 +9,29 @@ import torch
 from mmdet.models import StandardRoIHead
 
 from mmgcnl.layers import IMPLEMENTATIONS
-from tests.builders import ROOT, load_tool
-
-TOOL = sys.executable, ROOT / 'tools/analysis_tools/benchmark.py'
+from tests.builders import ROOT, fork_contenders, load_tool
 
 
-def test_attention(run, tmp_path):
+@pytest.fixture
+def benchmark(monkeypatch):
+    """Call the tool; its contenders are measured in copies of this process."""
+    tool = load_tool('analysis_tools/benchmark')
+    monkeypatch.setitem(sys.modules, tool.__name__, tool)  # for pickle
+    fork_contenders(monkeypatch)
+
+    def call(*arguments):
+        tool.main([*map(str, arguments), '--threads', '1'])
+
+    return call
+
+
+def test_attention(benchmark, tmp_path, capsys):
     out = tmp_path / 'new' / 'attention.json'
     small = '--height 12 --width 9 --channels 16 --heads 2 --repeats 1'.split()
     small += ['--scales', '0.5', '1']
     others = set(IMPLEMENTATIONS) - {'blockwise', 'triton'}
     skip = ['--skip', 'ours, dropout 0.1', *(f'ours, {name}' for name in others)]
-    said = run(*TOOL, 'attention', *small, '--mode', 'train', '--json', out, *skip)
+    benchmark('attention', *small, '--mode', 'train', '--json', out, *skip)
     written = json.loads(out.read_text())
     assert written['mode'] == 'train'
     for key in ('hardware', 'threads', 'torch', 'mmcv'):
@@ -37,12 +48,12 @@ def test_attention(run, tmp_path):
         assert all(c['error'] is None for c in contenders.values())
         assert all(c['median_seconds'] > 0 for c in contenders.values())
     assert out.with_suffix('.png').exists()
-    assert 'ours, blockwise' in said
+    assert 'ours, blockwise' in capsys.readouterr().out
 
 
-def test_neck(run, tmp_path):
+def test_neck(benchmark, tmp_path):
     out = tmp_path / 'neck.json'
-    run(*TOOL, 'neck', *'--shape 70 64 --repeats 1 --json'.split(), out)
+    benchmark('neck', *'--shape 70 64 --repeats 1 --json'.split(), out)
     written = json.loads(out.read_text())['results']
     assert list(written) == ['refine block', 'neck']
     assert list(written['neck']) == ['BFP', 'BFP, no refinement', 'EBFPN']
@@ -71,12 +82,12 @@ def test_detectors_get_the_same_regions(monkeypatch):
     assert height <= 64
 
 
-def test_export(run, tmp_path):
+def test_export(benchmark, tmp_path):
     for package in ('onnx', 'onnxscript', 'onnxruntime'):
         pytest.importorskip(package, reason=f'pip install {package}')
     out = tmp_path / 'new' / 'export.json'
     small = ['--channels', 16, '--heads', 2, '--repeats', 1, '--json', out]
-    run(*TOOL, 'export', '--sizes', '9x7', *small)
+    benchmark('export', '--sizes', '9x7', *small)
     results = json.loads(out.read_text())['results']
     assert list(results) == ['9x7']
     assert list(results['9x7']) == ['PyTorch', 'ONNX, Scan', 'ONNX, dense']

@@ -46,16 +46,16 @@ def trained(request, tmp_path):
     return trained
 
 
-def run(path, x):
+def runtimes(path):
+    """The file in onnxruntime and in OpenVINO, each as a function of the input."""
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-    return session.run(None, {'input': x.numpy()})
-
-
-def run_openvino(path, x):
     # Where the CPU computes in bfloat16, OpenVINO does so unless asked for float32.
     options = {'INFERENCE_PRECISION_HINT': 'f32'}
     compiled = openvino.Core().compile_model(str(path), 'CPU', options)
-    return list(compiled(x.numpy()).values())
+    return (
+        lambda x: session.run(None, {'input': x.numpy()}),
+        lambda x: list(compiled(x.numpy()).values()),
+    )
 
 
 def assert_equal(outputs, expected):
@@ -90,20 +90,21 @@ def test_equals_pytorch(call, trained, tmp_path, capsys, kind, dynamic):
     unrefined = init_model(config, str(checkpoint), 'cpu')
     block = unrefined.neck[1].refine if kind == 'detector' else unrefined.decode_head.block
     nn.init.zeros_(block.out.weight), nn.init.zeros_(block.out.bias)
+    run, run_openvino = runtimes(out)
     for shape in [SHAPE, *(OTHER_SHAPES if dynamic else [])]:
         x = torch.randn(1, 3, *shape)
-        outputs = run(out, x)
+        outputs = run(x)
         assert_equal(outputs, plainly(model, x))
         with pytest.raises(AssertionError):  # the block is in the file
             assert_equal(outputs, plainly(unrefined, x))
-        assert_equal(run_openvino(out, x), plainly(model, x))
+        assert_equal(run_openvino(x), plainly(model, x))
     batch = torch.randn(3, 3, *SHAPE)
     if dynamic:
         for runtime in (run, run_openvino):
-            assert_equal(runtime(out, batch), plainly(model, batch))
+            assert_equal(runtime(batch), plainly(model, batch))
     else:
         with pytest.raises(Exception, match='Got: 3 Expected: 1'):
-            run(out, batch)
+            run(batch)
     proto = onnx.load(out)
     assert 'Scan' in {node.op_type for node in proto.graph.node}
     names = [output.name for output in proto.graph.output]
@@ -126,8 +127,8 @@ def test_head(call, trained, tmp_path, dense):
     x = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
         scores, boxes = model._forward(x)
-    for runtime in (run, run_openvino):
-        assert_equal(runtime(out, x), [*scores, *boxes])
+    for runtime in runtimes(out):
+        assert_equal(runtime(x), [*scores, *boxes])
     proto = onnx.load(out)
     assert ('Scan' in {node.op_type for node in proto.graph.node}) != dense
     names = [output.name for output in proto.graph.output]
@@ -153,7 +154,7 @@ def test_labels(call, trained, tmp_path, binary):
         'deployment/export_onnx',
         *(config, checkpoint, '--out', out, '--shape', 32, 48, '--labels'),
     )
-    (labels,) = run(out, x)
+    (labels,) = runtimes(out)[0](x)
     assert (labels.shape, labels.dtype) == ((1, 1, 32, 48), np.int64)
     (truth,) = model.predict(x)  # mmseg's own way to labels
     assert (labels[0] == truth.pred_sem_seg.data.numpy()).mean() > 0.999

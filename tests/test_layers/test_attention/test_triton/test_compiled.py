@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_layers.test_attention.cases import TRITON
+from tests.test_layers.test_attention.cases import TRITON, WITH_TORCH_ALONE
 
 spec = find_spec('triton')
 cuobjdump = spec and Path(spec.origin).parent / 'backends/nvidia/bin/cuobjdump'
@@ -57,16 +57,10 @@ def compiled():
     env['PYTHONPATH'] = str(REPO)
     script = Path(__file__).with_name('compile_kernels.py')
     specs = [json.dumps(spec) for spec in SPECS.values()]
-    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    runs = [
-        subprocess.Popen([sys.executable, script, *half], env=env, **pipes)
-        for half in (specs[::2], specs[1::2])
-    ]
-    kernels = []
-    for run in runs:
-        out, err = run.communicate()
-        assert run.returncode == 0, err[-2000:]
-        kernels += [json.loads(line) for line in out.splitlines()]
+    command = [sys.executable, '-c', WITH_TORCH_ALONE, script, *specs]
+    run = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+    kernels = [json.loads(line) for line in run.stdout.splitlines()]
     return {
         name: [kernel for kernel in kernels if kernel['spec'] == spec]
         for name, spec in SPECS.items()
