@@ -39,7 +39,7 @@ EVIDENCE = (
     'configs/studies/camvid.yml configs/studies/camvid-again.yml '
     'configs/studies/camvid-xavier.yml configs/studies/probe.yml '
     'configs/studies/probe-again.yml configs/studies/probe-core.yml '
-    'configs/studies/natural-selection.yml '
+    'configs/studies/natural-selection.yml configs/studies/natural.yml '
     '--out docs/evidence.md'
 )
 INTRO = f"""\
