@@ -28,13 +28,15 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True)
 def _fresh():
-    """The same random numbers, and no library's scope, whatever ran before."""
+    """The same random numbers, and no scope or log of a library, whatever ran before."""
     random.seed(0)
     torch.manual_seed(0)
     try:
         import numpy as np
+        from mmengine.logging import MMLogger
         from mmengine.registry import DefaultScope
     except ImportError:
         return
     np.random.seed(0)
-    DefaultScope._instance_dict.clear()
+    for manager in (DefaultScope, MMLogger):
+        manager._instance_dict.clear()
