@@ -25,7 +25,7 @@ $(error STACK=$(STACK) is unknown: give onedl or openmmlab)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo explore test test-slow lint docs dist clean
+.PHONY: help install demo explore test test-slow test-all lint docs dist clean
 
 help:
 	@echo 'make demo       train and compare five small models (CPU, minutes); results in'
@@ -33,6 +33,7 @@ help:
 	@echo 'make explore    see in the browser where two models of the demo attend'
 	@echo 'make test       make lint and the tests, without the slow ones'
 	@echo 'make test-slow  the slow tests: trainings in several processes, killed and resumed'
+	@echo 'make test-all   both together'
 	@echo 'make lint       ruff, codespell, import-linter, deptry and mypy'
 	@echo 'make docs       build the documentation in docs/_build/html and check its links'
 	@echo 'make dist       the wheel and the sdist of a release, in dist'
@@ -74,6 +75,10 @@ test: lint
 
 test-slow: $(stamp)
 	$(pytest) -m slow
+
+# Slow tests often wait, so that both kinds together take less time than one after the other.
+test-all: lint
+	$(pytest)
 
 lint: $(stamp)
 	$(python) -m ruff check .
