@@ -2,7 +2,8 @@
 
 python .dev_scripts/photographs.py STUDY_DIR ANNOTATIONS IMAGES --out PNG
 
-The rule that chooses, written down before the models were trained:
+The rule that chooses was written down when the trainings of these models had just begun,
+after a look at models of the study `natural-selection`:
 
 - Images of COCO whose license lets anyone change and share them (CC BY, CC BY-SA, works of
   the US government), wider than high.
@@ -85,22 +86,24 @@ def main() -> None:
         model = init_model(cfg, find_latest_checkpoint(str(folder)))
         models[name] = model, image_pipeline(cfg)
     coco = COCO(args.annotations)
-    best = (-1.0, None)
+    best = None  # the maps of all images would not fit into memory
     for image, queries in track_iter_progress(list(find_images(coco))):
         path = str(args.images / image['file_name'])
         maps = {
             name: attention_at(model, pipeline, path, queries)[0]
             for name, (model, pipeline) in models.items()
         }
-        found = distance(maps['ours'])
-        if found > best[0]:
-            best = found, (image, path, queries, maps)
-    _, (image, path, queries, maps) = best
+        if best is None or distance(maps['ours']) > distance(best[2]['ours']):
+            best = image, queries, maps
+    if best is None:
+        parser.error(f'{args.annotations} has no image that the rule allows')
+    image, queries, maps = best
+    picture = mmcv.imread(args.images / image['file_name'], channel_order='rgb')
     rows = [
         Query(query, {name: m[i].mean(0) / m[i].mean() for name, m in maps.items()})
         for i, query in enumerate(queries)
     ]
-    draw_attention(mmcv.imread(path, channel_order='rgb'), rows, args.out, scale=SCALE)
+    draw_attention(picture, rows, args.out, scale=SCALE)
     distances = {name: round(float(distance(m)), 3) for name, m in maps.items()}
     print(f'{args.out}: {image["file_name"]}, license {image["license"]}, ', end='')
     print(f'{image["flickr_url"]}, distances {distances}')

@@ -67,7 +67,7 @@ def find_label_fault(
         )
     height, width = results.get('ori_shape', labels.shape)[:2]
     if labels.shape != (height, width):
-        image = results['img_path']
+        image = results.get('img_path', 'the image')
         rows, columns = labels.shape
         return f'{path} is {columns}x{rows}, but {image} {width}x{height}' + (
             explain_orientation(image, (height, width), labels.shape, backend_args)

@@ -63,7 +63,7 @@ def find_other_size(results: dict, backend_args: dict | None) -> str | None:
     expected = results.get('height', height), results.get('width', width)
     if expected == (height, width):
         return None
-    path = results['img_path']
+    path = results.get('img_path', 'the image')
     return (
         f'{path} is {width}x{height}, but {expected[1]}x{expected[0]} in the annotation '
         'file'

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from mmengine.dist import is_main_process
@@ -133,13 +134,8 @@ class CheckpointHook(_CheckpointHook):
     def _removing_last(self) -> Iterator[None]:
         """Postpone the removals inside to the end; drop them if there is an error."""
         removed: list[str] = []
-        # That of an outer context, where saving the best also saves by interval.
-        remove = self.file_backend.remove
-        self.file_backend.remove = removed.append
-        try:
+        with patch.object(self.file_backend, 'remove', removed.append):
             yield
-        finally:
-            self.file_backend.remove = remove
         written = {
             self.last_ckpt,
             getattr(self, 'best_ckpt_path', None),
@@ -147,7 +143,8 @@ class CheckpointHook(_CheckpointHook):
         }
         for path in removed:
             if path not in written:
-                remove(path)
+                # An outer context, if saving the best also saves by interval, postpones it.
+                self.file_backend.remove(path)
 
 
 class EarlyStoppingHook(_EarlyStoppingHook):

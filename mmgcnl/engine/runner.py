@@ -176,11 +176,13 @@ class Runner(_Runner):
         """Register the config's hooks and those that every training has."""
         super().register_hooks(default_hooks, custom_hooks)
         self._preemption = PreemptionHook()
-        for hook in (
-            *(FiniteLossHook(), RandomStateHook(), NumClassesHook(), SplitsHook()),
-            *(self._preemption, LoadableCheckpointHook(), DistinctNamesHook()),
-        ):
-            self.register_hook(hook)
+        self.register_hook(FiniteLossHook())
+        self.register_hook(RandomStateHook())
+        self.register_hook(NumClassesHook())
+        self.register_hook(SplitsHook())
+        self.register_hook(self._preemption)
+        self.register_hook(LoadableCheckpointHook())
+        self.register_hook(DistinctNamesHook())
 
     @staticmethod
     def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:

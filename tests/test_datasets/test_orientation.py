@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmgcnl.datasets.orientation import read_orientation
+from mmgcnl.datasets.label_maps import find_label_fault
+from mmgcnl.datasets.orientation import find_other_size, read_orientation
 from tests.test_datasets.conftest import change, look
 
 PLAIN = 'color_ignore_orientation'
@@ -121,3 +122,11 @@ def test_boxes(detector, root):
     assert (
         'is 24x32, but 32x24 in the annotation file; its EXIF orientation, 8' in faults[0]
     )
+
+
+def test_image_in_memory():
+    """It has no path, and no orientation that could explain another size."""
+    sample = dict(ori_shape=(4, 6), height=6, width=4)
+    assert 'the image is 6x4, but 4x6' in find_other_size(sample, None)
+    sample['gt_seg_map'] = np.zeros((6, 4), np.uint8)
+    assert 'the image 6x4' in find_label_fault(None, sample, 2, 255, stored=False)

@@ -61,3 +61,18 @@ def test_pages_quote_the_probe(page, metrics):
         assert {len(value) for value in values} == {len(probe.seeds)}
         cells = [f'{value.mean():.1f} ± {value.std():.1f}' for value in values]
         assert f'| {label} | {" | ".join(cells)} |' in lines
+
+
+def test_camvid_takes_the_learning_rate_that_was_selected():
+    """The rules in camvid-selection.yml, applied to its results."""
+    selection, found = results('camvid-selection')
+    assert len(found.runs) == len(selection.rows) * len(selection.seeds)
+    mean = {row: found.values(row, 'mIoU').mean() for row in selection.rows}
+    more = mean['fcn-0.02-4k'] - mean['fcn-0.02'] > 1
+    for row in results('camvid')[0].rows.values():
+        model = 'fcn' if row.name == 'fcn' else 'nl'
+        cfg = row.load()
+        best = max((0.005, 0.02, 0.08), key=lambda rate: mean[f'{model}-{rate}'])
+        assert cfg.optim_wrapper.optimizer.lr == best, row.name
+        assert cfg.train_cfg.max_iters == (4000 if more else 2000)
+        assert cfg.param_scheduler[1].end == cfg.train_cfg.max_iters

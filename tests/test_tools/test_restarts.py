@@ -101,18 +101,19 @@ def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
     assert not [key for key in expected if not torch.equal(found[key], expected[key])]
 
 
-def test_two_restarts_equal_an_undisturbed_training(launch, tmp_path, undisturbed):
-    """One killed at random, then storage slower than the other one waits, then slow enough.
+def test_three_restarts_equal_an_undisturbed_training(launch, tmp_path, undisturbed):
+    """Killed at random, before and after the first checkpoint; then slow storage.
 
-    The first fault is before the first checkpoint, the second after it.
+    At first slower than the other process waits, then within that time.
     """
     draw = random.Random(0)
     faults = [(0, draw.randrange(2), draw.randrange(1, 3), 'SIGKILL')]
-    faults += [(1, 0, 5, 'fsync takes 20'), (2, 0, 3, 'fsync takes 1')]
+    faults += [(1, draw.randrange(2), draw.randrange(4, ITERATIONS), 'SIGKILL')]
+    faults += [(2, 0, 5, 'fsync takes 20'), (3, 0, 3, 'fsync takes 1')]
     timeout = '--cfg-options', 'env_cfg.dist_cfg.timeout=10'
     status, output = finish(launch('run', *timeout, faults=faults, MAX_RESTARTS=3))
     assert status == 0
-    assert output.count('failed (exitcode') == 2
+    assert output.count('failed (exitcode') == 3
     assert 'Timed out waiting 10000ms' in output
     assert_equal(weights(tmp_path / 'run'), undisturbed)
 

@@ -361,6 +361,8 @@ def assert_as_uninterrupted(folder, finished):
         (['--table', '7'], "table '7' does not exist; there are ''"),
         (['--jobs', '0'], '0: give a whole number of at least 1'),
         (['--seeds', '-1'], '-1: give a whole number of at least 0'),
+        (['--seeds', 'a'], 'a: give a whole number of at least 0'),
+        (['--seeds', '2147483648'], '2147483648: give a whole number of at most'),
     ],
 )
 def test_bad_arguments(study, tmp_path, arguments, message):
@@ -386,6 +388,14 @@ def test_dry_run_of_the_papers_tables(tmp_path):
     assert 'mask-rcnn_r50_fpn_ebfpn_1x_coco.py 8 --work-dir' in output
     assert 'warning' not in output
     assert not (tmp_path / 'work_dirs').exists()
+
+
+def test_paper_table_with_another_number_of_processes(tmp_path):
+    path = ROOT / 'configs/paper_tables.yml'
+    status, output = call(tmp_path, 'run', path, '--table', '1', '--gpus', '8', '--dry-run')
+    assert status == 0
+    assert output.count('the learning rate is for a batch of 8, and --gpus 8') == 8
+    assert 'makes one of 16: give --gpus 4' in output
 
 
 @pytest.mark.slow

@@ -52,9 +52,9 @@ def random_weights(module):
     return module.eval()
 
 
-def assert_equal(function, module, sizes, batch=2):
+def assert_equal(function, module, sizes):
     for size in sizes:
-        x = torch.randn(batch, 16, *size)
+        x = torch.randn(2, 16, *size)
         torch.testing.assert_close(function(x), module(x), rtol=1e-4, atol=1e-4)
 
 
@@ -68,7 +68,8 @@ MODULES = [
 @pytest.mark.parametrize('make', MODULES)
 def test_exported_program_is_exact_at_any_size(make):
     """And once it is decomposed; with gradients enabled, and as many images as heads."""
-    if TorchVersion(torch.__version__) < '2.13':
+    old = TorchVersion(torch.__version__) < '2.13'
+    if old and make is not MODULES[0]:
         pytest.skip('torch 2.11 exports subsampled keys for even or odd sizes only')
     module = random_weights(make())
     program = exported(module, torch.randn(2, 16, 24, 28), dynamic=True)
@@ -77,7 +78,7 @@ def test_exported_program_is_exact_at_any_size(make):
     assert not is_exporting()
     sizes = [(24, 28), (19, 40), (33, 21)]
     assert_equal(program.module(), module, sizes)
-    if make is not Pyramid:  # tests of export_onnx.py decompose one
+    if not old:
         assert_equal(program.run_decompositions().module(), module, sizes)
 
 
@@ -92,7 +93,7 @@ def test_decomposed_program_is_exact_at_its_size(make):
 
 def test_exported_program_has_gradients():
     module = random_weights(GCNonLocal2d(16, 1, 2))
-    program = exported(module, torch.randn(2, 16, 9, 10), dynamic=False).module()
+    program = exported(module, torch.randn(2, 16, 12, 14), dynamic=True).module()
     x = torch.randn(2, 16, 9, 10)
     found, expected = (
         torch.autograd.grad(m(x).square().mean(), list(m.parameters()))
@@ -102,7 +103,7 @@ def test_exported_program_has_gradients():
 
 
 @pytest.mark.filterwarnings('ignore')  # torch's, of its own exporter
-@pytest.mark.parametrize('make', MODULES[:2])
+@pytest.mark.parametrize('make', MODULES)
 def test_onnx_file_loads_everywhere(make, tmp_path):
     """As a user exports it: with gradients enabled and for any size."""
     for package in ('onnx', 'onnxscript'):
@@ -121,11 +122,12 @@ def test_onnx_file_loads_everywhere(make, tmp_path):
     compiled = openvino.Core().compile_model(path, 'CPU', options)
     for shape in [(2, 16, 24, 28), (1, 16, 19, 40), (3, 16, 33, 21)]:
         x = torch.randn(shape)
-        expected = module(x).detach()
+        expected = module(x)
+        expected = list(expected) if isinstance(expected, tuple) else [expected]
         name = session.get_inputs()[0].name
         for outputs in (session.run(None, {name: x.numpy()}), compiled(x.numpy()).values()):
-            (output,) = outputs
-            torch.testing.assert_close(torch.from_numpy(output), expected)
+            outputs = [torch.from_numpy(output) for output in outputs]
+            torch.testing.assert_close(outputs, [y.detach() for y in expected])
 
 
 def test_compiling_is_not_taken_for_exporting(monkeypatch):

@@ -56,8 +56,8 @@ def test_triton_drops_the_same_weights_as_dense(case):
     dropout_p=st.sampled_from([0.0, 0.2]),
 )
 def test_triton_is_exact_over_the_tiles_really_used(width, dims, dtype, dropout_p):
-    """Widths of any remainder, several tiles a row, and several heads."""
-    check(Case(1, 2, dims, (2, width), 1, True, 3.0, dropout_p, 0), 'triton', dtype)
+    """Widths of any remainder, several tiles a row, and several heads and images."""
+    check(Case(2, 2, dims, (2, width), 1, True, 3.0, dropout_p, 0), 'triton', dtype)
 
 
 @needs_triton
@@ -77,7 +77,7 @@ def test_triton_is_exact_with_a_tail_of_several_tiles(dtype, grid, dropout_p):
     """Several tiles of queries and of rows, and columns of more than a tile that remain."""
     widest = 64 if dtype == torch.float16 else 32
     assert tiles.tile_of_keys(widest, grid) == (widest, True)
-    compare_with_dense((5, 15), grid, dims=24, dtype=dtype, dropout_p=dropout_p)
+    compare_with_dense((5, 15), grid, heads=2, dims=24, dtype=dtype, dropout_p=dropout_p)
 
 
 @needs_triton
