@@ -108,7 +108,7 @@ def test_three_restarts_equal_an_undisturbed_training(launch, tmp_path, undistur
     """
     draw = random.Random(0)
     faults = [(0, draw.randrange(2), draw.randrange(1, 3), 'SIGKILL')]
-    faults += [(1, draw.randrange(2), draw.randrange(4, ITERATIONS), 'SIGKILL')]
+    faults += [(1, draw.randrange(2), draw.randrange(4, 6), 'SIGKILL')]
     faults += [(2, 0, 5, 'fsync takes 20'), (3, 0, 3, 'fsync takes 1')]
     timeout = '--cfg-options', 'env_cfg.dist_cfg.timeout=10'
     status, output = finish(launch('run', *timeout, faults=faults, MAX_RESTARTS=3))
