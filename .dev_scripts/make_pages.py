@@ -26,7 +26,7 @@ from mmengine.config import Config
 from mmengine.utils import track_iter_progress
 
 from mmgcnl.analysis.complexity import measure_complexity
-from mmgcnl.evaluation.labels import COSTS, PAPER_METRICS
+from mmgcnl.evaluation.metric_labels import COSTS, PAPER_METRICS
 from mmgcnl.studies import Results, read_records, read_study, render_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,6 +78,13 @@ def render_results(here: Mapping[str, str]) -> str:
             row['size'] = 'x'.join(map(str, row['shape']))
         keys = (key for row in table['rows'] for key in row if key in METRICS)
         table['figures'] = [key for key in dict.fromkeys(keys) if key not in COUNTED]
+        # What all rows cost alike is said once.
+        counts = [row['reproduced'] for row in table['rows']]
+        table['counted'] = [k for k in COUNTED if len({count[k] for count in counts}) > 1]
+        table['misprints'] = misprints = {}
+        for row in table['rows']:
+            for why in row.get('misprint', {}).items():
+                misprints.setdefault(why, []).append(row)
     assumptions: dict[str, list[dict]] = {}
     for entry in yaml.safe_load(ASSUMPTIONS.read_text()):
         if SEGMENTATION.issuperset(entry['tables']):

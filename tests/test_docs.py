@@ -84,8 +84,6 @@ def test_examples_for_other_libraries_run(code):
     for name in re.findall(r'^(?:from|import) (\w+)', code, re.MULTILINE):
         pytest.importorskip(name)
     if 'huggingface_hub' in code:
-        pytest.importorskip('safetensors', reason='huggingface_hub saves with it')
-    if 'huggingface_hub' in code:
         pytest.importorskip('safetensors', reason='save_pretrained needs it')
     exec(compile(code, 'docs/elsewhere.md', 'exec'), {'__name__': 'example'})
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmgcnl.apis import build_model
-from mmgcnl.datasets.annotations import Report
 from mmgcnl.datasets.inspection import SPLITS, draw_samples, inspect_data
+from mmgcnl.datasets.report import Report
 from mmgcnl.datasets.splits import metrics_of
 from mmgcnl.engine.num_classes import compare_num_classes
 from mmgcnl.engine.splits import compare_ignore_index

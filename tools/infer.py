@@ -10,6 +10,7 @@ DIR/panoptic/NAME.png   panoptic: the segment of each pixel, in COCO's format, w
 DIR/panoptic.json
 DIR/overlays/NAME.mp4   of a video: the predictions drawn over its frames, nothing else
 
+mmgcnl/apis/writer.py writes those of images, and video.py those of videos.
 A camera is given by its number, 0 for the first one, and runs until Ctrl-C.
 
 Exit code 2: wrong input, or images or videos that cannot be read to the end or that the
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     from mmgcnl.apis import Inferencer, expand_glob, is_video, segment_video
-    from mmgcnl.engine.predictions import check_distinct
+    from mmgcnl.engine.output_files import check_distinct
 
     # A glob may match images and videos.
     inputs = [part for item in args.inputs for part in expand_glob(item)]

@@ -20,7 +20,7 @@ from mmengine.visualization import Visualizer
 from torch import nn
 
 from mmgcnl.datasets.pictures import find_reader
-from mmgcnl.engine.predictions import check_distinct
+from mmgcnl.engine.output_files import check_distinct
 from mmgcnl.structures import (
     PanopticPrediction,
     Prediction,

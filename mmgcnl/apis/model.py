@@ -24,7 +24,7 @@ from mmgcnl.engine.checkpoints import (
     explain_missing_weights,
     install_safe_loading,
 )
-from mmgcnl.engine.timm_backbone import explain_timm
+from mmgcnl.engine.timm_errors import explain_timm
 from mmgcnl.utils.config_types import class_of, scope_of, type_name
 from mmgcnl.utils.text import first_names
 

@@ -21,6 +21,7 @@ from mmgcnl.structures import (
     coco_categories,
     coco_instances,
     coco_panoptic,
+    write_labels,
     write_segment_ids,
 )
 
@@ -73,8 +74,7 @@ class ResultWriter:
         )
         if isinstance(prediction, SemanticPrediction):
             path = str(self.out_dir / 'labels' / file)
-            depth = np.uint16 if prediction.labels.max() > 255 else np.uint8
-            mmcv.imwrite(prediction.labels.astype(depth), path)
+            write_labels(prediction.labels, path, len(self.classes))
             return dict(sem_seg_path=path)
         if isinstance(prediction, InstancePrediction):
             self.kind = 'instances'

@@ -17,8 +17,8 @@ from mmengine.dataset import BaseDataset
 
 from mmgcnl.utils.text import first_names
 
-from .annotations import Report
 from .left_out import check_left_out, file_name, split_up
+from .report import Report
 
 #: How far outside of its image an annotation may be, in pixels: corners are rounded.
 TOLERANCE = 1.0

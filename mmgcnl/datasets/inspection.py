@@ -33,12 +33,6 @@ from torch.utils.data import DataLoader, Dataset
 from mmgcnl.utils.config_types import scope_of, type_name, visualizer_of
 from mmgcnl.utils.text import first_cause
 
-from .annotations import (
-    Report,
-    find_absent_classes,
-    find_absent_segments,
-    find_unusable_classes,
-)
 from .label_maps import check_number_of_classes, find_other_suffixes
 from .loading import (
     LOAD_ERRORS,
@@ -52,6 +46,12 @@ from .loading import (
 )
 from .orientation import describe_turned, is_turned_unnoticed, no_size_limit
 from .pictures import find_reader, to_picture
+from .report import (
+    Report,
+    find_absent_classes,
+    find_absent_segments,
+    find_unusable_classes,
+)
 from .splits import check_evaluators, check_truth, compare_splits, metrics_of
 
 SPLITS = ('train', 'val', 'test')

@@ -14,7 +14,7 @@ from mmengine.dataset import BaseDataset
 
 from mmgcnl.utils.text import first_names
 
-from .annotations import Report
+from .report import Report
 
 # What mmdet's LoadAnnotations makes of a mask: a mask, an error, an ignored object.
 _MASK, _NO_MASK, _UNUSABLE, _RLE = range(4)

@@ -23,11 +23,11 @@ from torch.utils.data import DataLoader, Dataset
 from mmgcnl.utils.config_types import class_of, type_name
 from mmgcnl.utils.text import first_names
 
-from .annotations import Report
 from .coco import check_boxes, check_content, check_each_annotation, find_endless_mask
 from .label_maps import check_number_of_classes, find_label_fault, find_other_suffixes
 from .left_out import find_filtered, find_repeated
 from .orientation import find_other_size, no_size_limit
+from .report import Report
 
 SET_ROOT = (
     'set the data root: in the environment for the configs here, for example COCO_ROOT '

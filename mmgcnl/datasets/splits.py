@@ -18,8 +18,8 @@ from mmengine.structures import BaseDataElement
 from mmgcnl.utils.config_types import class_of
 from mmgcnl.utils.text import first_names
 
-from .annotations import SETTINGS, Report, find_unusable_classes, format_classes
 from .loading import SET_ROOT, leaf_datasets
+from .report import SETTINGS, Report, find_unusable_classes, format_classes
 
 # What metrics take from a sample, without which a training ends at its first validation.
 _NEEDED = dict(

@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
-from mmgcnl.datasets.annotations import find_unusable_classes
+from mmgcnl.datasets.report import find_unusable_classes
 
 from .options import ConfigError
 

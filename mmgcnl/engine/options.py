@@ -165,7 +165,7 @@ def save_predictions(cfg: Config, out: str) -> None:
         cfg.test_evaluator = [*metrics, dump]
         return
     _check_writable(out)
-    hook = dict(type='mmgcnl.engine.predictions.LabelMapHook', out_dir=out)
+    hook = dict(type='mmgcnl.engine.output_files.LabelMapHook', out_dir=out)
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
 
 

@@ -41,13 +41,13 @@ from .hooks import (
 )
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from .num_classes import NumClassesHook
-from .predictions import DistinctNamesHook
+from .output_files import DistinctNamesHook
 from .preemption import PreemptionHook, protect_workers
 from .processes import connect_without_gpu
 from .random_state import set_random_state
 from .resume import collect_progress, restore_progress, unwrapped
 from .splits import SplitsHook
-from .timm_backbone import explain_timm
+from .timm_errors import explain_timm
 from .visualization import VISUALIZATION_HOOKS
 
 # Classes of mmengine, and those that resume exactly; and the hooks that draw.

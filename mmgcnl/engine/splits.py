@@ -29,7 +29,7 @@ def compare_ignore_index(
 
     Args:
         model: A segmentor. Other models have no such heads.
-        settings: Of the training data, see :class:`mmgcnl.datasets.annotations.Report`.
+        settings: Of the training data, see :class:`mmgcnl.datasets.report.Report`.
         metrics: The class of each metric, with its options or attributes.
     """
     heads = {

@@ -19,7 +19,7 @@ from mmgcnl.datasets.pictures import ImageReader, find_reader
 from mmgcnl.utils.libraries import usable
 from mmgcnl.utils.text import first_cause
 
-from .predictions import image_paths, name_outputs
+from .output_files import image_paths, name_outputs
 
 
 class _LoadedPictures:

@@ -5,8 +5,8 @@ Shape shorthand: B images, n heads, d channels of a head, C = n * d, (H, W) the 
 
 In every form the vector r_ij, which encodes where key j lies, is the sum of a part that
 depends on the two y coordinates and a part that depends on the two x coordinates. Its
-product with the query is therefore a row table plus a column table, and r_ij is never
-computed for all pairs.
+product with the query is therefore a row table plus a column table (attention/inputs.py),
+and r_ij is never computed for all pairs.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from .prediction import (
     Prediction,
     SemanticPrediction,
     decode_prediction,
+    write_labels,
 )
 
 __all__ = [
@@ -35,5 +36,6 @@ __all__ = [
     'id2rgb',
     'read_segment_ids',
     'rgb2id',
+    'write_labels',
     'write_segment_ids',
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import mmcv
 import numpy as np
 from mmengine.structures import BaseDataElement
 
@@ -72,3 +73,11 @@ def decode_prediction(sample: BaseDataElement, num_classes: int) -> Prediction:
         instances.bboxes.tolist(),
         masks,
     )
+
+
+def write_labels(labels: np.ndarray, path: str, num_classes: int) -> None:
+    """Write a label map (H, W) as PNG, together with its folder.
+
+    It has 8 bits per pixel, or 16 for more than 256 classes: the same for every image.
+    """
+    mmcv.imwrite(labels.astype(np.uint16 if num_classes > 256 else np.uint8), path)

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from scipy import stats
 
 from mmgcnl.analysis import ABLATIONS
-from mmgcnl.evaluation.labels import SCORED_ON_A_SERVER, Metric
+from mmgcnl.evaluation.metric_labels import SCORED_ON_A_SERVER, Metric
 
 from .results import MEASURED, Results, read_results
 from .study import Comparison, Table, read_study

@@ -17,7 +17,7 @@ from typing import NamedTuple, get_type_hints
 
 import pandas as pd
 
-from mmgcnl.evaluation.labels import DISTANCES
+from mmgcnl.evaluation.metric_labels import DISTANCES
 
 from .study import Study, StudyError
 

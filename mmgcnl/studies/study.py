@@ -47,7 +47,7 @@ from typing import Any
 import yaml
 from mmengine.config import Config, DictAction
 
-from mmgcnl.evaluation.labels import COSTS, DISTANCES, PAPER_METRICS, Metric
+from mmgcnl.evaluation.metric_labels import COSTS, DISTANCES, PAPER_METRICS, Metric
 from mmgcnl.utils.cli import read_config
 
 # What the rows of configs/paper_tables.yml have besides figures.

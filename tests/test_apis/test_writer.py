@@ -8,6 +8,8 @@ import pytest
 from pycocotools.coco import COCO
 
 from mmgcnl.apis import Inferencer
+from mmgcnl.apis.writer import ResultWriter
+from mmgcnl.structures import SemanticPrediction
 from tests.builders import write_inference_model
 
 
@@ -50,3 +52,13 @@ def test_panoptic(tmp_path, images):
         assert found == {s['id']: s['area'] for s in annotation['segments_info']}
         for segment in annotation['segments_info']:
             assert segment['isthing'] == (segment['category_id'] <= 2)
+
+
+def test_label_maps_of_all_images_have_one_depth(tmp_path):
+    writer = ResultWriter(tmp_path, dict(classes=[str(i) for i in range(300)]))
+    overlay = np.zeros((2, 3, 3), np.uint8)
+    for name, label in (('few', 3), ('many', 299)):
+        prediction = SemanticPrediction(np.full((2, 3), label))
+        path = writer.add(name, (2, 3), prediction, overlay)['sem_seg_path']
+        labels = mmcv.imread(path, 'unchanged')
+        assert labels.dtype == np.uint16 and (labels == label).all()

@@ -1,4 +1,4 @@
-"""Annotations that do not belong to their classes, their images, or their split.
+"""What a split of a config contains, and what is wrong with its annotations.
 
 Nothing in mmdet or mmseg stops at what is found here: a misspelt class has no objects,
 and mmdet numbers the others differently; a metric is computed over other classes than

@@ -1,4 +1,4 @@
-"""Annotations that do not belong to their classes, their images, or their split."""
+"""What reports say of annotations that do not belong to their classes or their split."""
 
 import pytest
 

@@ -11,12 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from PIL import Image
 
 from mmgcnl.datasets.loading import leaf_datasets
+from mmgcnl.structures import write_labels
 
 from .options import ConfigError
 
@@ -89,9 +88,8 @@ def image_paths(dataset: Any) -> Iterator[str]:
 class LabelMapHook(Hook):
     """Writes the label maps that a segmentor predicts in a test.
 
-    The files are PNG, of 8 bits per pixel, or of 16 for more than 256 classes. As in
-    mmseg's IoUMetric, the classes start at 1 for data sets with ``reduce_zero_label``. The
-    names are those of :func:`name_outputs`.
+    As in mmseg's IoUMetric, the classes start at 1 for data sets with
+    ``reduce_zero_label``. The names are those of :func:`name_outputs`.
 
     Args:
         out_dir: The folder that gets them.
@@ -100,7 +98,7 @@ class LabelMapHook(Hook):
     def __init__(self, out_dir: str) -> None:
         self.out_dir = out_dir
         self.names: dict[str, str] = {}
-        self.dtype: type = np.uint8
+        self.num_classes = 0
 
     def before_test(self, runner: Runner) -> None:
         """Name the files, as :func:`name_outputs`."""
@@ -109,7 +107,7 @@ class LabelMapHook(Hook):
         classes = getattr(dataset, 'metainfo', {}).get('classes') or ()
         parts = list(leaf_datasets(dataset))
         start = any(getattr(part, 'reduce_zero_label', False) for part in parts)
-        self.dtype = np.uint16 if len(classes) + start > 256 else np.uint8
+        self.num_classes = len(classes) + start
 
     def after_test_iter(
         self,
@@ -124,9 +122,9 @@ class LabelMapHook(Hook):
             if sample.get('reduce_zero_label', False):
                 labels = labels + 1
             name = self.names.get(sample.img_path, Path(sample.img_path).stem)
-            path = Path(self.out_dir, f'{name}.png')
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(labels.astype(self.dtype)).save(path)
+            write_labels(
+                labels, os.path.join(self.out_dir, f'{name}.png'), self.num_classes
+            )
 
 
 class DistinctNamesHook(Hook):

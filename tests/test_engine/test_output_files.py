@@ -11,7 +11,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 from mmgcnl.engine import ConfigError
-from mmgcnl.engine.predictions import (
+from mmgcnl.engine.output_files import (
     DistinctNamesHook,
     LabelMapHook,
     image_paths,
