@@ -173,7 +173,7 @@ def _judge(
             ]
         )
     other_size = mask == _RLE
-    for i in np.flatnonzero(other_size):
+    for i in np.flatnonzero(other_size).tolist():
         other_size[i] = annotations[i]['segmentation']['size'] != sizes[::-1, i].tolist()
     (x, y, w, h), (width, height) = boxes, sizes
     fractions = (boxes.min(0) >= 0) & (boxes.max(0) <= 1)
