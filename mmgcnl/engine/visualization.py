@@ -30,7 +30,7 @@ class _LoadedPictures:
     show: bool
     wait_time: float
     _visualizer: Any
-    _test_index: int
+    _test_index: int = 0  # mmseg 1.2.2 does not set it
     _reader: ImageReader | None = None
     _names: dict[str, str] = {}
 
