@@ -78,6 +78,8 @@ def decode_prediction(sample: BaseDataElement, num_classes: int) -> Prediction:
 def write_labels(labels: np.ndarray, path: str, num_classes: int) -> None:
     """Write a label map (H, W) as PNG, together with its folder.
 
-    It has 8 bits per pixel, or 16 for more than 256 classes: the same for every image.
+    It has 8 bits per pixel, or 16 for more than 256 classes, the same for every image; also
+    16 where a model predicts more classes than have names.
     """
-    mmcv.imwrite(labels.astype(np.uint16 if num_classes > 256 else np.uint8), path)
+    needed = max(num_classes, int(labels.max(initial=0)) + 1)
+    mmcv.imwrite(labels.astype(np.uint16 if needed > 256 else np.uint8), path)

@@ -9,7 +9,7 @@ from pycocotools.coco import COCO
 
 from mmgcnl.apis import Inferencer
 from mmgcnl.apis.writer import ResultWriter
-from mmgcnl.structures import SemanticPrediction
+from mmgcnl.structures import SemanticPrediction, write_labels
 from tests.builders import write_inference_model
 
 
@@ -62,3 +62,8 @@ def test_label_maps_of_all_images_have_one_depth(tmp_path):
         path = writer.add(name, (2, 3), prediction, overlay)['sem_seg_path']
         labels = mmcv.imread(path, 'unchanged')
         assert labels.dtype == np.uint16 and (labels == label).all()
+
+
+def test_label_without_a_name_does_not_wrap(tmp_path):
+    write_labels(np.full((2, 3), 299), str(tmp_path / 'a.png'), num_classes=150)
+    assert (mmcv.imread(str(tmp_path / 'a.png'), 'unchanged') == 299).all()

@@ -122,12 +122,13 @@ def test_stops_when_no_checkpoint_can_be_saved(build, tmp_path, breaking):
 
 
 def test_stops_when_the_last_checkpoint_cannot_be_saved(build, tmp_path, breaking):
+    changes = dict(default_hooks=keeping(1), randomness=dict(seed=0))
     breaking('iter_15.pth')
     with pytest.raises(OSError, match=r'iter_15.pth could not be saved.*free some space'):
-        build(tmp_path, default_hooks=keeping(1)).train()
+        build(tmp_path, **changes).train()
     assert checkpoints(tmp_path) == {'iter_14.pth'}
     breaking()
-    build(tmp_path, default_hooks=keeping(1), resume=True).train()
+    assert_finishes(build, tmp_path, **changes)
     assert checkpoints(tmp_path) == {'iter_15.pth'}
 
 
