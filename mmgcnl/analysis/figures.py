@@ -68,8 +68,12 @@ def draw_attention(
     columns = 1 + max(len(maps) for _, _, maps in lines)
     columns = max(columns, 1 + len(panels or {}))
     rows = len(lines) + bool(panels)
+    bar_width = 0 if scale is None else 0.7
     figure = matplotlib.figure.Figure(
-        figsize=(PANEL * columns, (PANEL * height / width + 0.45) * rows + 0.3),
+        figsize=(
+            PANEL * columns + bar_width,
+            (PANEL * height / width + 0.45) * rows + 0.3,
+        ),
         layout='constrained',
     )
     axes = figure.subplots(rows, columns, squeeze=False)
@@ -105,9 +109,9 @@ def draw_attention(
                 interpolation='nearest',
             )
             _mark(ax, query.point)
-            text = f'max {attention.max() / attention.mean():.3g} x mean'
-            if scale is not None:
-                text = f'max {attention.max():.3g} x uniform'
+            most = attention.max() / (attention.mean() if scale is None else 1)
+            digits = f'{most:.3g}' if most < 1000 else f'{most:.0f}'
+            text = f'max {digits} x {"mean" if scale is None else "uniform"}'
             below: dict[str, Any] = dict(transform=ax.transAxes, ha='center', va='top')
             ax.text(0.5, -0.03, text, **below, fontsize=7)
             if [name for name, _ in maps] != titles:
